@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""How Sphinx builds the documentation."""
+
+from importlib.metadata import version as installed_version
+
+project = "lovely.remotetask"
+author = "The lovely.remotetask contributors"
+copyright = author
+
+release = installed_version("lovely.remotetask")
+version = release
+
+extensions = ["sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"

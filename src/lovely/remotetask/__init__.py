@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""A transactional job queue that lives in the application's own ZODB."""
+
+from lovely.remotetask import task
+from lovely.remotetask.errors import RemoteTaskError, RetryLater, TaskError
+from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.service import TaskService
+from lovely.remotetask.task import SimpleTask, TaskContext
+
+__all__ = [
+    "RemoteTaskError",
+    "RetryLater",
+    "RetryPolicy",
+    "SimpleTask",
+    "TaskContext",
+    "TaskError",
+    "TaskService",
+    "task",
+]

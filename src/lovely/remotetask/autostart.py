@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Start services when the database is opened, by patterns from the configuration.
+
+A pattern is ``site@service``: the name of a site in the root object, and the name the
+service is registered under.  ``@service`` is a service of the root, and ``*`` stands for
+all: ``site@*``, ``*@service``, ``*@*``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import transaction
+from zope.component import getGlobalSiteManager
+from zope.component.interfaces import ISite
+
+from lovely.remotetask.interfaces import ITaskService
+from lovely.remotetask.site import ROOT_NAME
+
+log = logging.getLogger("lovely.remotetask")
+
+#: The section of the product configuration.
+PRODUCT_NAME = "lovely.remotetask"
+
+#: Set to 0, off, no or false in console runs and tests: then nothing is started.
+SWITCH = "REMOTETASK_AUTOSTART"
+
+
+def getAutostartServiceNames() -> list[str]:
+    """Return the patterns in the product configuration of Zope or zope.app.
+
+    Transaction: none.
+    """
+    for read in (_zope_app_configuration, _zope_configuration):
+        configuration = read()
+        if configuration:
+            return split_patterns(configuration.get("autostart", ""))
+    return []
+
+
+def split_patterns(text: str) -> list[str]:
+    """Return the patterns in a text where commas stand between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _zope_app_configuration() -> Any:
+    try:
+        from zope.app.appsetup.product import getProductConfiguration
+    except (ImportError, AttributeError):  # zope.app may be a stand-in without submodules
+        return None
+    return getProductConfiguration(PRODUCT_NAME)
+
+
+def _zope_configuration() -> Any:
+    try:
+        from App.config import getConfiguration
+    except ImportError:
+        return None
+    return getattr(getConfiguration(), "product_config", {}).get(PRODUCT_NAME)
+
+
+def bootStrapSubscriber(event: Any) -> None:
+    """Start the services that the configuration names: for `IDatabaseOpenedWithRoot`.
+
+    What goes wrong is logged; nothing is raised, for that would end the start of Zope.
+
+    Transaction: reads only, through a connection of its own.
+    """
+    if os.environ.get(SWITCH, "").lower() in ("0", "off", "no", "false"):
+        return
+    log.info("handling event IStartRemoteTasksEvent")
+    try:
+        start_services(event.database, getAutostartServiceNames())
+    except Exception:
+        log.exception("services could not be started")
+
+
+def start_services(db: Any, patterns: Iterable[str]) -> int:
+    """Start the services that patterns name; return how many were started.
+
+    Transaction: reads only, through a connection of its own.
+    """
+    connection = db.open(transaction.TransactionManager())
+    try:
+        return sum(_start_pattern(connection.root(), pattern) for pattern in patterns)
+    finally:
+        connection.close()
+
+
+def _start_pattern(database_root: Any, pattern: str) -> int:
+    site_name, separator, service_name = pattern.partition("@")
+    if not separator or not service_name:
+        log.error("autostart pattern %s is not of the form site@service", pattern)
+        return 0
+    try:
+        return _start_matching(database_root, pattern, site_name, service_name)
+    except Exception:
+        log.exception("autostart pattern %s failed", pattern)
+        return 0
+
+
+def _start_matching(database_root: Any, pattern: str, site_name: str, service_name: str) -> int:
+    root = database_root.get(ROOT_NAME, database_root)
+    has_star = "*" in (site_name, service_name)
+    started = found = 0
+    for name, site in _sites(root, site_name):
+        if site is None:
+            log.error("site %s not found", name)
+            continue
+        services = dict(_services(site, site is root))
+        wanted = sorted(services) if service_name == "*" else [service_name]
+        for wanted_name in wanted:
+            service = services.get(wanted_name)
+            if service is not None:
+                found += 1
+                started += _start(service, wanted_name, name)
+            elif not has_star:
+                log.error("service %s on site %s not found", wanted_name, name)
+    if has_star and not found:
+        log.warning("no services started by directive %s", pattern)
+    return started
+
+
+def _start(service: Any, service_name: str, site_name: str) -> int:
+    if service.isProcessing():
+        return 0
+    try:
+        service.startProcessing()
+    except Exception:
+        log.exception("service %s on site %s could not be started", service_name, site_name)
+        return 0
+    log.info("service %s on site %s started", service_name, site_name)
+    return 1
+
+
+def _sites(root: Any, site_name: str) -> Iterator[tuple[str, Any]]:
+    if site_name == "":
+        yield "root", root
+    elif site_name == "*":
+        yield "root", root
+        for name, candidate in root.items():
+            if ISite.providedBy(candidate):
+                yield name, candidate
+    else:
+        site = root.get(site_name)
+        yield site_name, site if ISite.providedBy(site) else None
+
+
+def _services(site: Any, is_root: bool) -> Iterator[tuple[str, Any]]:
+    """Yield the services that are registered in a site: (name, service)."""
+    if is_root:
+        # The root object need be no site; what is global belongs to it.
+        yield from _registered(getGlobalSiteManager())
+        if not hasattr(site, "__parent__"):  # the root mapping of a plain script
+            for name, value in site.items():
+                if ITaskService.providedBy(value):
+                    yield name, value
+    if ISite.providedBy(site):
+        yield from _registered(site.getSiteManager())
+
+
+def _registered(registry: Any) -> Iterator[tuple[str, Any]]:
+    for registration in registry.registeredUtilities():
+        if registration.provided.isOrExtends(ITaskService):
+            service = registry.queryUtility(registration.provided, name=registration.name)
+            if service is not None:
+                yield registration.name, service

@@ -1,0 +1,515 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""A job's way through a worker: claim -> run -> finish, or record.
+
+This is the one place of the core that commits.  The steps of one job:
+
+- `Engine.claim`: the job record names this worker and counts the attempt.  Commit.
+- `Engine.run`: check that the job is still held (the fence), call the task, store result
+  and status.  Commit, together with whatever the task wrote.
+- `Engine.record`, after a failure only: another attempt later, or the error.  Commit.
+
+A conflict repeats the transaction, not the attempt.  A storage that cannot write is waited
+for.  Any other failure is the job's own, and its retry policy says what follows.
+
+Indexes of ended jobs and the worker's list of what it holds are brought up to date by the
+next claim, so that the commit that ends a job writes the job's record alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import transaction
+from ZODB.POSException import POSError
+
+from lovely.remotetask.errors import (
+    JobCancelled,
+    JobTimeout,
+    RetryLater,
+    ServiceGone,
+    TransactionMeddled,
+)
+from lovely.remotetask.interfaces import ERROR, PROCESSING
+from lovely.remotetask.job import Job, Progress, describe
+from lovely.remotetask.seat import Seat, is_transient
+from lovely.remotetask.site import ServicePath, entered
+from lovely.remotetask.step import (
+    MAX_MESSAGE,
+    Claim,
+    call_task,
+    claim_of,
+    finish,
+    job_log,
+    orphans,
+    remove_worker,
+    rescue,
+    retire,
+    settle,
+    take,
+)
+from lovely.remotetask.task import TaskContext, look_up
+from lovely.remotetask.worker import Identity, Worker
+
+log = logging.getLogger("lovely.remotetask")
+
+#: How often one attempt's transaction is repeated after conflicts.
+CONFLICT_BUDGET = 25
+
+#: A repeated transaction waits up to this long, in seconds.
+CONFLICT_CAP_SECONDS = 0.5
+
+#: A storage that cannot write is asked again after this long at the most, in seconds.
+FAULT_CAP_SECONDS = 15.0
+
+#: Seconds between two looks at cancel requests, and between two progress notes.
+LOOK_SECONDS = 0.1
+PROGRESS_SECONDS = 0.5
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one attempt.
+
+    ``status`` is the job's status after it; None when the worker had lost the job and
+    nothing was kept.  ``seconds`` is the time the attempt took.
+    """
+
+    jobid: int
+    status: str | None
+    seconds: float
+
+
+class Fenced(Exception):
+    """The job is no longer held by this worker."""
+
+
+class Stopping(Exception):
+    """The processor is to stop, and what was waited for has not come."""
+
+
+class Engine:
+    """Does the work of one worker on one service.  Threads bring their own `Seat`.
+
+    :param pause: called with seconds; waits, and says whether the processor is to stop.
+    """
+
+    def __init__(
+        self,
+        db: Any,
+        path: ServicePath | list[str],
+        pause: Callable[[float], bool],
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.db = db
+        self.path = path
+        self.pause = pause
+        self.clock = clock
+        self.monotonic = monotonic
+        self.identity = Identity()
+        self.in_hand: dict[int, Claim] = {}
+        self.last_sign = monotonic()
+        self._lock = threading.Lock()
+        self.deadlines: dict[int, tuple[Claim, float, float, threading.Thread]] = {}
+        self.signals: list[Any] = []
+        self.signals_seen: list[int] = []
+        self._has_more = False
+        self._missing_tasks: set[str] = set()
+        self._faults_logged: dict[str, float] = {}
+        self._waits = 0
+
+    # -- transactions ---------------------------------------------------------------
+
+    def transact(self, seat: Seat, change: Callable[[Any], Result]) -> Result:
+        """Call ``change(service)`` and commit; repeat it while the storage asks for it.
+
+        :raises Stopping: the processor stops while the storage cannot write.
+        :raises ServiceGone: the service was removed.
+        """
+        conflicts = faults = 0
+        while True:
+            try:
+                result = change(seat.begin())
+                seat.commit()
+                return result
+            except ServiceGone:
+                seat.abort()
+                raise
+            except Exception as error:
+                transient = is_transient(seat, error)
+                seat.abort()
+                if seat.is_closed:
+                    raise
+                if transient and conflicts < CONFLICT_BUDGET:
+                    conflicts += 1
+                    self._back_off(conflicts)
+                elif isinstance(error, (POSError, OSError)) or transient:
+                    faults += 1
+                    self.wait_for_storage(error, faults)
+                else:
+                    raise
+
+    def _back_off(self, conflicts: int) -> None:
+        limit = min(CONFLICT_CAP_SECONDS, 0.002 * 2**conflicts)
+        self.pause(random.uniform(0, limit))
+
+    def wait_for_storage(self, error: BaseException, faults: int) -> None:
+        self._waits += 1
+        kind = type(error).__name__
+        now = self.monotonic()
+        if now - self._faults_logged.get(kind, -60.0) >= 60:
+            self._faults_logged[kind] = now
+            log.warning(
+                "storage of %s does not work (%s: %s), waiting for it",
+                ".".join(self.path),
+                kind,
+                describe(error)[:200],
+            )
+        if self.pause(min(FAULT_CAP_SECONDS, 0.05 * 2 ** min(faults, 20))):
+            raise Stopping from error
+
+    # -- claim ----------------------------------------------------------------------
+
+    def claim(self, seat: Seat, limit: int) -> list[Claim]:
+        """Claim up to `limit` jobs, in one commit, and file the jobs that have ended."""
+        with self._lock:
+            while True:
+                claims = self.transact(
+                    seat, functools.partial(self._claim, seat, limit, itertools.count())
+                )
+                if claims or not self._has_more:
+                    break
+            for claim in claims:
+                self.in_hand[claim.jobid] = claim
+            if claims:
+                self.last_sign = self.monotonic()
+            return claims
+
+    def _claim(self, seat: Seat, limit: int, tries: Iterator[int], service: Any) -> list[Claim]:
+        if next(tries):
+            service.queue.line.choose_anew()  # somebody else works at this one
+        claims: list[Claim] = []
+        if limit:
+            with entered(seat.site(service)):
+                claims = self._take(service, limit, self.clock())
+        self._hold(service, [*self.in_hand, *(claim.jobid for claim in claims)])
+        self._has_more = service.queue.line.has_more
+        self.signals = service.queue.signals
+        self.signals_seen = [signal.value for signal in self.signals]
+        return claims
+
+    def has_signal(self, seat: Seat) -> bool:
+        """Say whether jobs have come since the last claim, from any process.
+
+        An object that no invalidation has reached since is compared at no cost.
+        """
+        seat.manager.begin()
+        return [signal.value for signal in self.signals] != self.signals_seen
+
+    def next_due(self, seat: Seat) -> float | None:
+        """Return when the next waiting job is due, in seconds since the epoch."""
+        due: float | None = seat.begin().queue.next_due()
+        return due
+
+    def _take(self, service: Any, limit: int, now: float) -> list[Claim]:
+        claims: list[Claim] = []
+        is_alone = all(worker_id == self.identity.id for worker_id in service.workers)
+        has_suspect = any(claim.is_suspect for claim in self.in_hand.values())
+
+        def knows(name: str) -> bool:
+            return look_up(service.taskInterface, name) is not None
+
+        for job in service.queue.pull(service.jobs, now, is_alone, knows):
+            if not knows(job.task):
+                self._log_missing_task(job)
+                service.queue.park(job)
+                continue
+            # Of the jobs that a dying process held nobody knows which one killed it.  One
+            # at a time, so that the next death tells.
+            if job.deaths and (has_suspect or claims):
+                if claims:
+                    break
+                continue
+            if take(service, job, self.identity.id, now):
+                claims.append(claim_of(job))
+            if job.deaths or len(claims) >= limit:
+                break
+        return claims
+
+    def _log_missing_task(self, job: Job) -> None:
+        if job.task not in self._missing_tasks:
+            self._missing_tasks.add(job.task)
+            job_log.warning(
+                "job %s: task %r is not registered here; its jobs wait until it is",
+                job.id,
+                job.task,
+            )
+
+    def _hold(self, service: Any, held: list[int]) -> None:
+        # A record exists as long as something is held.
+        record = service.workers.get(self.identity.id)
+        before = () if record is None else record.held
+        for jobid in set(before).difference(held):
+            retire(service, jobid)
+        if not held:
+            if record is not None:
+                remove_worker(service, self.identity.id)
+        elif tuple(held) != before:
+            if record is None:
+                record = service.workers[self.identity.id] = Worker()
+            record.held = tuple(held)
+
+    # -- run ------------------------------------------------------------------------
+
+    def run(self, seat: Seat, claim: Claim) -> Outcome:
+        """Run one attempt, and keep what became of it.
+
+        :raises Stopping: the processor stops while the storage cannot write, or the
+            database was closed; nothing is kept.
+        """
+        begun = self.monotonic()
+        status: str | None
+        try:
+            status = self._run_until_kept(seat, claim)
+        except Fenced:
+            seat.abort()
+            status = None
+            job_log.warning("job %s: no longer held, its run is not kept", claim.jobid)
+        self.in_hand.pop(claim.jobid, None)
+        seconds = self.monotonic() - begun
+        job_log.debug(
+            "job %s: task %s, attempt %s: %s after %.3f s",
+            claim.jobid,
+            claim.task,
+            claim.attempt,
+            status,
+            seconds,
+        )
+        return Outcome(claim.jobid, status, seconds)
+
+    def _run_until_kept(self, seat: Seat, claim: Claim) -> str:
+        conflicts = 0
+        while True:
+            try:
+                return self._run_once(seat, claim, conflicts)
+            except (Fenced, ServiceGone):
+                raise
+            except BaseException as error:  # whatever a task, its result or its commit raises
+                is_meddled = seat.guard.is_broken
+                transient = is_transient(seat, error) and not is_meddled
+                in_commit = seat.in_commit
+                seat.abort()
+                if seat.is_closed:
+                    raise Stopping from error
+                if transient and conflicts < CONFLICT_BUDGET:
+                    conflicts += 1
+                    self._back_off(conflicts)
+                    continue
+                if transient or (in_commit and isinstance(error, (POSError, OSError))):
+                    # The storage's fault or the task's own?  The storage's, if it takes
+                    # no heartbeat either; then it was no attempt of the job.
+                    waits = self._waits
+                    self.beat(seat)
+                    if self._waits > waits:
+                        continue
+                if is_meddled and not isinstance(error, TransactionMeddled):
+                    error = TransactionMeddled(f"{TransactionMeddled()} ({describe(error)})")
+                return self.record(seat, claim, error)
+
+    def _run_once(self, seat: Seat, claim: Claim, conflicts: int) -> str:
+        service = seat.begin()
+        job = self._held_job(service, claim)
+        if claim.jobid in service.requests:
+            raise JobCancelled
+        with entered(seat.site(service)):
+            task = look_up(service.taskInterface, job.task)
+            if task is None:
+                raise RetryLater(1.0, f"task {job.task!r} is not registered here")
+            context = self._context(service, claim, task)
+            txn = seat.manager.get()
+            with self._deadline(claim, task), seat.guard.armed(txn):
+                output = call_task(service, job, task, context)
+            if seat.guard.is_broken or seat.manager.get() is not txn or txn.isDoomed():
+                seat.guard.is_broken = True
+                raise TransactionMeddled
+        finish(service, job, output, self.clock())
+        if conflicts:
+            job.conflicts += conflicts
+        status = job.status
+        txn.note(f"remotetask {job.task} {job.id}")
+        seat.commit()
+        return status
+
+    @contextmanager
+    def _deadline(self, claim: Claim, task: Any) -> Iterator[None]:
+        seconds = getattr(task, "timeout_seconds", None)
+        if seconds is None:
+            yield
+            return
+        end = self.monotonic() + seconds
+        self.deadlines[claim.jobid] = (claim, end, seconds, threading.current_thread())
+        self.on_deadline()
+        try:
+            yield
+        finally:
+            self.deadlines.pop(claim.jobid, None)
+
+    def on_deadline(self) -> None:
+        """Called when a job with a timeout starts; whoever watches sets it."""
+
+    def _held_job(self, service: Any, claim: Claim) -> Job:
+        job: Job | None = service.jobs.get(claim.jobid)
+        if job is None or not job.is_held_by(claim.owner, claim.attempt):
+            raise Fenced
+        return job
+
+    # -- record ---------------------------------------------------------------------
+
+    def record(self, seat: Seat, claim: Claim, error: BaseException) -> str:
+        """Keep a failure; return the job's status.
+
+        :raises Fenced: the job is no longer held.
+        """
+
+        def change(service: Any) -> str:
+            job = self._held_job(service, claim)
+            with entered(seat.site(service)):
+                task = look_up(service.taskInterface, job.task)
+            settle(service, job, task, error, self.clock())
+            return job.status
+
+        status = self.transact(seat, change)
+        level = logging.ERROR if status == ERROR else logging.INFO
+        job_log.log(
+            level,
+            "job %s: task %s, attempt %s failed: %s",
+            claim.jobid,
+            claim.task,
+            claim.attempt,
+            describe(error),
+        )
+        return status
+
+    def expire(self, seat: Seat, claim: Claim, timeout_seconds: float) -> None:
+        """Give up a job that runs too long: its worker no longer holds it."""
+        with suppress(Fenced):
+            self.record(seat, claim, JobTimeout(f"the job ran longer than {timeout_seconds} s"))
+        seat.abort()
+        self.in_hand.pop(claim.jobid, None)
+
+    # -- signs of life, rescue, the end ------------------------------------------------
+
+    def beat(self, seat: Seat) -> None:
+        """Write a sign of life."""
+
+        def change(service: Any) -> None:
+            record = service.workers.get(self.identity.id)
+            if record is None:
+                record = service.workers[self.identity.id] = Worker()
+            record.beat()
+
+        with self._lock:
+            self.transact(seat, change)
+            self.last_sign = self.monotonic()
+
+    def rescue(self, seat: Seat, worker_ids: list[str]) -> int:
+        """Free what dead workers hold; return the number of freed jobs."""
+        now = self.clock()
+        freed = 0
+        for dead in worker_ids:
+            freed += self.transact(seat, functools.partial(rescue, worker_id=dead, now=now))
+        return freed
+
+    def orphaned(self, seat: Seat) -> list[str]:
+        """Return the workers whose processes cannot be alive: this one has the storage."""
+        found = orphans(seat.begin())
+        seat.abort()
+        return found
+
+    def say_goodbye(self, seat: Seat) -> None:
+        """Give back what was not started, and remove the worker's record."""
+
+        def change(service: Any) -> None:
+            record = service.workers.get(self.identity.id)
+            if record is None:
+                return
+            now = self.clock()
+            for jobid in record.held:
+                job = service.jobs.get(jobid)
+                if job is not None and job.status == PROCESSING and job.owner == self.identity.id:
+                    job.give_back(now)
+                    service.queue.file(job)
+                retire(service, jobid)
+            remove_worker(service, self.identity.id)
+
+        with self._lock:
+            self.transact(seat, change)
+            self.in_hand.clear()
+
+    # -- what a running task is given ----------------------------------------------------
+
+    def _context(self, service: Any, claim: Claim, task: Any) -> TaskContext:
+        notes = _Notes(self, claim.jobid)
+        return TaskContext(
+            service,
+            claim.jobid,
+            claim.attempt,
+            getattr(task, "timeout_seconds", None),
+            should_stop=lambda: self.pause(0),
+            is_cancelled=notes.is_cancelled,
+            progress=notes.tell,
+            monotonic=self.monotonic,
+        )
+
+    @contextmanager
+    def short_seat(self) -> Iterator[Seat]:
+        """Open a connection of its own, with a transaction manager of its own."""
+        seat = Seat(self.db, self.path, transaction.TransactionManager())
+        try:
+            yield seat
+        finally:
+            seat.close()
+
+
+class _Notes:
+    """Cancel requests and progress of one running job, through another connection."""
+
+    def __init__(self, engine: Engine, jobid: int) -> None:
+        self._engine = engine
+        self._jobid = jobid
+        self._is_cancelled = False
+        self._looked = self._told = float("-inf")
+
+    def is_cancelled(self) -> bool:
+        now = self._engine.monotonic()
+        if not self._is_cancelled and now - self._looked >= LOOK_SECONDS:
+            with self._engine.short_seat() as seat:
+                self._is_cancelled = self._jobid in seat.begin().requests
+            self._looked = now
+        return self._is_cancelled
+
+    def tell(self, done: float, total: float | None, message: str) -> None:
+        now = self._engine.monotonic()
+        if now - self._told < PROGRESS_SECONDS and (total is None or done < total):
+            return
+        self._told = now
+        note = Progress(done, total, str(message)[:MAX_MESSAGE])
+
+        def change(service: Any) -> None:
+            job = service.jobs.get(self._jobid)
+            if job is not None and job.status == PROCESSING:
+                service.progress[self._jobid] = note
+
+        with self._engine.short_seat() as seat:
+            self._engine.transact(seat, change)

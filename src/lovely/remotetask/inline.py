@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The inline form: jobs that run in the caller's transaction, without a processor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transaction.interfaces import TransientError
+
+from lovely.remotetask.errors import RetryLater
+from lovely.remotetask.job import Job
+from lovely.remotetask.site import entered, site_of
+from lovely.remotetask.step import call_task, finish, retire, settle, take
+from lovely.remotetask.task import TaskContext, look_up
+
+#: Repeats that are due within this many seconds follow at once: nobody is there to wait.
+AT_ONCE_SECONDS = 1.0
+
+
+def claim_inline(service: Any, owner: str, now: float) -> Job | None:
+    """Claim the next job in the caller's transaction."""
+    for job in service.queue.pull(service.jobs, now):
+        if look_up(service.taskInterface, job.task) is None:
+            service.queue.park(job)
+        elif take(service, job, owner, now):
+            found: Job = job
+            return found
+    return None
+
+
+def run_inline(service: Any, job: Job, now: float) -> None:
+    """Run a claimed job in the caller's transaction; see `ITaskService.processNext`.
+
+    :raises TransientError: the caller's transaction is to be repeated.
+    """
+    with entered(site_of(service)):
+        task = look_up(service.taskInterface, job.task)
+        while not _run_once(service, job, task, now):
+            pass
+    retire(service, job.id)
+
+
+def _run_once(service: Any, job: Job, task: Any, now: float) -> bool:
+    """Run the job, and say whether that was all for now."""
+    jar = service._p_jar
+    point = None if jar is None else jar.transaction_manager.savepoint(optimistic=True)
+    try:
+        if task is None:
+            raise RetryLater(1.0, f"task {job.task!r} is not registered here")
+        output = call_task(service, job, task, TaskContext(service, job.id, job.attempt))
+    except TransientError:
+        raise
+    except Exception as error:
+        if point is not None:
+            point.rollback()
+        settle(service, job, task, error, now)
+        if not job.errors or job.due is None or job.due > now + AT_ONCE_SECONDS:
+            return True
+        return not take(service, job, job.owner or "", job.due)
+    finish(service, job, output, now)
+    return True

@@ -1,0 +1,449 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The contract book: what services, jobs, tasks and processors promise.
+
+Implementations point here with *See ITaskService*; contract text stands nowhere
+else.  The errors named here are drawn as a tree in `lovely.remotetask.errors`.
+
+Times that are stored are float seconds since the epoch, in UTC.  The attributes
+``created``, ``started``, ``completed`` and ``scheduledFor`` read as timezone-aware
+UTC datetimes.  A job id is an int in 1..2**31-1.
+"""
+
+from __future__ import annotations
+
+from zope.interface import Interface
+from zope.interface.common.mapping import IEnumerableMapping
+from zope.schema import (
+    Bool,
+    Choice,
+    Datetime,
+    Dict,
+    Field,
+    Float,
+    Int,
+    List,
+    Object,
+    TextLine,
+    Tuple,
+)
+
+#: Waits in the ready line, or for the time of its next attempt.
+QUEUED = "queued"
+#: Claimed by a worker: running, or about to.
+PROCESSING = "processing"
+#: Taken back before it ran, or given up by its task after a cancel request.
+CANCELLED = "cancelled"
+#: Failed for good; `ITaskService.getError` says why.
+ERROR = "error"
+#: Done; `ITaskService.getResult` gives the result.
+COMPLETED = "completed"
+#: Runs once, when its delay is over.
+DELAYED = "delayed"
+#: Waits for the next time of its schedule.
+CRONJOB = "cronjob"
+#: Added, but nobody has called `ITaskService.startJob` yet.
+STARTLATER = "start later"
+
+STATUSES = (QUEUED, PROCESSING, CANCELLED, ERROR, COMPLETED, DELAYED, CRONJOB, STARTLATER)
+
+#: The statuses of jobs that nothing will happen to any more: what `clean` removes.
+FINAL_STATUSES = (CANCELLED, ERROR, COMPLETED)
+
+
+class ITask(Interface):
+    """What a job runs: a callable that is registered as a utility under a name."""
+
+    inputSchema = Field(
+        title="Input schema",
+        description="An interface with the fields of the input; checked when a job is added.",
+        required=False,
+    )
+
+    outputSchema = Field(
+        title="Output schema",
+        description="An interface with the fields of the result; checked when the task ends.",
+        required=False,
+    )
+
+    def __call__(service, jobid, input):
+        """Do the work and return the result.
+
+        It runs in a transaction of the worker, which holds the task's own writes, the
+        result and the status of the job.  The task must not commit, abort, begin or
+        doom it.  A task that raises keeps nothing of what it wrote.
+
+        :param service: the `ITaskService` the job belongs to.
+        :param jobid: the id of the job.
+        :param input: what was given to `ITaskService.add`.
+        :raises TaskError: the job is an error, for good.
+        :raises RetryLater: the job is to be run again.
+        :raises Exception: the job is run again as its retry policy says.
+        """
+
+
+class IJob(Interface):
+    """The record of one job.  It is the lock of the job: whoever changes a job writes it."""
+
+    id = Int(title="Id", description="1..2**31-1", required=True)
+
+    task = TextLine(title="Task", description="The name of the task.", required=True)
+
+    status = Choice(title="Status", values=STATUSES, required=True)
+
+    input = Field(title="Input", description="What the task is called with.", required=False)
+
+    output = Field(title="Output", description="What the task returned.", required=False)
+
+    error = TextLine(
+        title="Error",
+        description="The message of the last failure; None when there is none.",
+        required=False,
+    )
+
+    failures = Tuple(
+        title="Failures",
+        description="One `lovely.remotetask.job.Failure` for each attempt that failed.",
+        required=False,
+    )
+
+    attempt = Int(title="Attempt", description="How often the job was claimed.", required=True)
+
+    deaths = Int(
+        title="Deaths",
+        description="How many attempts ended with the death of the process.",
+        required=True,
+    )
+
+    conflicts = Int(
+        title="Conflicts",
+        description="How often a run was repeated because of a write conflict.",
+        required=True,
+    )
+
+    created = Datetime(title="Created", description="When the job was added.", required=True)
+
+    started = Datetime(title="Started", description="When the last attempt was claimed.")
+
+    completed = Datetime(title="Completed", description="When the job reached a final status.")
+
+    scheduledFor = Datetime(
+        title="Scheduled for",
+        description="When the job is due; None for a job that waits for no time.",
+        required=False,
+    )
+
+
+class ICronJob(IJob):
+    """A job that waits for a time: over and over (a schedule), or once (a delay)."""
+
+    minute = Tuple(title="Minutes", description="0..59", value_type=Int(), required=False)
+
+    hour = Tuple(title="Hours", description="0..23", value_type=Int(), required=False)
+
+    dayOfMonth = Tuple(
+        title="Days of the month", description="1..31", value_type=Int(), required=False
+    )
+
+    month = Tuple(title="Months", description="1..12", value_type=Int(), required=False)
+
+    dayOfWeek = Tuple(
+        title="Days of the week",
+        description="0..6, Monday is 0",
+        value_type=Int(),
+        required=False,
+    )
+
+    delay = Float(title="Delay", description="Seconds; None for a schedule.", required=False)
+
+    cron = TextLine(
+        title="Cron expression", description="In place of the five sets.", required=False
+    )
+
+    timezone = TextLine(title="Time zone", description="IANA name; None is UTC.", required=False)
+
+    missed = Int(title="Missed", description="How many slots passed without a run of their own.")
+
+    def update(
+        minute=(),
+        hour=(),
+        dayOfMonth=(),
+        month=(),
+        dayOfWeek=(),
+        delay=None,
+        timezone=None,
+        cron=None,
+    ):
+        """Replace the whole schedule: a field that is not given becomes free.
+
+        The service knows nothing of it until `ITaskService.reschedule` is called.
+
+        :raises InvalidSchedule: see `ITaskService.addCronJob`.
+
+        Transaction: caller commits.
+        """
+
+    def timeOfNextCall(now=None):
+        """Return the next time of the schedule that is later than `now`.
+
+        :param now: seconds since the epoch; None is the present.
+        :returns: seconds since the epoch; for a delay, `now` plus the delay.
+
+        Transaction: reads only.
+        """
+
+
+class ITaskService(Interface):
+    """Jobs, their queue, and the thread that works on them."""
+
+    jobs = Object(
+        title="Jobs", description="All jobs by id.", schema=IEnumerableMapping, readonly=True
+    )
+
+    taskInterface = Field(
+        title="Task interface", description="The interface that tasks are registered for."
+    )
+
+    processorFactory = Field(
+        title="Processor factory",
+        description="A callable (db, servicePath, **processorArguments) -> `IProcessor`.",
+    )
+
+    processorArguments = Dict(
+        title="Processor arguments", description="Keywords for the factory.", key_type=TextLine()
+    )
+
+    lease_seconds = Float(
+        title="Lease",
+        description="Seconds without a sign of life after which a worker counts as dead.",
+    )
+
+    def getAvailableTasks():
+        """Return a dict of the tasks that jobs can be added for: name -> task.
+
+        Transaction: reads only.
+        """
+
+    def add(task, input=None, startLater=False, retry=None):
+        """Add a job, and return its id.
+
+        The job is part of the caller's transaction: it exists once that is committed,
+        and never if it is aborted.
+
+        :param task: the name of a registered task.
+        :param input: any value that ZODB can store.
+        :param startLater: the job waits for `startJob`.
+        :param retry: a `RetryPolicy` for this job, in place of the task's.
+        :raises TaskNotFound: no task has this name; a ValueError.
+        :raises InvalidInput: the input breaks the task's schema or cannot be stored.
+
+        Transaction: caller commits.
+        """
+
+    def addCronJob(
+        task,
+        input=None,
+        minute=(),
+        hour=(),
+        dayOfMonth=(),
+        month=(),
+        dayOfWeek=(),
+        delay=None,
+        timezone=None,
+        cron=None,
+        retry=None,
+    ):
+        """Add a job that runs at the times of a schedule, or once after a delay.
+
+        The sets must *all* match (other than in cron, where one of the two day fields is
+        enough).  Fields finer than the finest one given start at their first value:
+        ``hour=(3,)`` is 03:00.  Coarser ones are free; with no field at all the job runs
+        every minute.
+
+        :param minute: ints in 0..59.
+        :param hour: ints in 0..23.
+        :param dayOfMonth: ints in 1..31.
+        :param month: ints in 1..12.
+        :param dayOfWeek: ints in 0..6; Monday is 0.
+        :param delay: seconds, 0 or more, counted from now: the job runs once.
+        :param timezone: an IANA name; None is UTC.
+        :param cron: an expression of five fields with their usual meaning, in place of
+            the sets, such as ``*/5 8-18 * * 1-5``.
+        :raises InvalidSchedule: a field is malformed, or no time can ever match; a
+            ValueError, like the errors of `add`.
+
+        Transaction: caller commits.
+        """
+
+    def startJob(jobid):
+        """Queue a job that was added with ``startLater``.
+
+        :returns: True, or False when the job does not wait for it.
+        :raises JobNotFound: a KeyError.
+
+        Transaction: caller commits.
+        """
+
+    def reschedule(jobid):
+        """Count the next time of a cron or delayed job anew, after its `ICronJob.update`.
+
+        :raises JobNotFound: a KeyError.
+        :raises InvalidArgument: the job waits for no time; a ValueError.
+
+        Transaction: caller commits.
+        """
+
+    def clean(status=FINAL_STATUSES):
+        """Remove all jobs with one of these statuses.
+
+        :param status: a list of final statuses.
+        :returns: None.
+        :raises JobIsLive: a status of jobs that still wait or run is among them; a
+            ValueError, and nothing is removed.
+
+        Transaction: caller commits.
+        """
+
+    def cancel(jobid):
+        """Take a job back.
+
+        A job that waits is cancelled at once.  A running one is asked to stop: its task
+        sees that in its context, see `lovely.remotetask.task.TaskContext`.
+
+        :returns: something true when the job is cancelled, False when it is too late (or
+            there is no such job), None when a running job was asked.
+
+        Transaction: caller commits.
+        """
+
+    def getStatus(jobid):
+        """Return the status of a job.
+
+        :raises JobNotFound: a KeyError.
+
+        Transaction: reads only.
+        """
+
+    def getResult(jobid):
+        """Return what the task returned; None as long as there is nothing.
+
+        :raises JobNotFound: a KeyError.
+
+        Transaction: reads only.
+        """
+
+    def getError(jobid):
+        """Return the message of the last failure as a str, ``'None'`` when there is none.
+
+        :raises JobNotFound: a KeyError.
+
+        Transaction: reads only.
+        """
+
+    def getProgress(jobid):
+        """Return the last `lovely.remotetask.job.Progress` of a running job, or None.
+
+        :raises JobNotFound: a KeyError.
+
+        Transaction: reads only.
+        """
+
+    def countJobs():
+        """Return a dict of the number of jobs by status; the cost does not grow with them.
+
+        Transaction: reads only.
+        """
+
+    def hasJobsWaiting(now=None):
+        """Say whether a job is ready to be claimed.
+
+        :param now: seconds since the epoch; None is the present.
+
+        Transaction: reads only.
+        """
+
+    def claimNextJob(now=None):
+        """Claim the next job, and return its id, or None.
+
+        Transaction: caller commits.
+        """
+
+    def processNext(now=None, jobid=None):
+        """Run one job: the one that was claimed as `jobid`, or the next one.
+
+        :returns: True, or False when there was nothing to run.
+
+        Transaction: caller commits.  The job runs in the caller's transaction; of a job
+        that fails nothing is kept but its error.
+        """
+
+    def process(now=None):
+        """Run all jobs that are ready.
+
+        Repeats that would come within a second follow at once.
+
+        Transaction: caller commits, as with `processNext`.
+        """
+
+    def startProcessing():
+        """Start the thread that works on the jobs; nothing happens if it runs already.
+
+        It is called again after every start of the application.
+
+        :raises ServiceNotStored: the service was not committed yet.
+
+        Transaction: writes nothing.
+        """
+
+    def stopProcessing(timeout_seconds=None):
+        """Stop the thread: it finishes the job it runs, and gives back what it claimed.
+
+        :param timeout_seconds: how long to wait for that; None does not wait.
+        :returns: None.
+
+        Transaction: writes nothing.
+        """
+
+    def isProcessing():
+        """Say whether a thread of this process works on the jobs.
+
+        Transaction: reads only.
+        """
+
+
+class IProcessor(Interface):
+    """The owner of the threads of one service in this process."""
+
+    running = Bool(title="Running", description="Whether the loop goes on.", readonly=True)
+
+    waitTime = Float(title="Wait time", description="Seconds between looks when idle.")
+
+    def __call__():
+        """Work until `stop` is called: the loop of the service's thread.
+
+        Transaction: must not run in one; commits.
+        """
+
+    def stop():
+        """Ask the loop to end.
+
+        Transaction: writes nothing.
+        """
+
+    def processNext(jobid=None):
+        """Run one job: the one that was claimed as `jobid`, or the next one.
+
+        :returns: True, or False when there was nothing to run.
+
+        Transaction: must not run in one; commits.
+        """
+
+
+class IStartRemoteTasksEvent(Interface):
+    """Remote tasks are to be started."""
+
+    serviceNames = List(
+        title="Services to start",
+        description="Autostart patterns such as ``site@service``.",
+        value_type=TextLine(),
+        required=False,
+    )

@@ -1,0 +1,422 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The records of jobs: what is stored of them, and the steps they can take.
+
+The verbs (`Job.start`, `Job.finish`, ...) change one record and never commit.  A job's
+record is its lock: it has no conflict resolution, so that of two transactions that
+change it only one commits.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from BTrees.IOBTree import IOBTree
+from persistent import Persistent
+from persistent.wref import WeakRef
+from zodbpickle import pickle
+from zope.interface import implementer
+
+from lovely.remotetask.errors import InvalidArgument, InvalidSchedule, RemoteTaskError
+from lovely.remotetask.interfaces import (
+    CANCELLED,
+    COMPLETED,
+    CRONJOB,
+    DELAYED,
+    ERROR,
+    FINAL_STATUSES,
+    PROCESSING,
+    QUEUED,
+    ICronJob,
+    IJob,
+)
+from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.schedule import Schedule, make_schedule
+
+#: Of a job that fails on and on, this many of its last failures are kept.
+MAX_FAILURES = 20
+
+#: Slots that were missed in a row are counted up to this number.
+MAX_MISSED = 1000
+
+#: A stored slot that lies further ahead than this many seconds was set by a clock that
+#: has been put back since: the schedule is counted anew.
+CLOCK_TOLERANCE_SECONDS = 86_400.0
+
+
+class Failure(NamedTuple):
+    """One attempt that failed.
+
+    :ivar attempt: the number of the attempt.
+    :ivar time: seconds since the epoch.
+    :ivar type: the name of the exception's class.
+    :ivar message: its message, shortened if need be.
+    :ivar traceback: its traceback as text, shortened if need be.
+    """
+
+    attempt: int
+    time: float
+    type: str
+    message: str
+    traceback: str
+
+
+class Progress(NamedTuple):
+    """How far a running job is, in its own words; see `TaskContext.progress`."""
+
+    done: float
+    total: float | None
+    message: str
+
+
+class JobTree(IOBTree):  # type: ignore[misc]
+    """Job id -> job, in small leaves: each new job writes the whole leaf it falls in."""
+
+    max_leaf_size = 16
+    max_internal_size = 32
+
+
+def _as_datetime(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
+
+
+@implementer(IJob)
+class Job(Persistent):
+    """One job.  See `IJob`.
+
+    What is stored (an attribute that has its default is not):
+
+    ``id`` int; ``task`` str; ``input`` anything: set by ``add``.
+    ``status`` str: one of `interfaces.STATUSES`; every verb sets it.
+    ``output`` anything: set by `finish`.
+    ``created_at``, ``started_at``, ``completed_at`` float seconds since the epoch.
+    ``attempt`` int: how often the job was claimed; set by `start`, taken back by
+    `give_back`.  ``errors`` int: attempts that ended in an error.  ``deaths`` int:
+    attempts that ended with their process.  ``conflicts`` int: repeated transactions.
+    ``owner`` str: id of the worker that has claimed the job, else None.
+    ``due`` float seconds since the epoch: when a waiting job may run, None for one in the
+    ready line.  ``place`` int, float or str: where the queue has filed the waiting job; only
+    `lovely.remotetask.queue` sets it.
+    ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
+    """
+
+    status: str = QUEUED
+    output: Any = None
+    started_at: float | None = None
+    completed_at: float | None = None
+    attempt: int = 0
+    errors: int = 0
+    deaths: int = 0
+    conflicts: int = 0
+    owner: str | None = None
+    due: float | None = None
+    place: int | float | str | None = None
+    failures: tuple[Failure, ...] = ()
+    retry: RetryPolicy | None = None
+
+    def __init__(
+        self, id: int, task: str, input: Any = None, retry: RetryPolicy | None = None
+    ) -> None:
+        self.id = id
+        self.task = task
+        self.input = input
+        self.created_at = time.time()
+        if retry is not None:
+            self.retry = retry
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"
+
+    @property
+    def created(self) -> datetime | None:
+        """See `IJob`."""
+        return _as_datetime(self.created_at)
+
+    @property
+    def started(self) -> datetime | None:
+        """See `IJob`."""
+        return _as_datetime(self.started_at)
+
+    @property
+    def completed(self) -> datetime | None:
+        """See `IJob`."""
+        return _as_datetime(self.completed_at)
+
+    @property
+    def scheduledFor(self) -> datetime | None:
+        """See `IJob`."""
+        return _as_datetime(self.due)
+
+    @property
+    def error(self) -> str | None:
+        """See `IJob`."""
+        return self.failures[-1].message if self.failures else None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will happen to the job any more."""
+        return self.status in FINAL_STATUSES
+
+    @property
+    def resting_status(self) -> str:
+        """The status of the job while it waits for its next attempt."""
+        return QUEUED
+
+    def is_held_by(self, owner: str, attempt: int) -> bool:
+        """Say whether this attempt of this worker still has the job: the fence."""
+        return self.status == PROCESSING and self.owner == owner and self.attempt == attempt
+
+    def _forget(self, *names: str) -> None:
+        # An attribute that is back at its class's default costs no bytes.
+        for name in names:
+            if name in self.__dict__:
+                delattr(self, name)
+
+    def start(self, owner: str, now: float) -> None:
+        """Claim the job: it is this worker's from now on."""
+        self.status = PROCESSING
+        self.owner = owner
+        self.attempt += 1
+        self.started_at = now
+        self._forget("place", "due", "completed_at")
+
+    def wait(self, due: float | None) -> None:
+        """Let the job wait for an attempt; `due` None is the ready line."""
+        self.status = self.resting_status
+        if due is None:
+            self._forget("due")
+        else:
+            self.due = due
+        self._forget("owner", "completed_at")
+
+    def give_back(self, now: float) -> None:
+        """Undo a claim that led to no attempt: the job is due at once.
+
+        It goes by its age, so that jobs that are given back together keep their order.
+        """
+        self.attempt -= 1
+        self.wait(min(self.created_at, now))
+
+    def finish(self, output: Any, now: float) -> None:
+        """Keep the result."""
+        self.output = output
+        self.status = COMPLETED
+        self.completed_at = now
+        self._forget("failures", "errors", "deaths", "owner")
+
+    def fail(self, failure: Failure, now: float) -> None:
+        """Keep a failure that is the end of the job."""
+        self.note(failure)
+        self.status = ERROR
+        self.completed_at = now
+        self._forget("owner")
+
+    def note(self, failure: Failure) -> None:
+        """Keep a failure; of many, the last ones."""
+        self.failures = (*self.failures, failure)[-MAX_FAILURES:]
+
+    def cancel(self, now: float) -> None:
+        """Take the job back."""
+        self.status = CANCELLED
+        self.completed_at = now
+        self._forget("owner", "due")
+
+
+@implementer(ICronJob)
+class CronJob(Job):
+    """A job that waits for a time.  See `ICronJob`.
+
+    What is stored beyond a `Job`:
+
+    ``minute``, ``hour``, ``dayOfMonth``, ``month``, ``dayOfWeek`` tuples of int;
+    ``delay`` float seconds or None; ``cron`` str or None; ``timezone`` str or None: set
+    by `update`.
+    ``slot`` float seconds since the epoch: the time of the schedule the job last ran for,
+    or from which the schedule was counted; set when it is scheduled and when it runs.
+    ``missed`` int: slots that passed without a run of their own.
+    """
+
+    minute: tuple[int, ...] = ()
+    hour: tuple[int, ...] = ()
+    dayOfMonth: tuple[int, ...] = ()
+    month: tuple[int, ...] = ()
+    dayOfWeek: tuple[int, ...] = ()
+    delay: float | None = None
+    cron: str | None = None
+    timezone: str | None = None
+    slot: float | None = None
+    missed: int = 0
+
+    def __init__(
+        self,
+        id: int,
+        task: str,
+        input: Any = None,
+        minute: Iterable[int] = (),
+        hour: Iterable[int] = (),
+        dayOfMonth: Iterable[int] = (),
+        month: Iterable[int] = (),
+        dayOfWeek: Iterable[int] = (),
+        delay: float | None = None,
+        timezone: str | None = None,
+        cron: str | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        super().__init__(id, task, input, retry)
+        self.update(minute, hour, dayOfMonth, month, dayOfWeek, delay, timezone, cron)
+        self.status = self.resting_status
+
+    @property
+    def resting_status(self) -> str:
+        """See `Job`."""
+        return CRONJOB if self.delay is None else DELAYED
+
+    def update(
+        self,
+        minute: Iterable[int] = (),
+        hour: Iterable[int] = (),
+        dayOfMonth: Iterable[int] = (),
+        month: Iterable[int] = (),
+        dayOfWeek: Iterable[int] = (),
+        delay: float | None = None,
+        timezone: str | None = None,
+        cron: str | None = None,
+    ) -> None:
+        """See `ICronJob`."""
+        schedule = make_schedule(minute, hour, dayOfMonth, month, dayOfWeek, cron, timezone)
+        if delay is not None:
+            if isinstance(delay, bool) or not isinstance(delay, (int, float)):
+                raise InvalidSchedule(f"delay must be a number of seconds, not {delay!r}")
+            if not 0 <= delay < math.inf:
+                raise InvalidSchedule(f"delay must be 0 or more seconds, not {delay!r}")
+            if schedule != make_schedule():
+                raise InvalidSchedule("a job has a delay or a schedule, not both")
+        self.minute = schedule.minute
+        self.hour = schedule.hour
+        self.dayOfMonth = schedule.dayOfMonth
+        self.month = schedule.month
+        self.dayOfWeek = schedule.dayOfWeek
+        self.timezone = schedule.timezone
+        self.cron = schedule.cron
+        self.delay = delay
+        if self.status in (CRONJOB, DELAYED):
+            self.status = self.resting_status
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule that is stored in the fields."""
+        return make_schedule(
+            self.minute,
+            self.hour,
+            self.dayOfMonth,
+            self.month,
+            self.dayOfWeek,
+            self.cron,
+            self.timezone,
+        )
+
+    def timeOfNextCall(self, now: float | None = None) -> float:
+        """See `ICronJob`."""
+        now = time.time() if now is None else now
+        if isinstance(now, bool) or not isinstance(now, (int, float)) or not math.isfinite(now):
+            raise InvalidArgument(f"now must be seconds since the epoch, not {now!r}")
+        return self.schedule.next_time(now) if self.delay is None else now + self.delay
+
+    def count_from(self, now: float) -> float:
+        """Count the schedule anew from `now`; return when the job is due."""
+        due = self.timeOfNextCall(now)
+        self.slot = now
+        return due
+
+    def give_back(self, now: float) -> None:
+        """See `Job`."""
+        self.attempt -= 1
+        self.wait(now)
+
+    def finish(self, output: Any, now: float) -> None:
+        """See `Job`.  A schedule goes on: the job waits for its next time."""
+        super().finish(output, now)
+        self.go_on(now)
+
+    def fail(self, failure: Failure, now: float) -> None:
+        """See `Job`.  A schedule goes on: a failed run is not its end."""
+        super().fail(failure, now)
+        self._forget("errors")
+        self.go_on(now)
+
+    def go_on(self, now: float) -> None:
+        """Wait for the first slot that is later than `now` and than the last slot."""
+        if self.delay is not None:
+            return
+        slot = max(now, self.slot or now)
+        if self.slot is not None:
+            passed = self.schedule.count_between(self.slot, slot, MAX_MISSED)
+            if passed:
+                self.missed += passed
+        due = self.schedule.next_time(slot)
+        self.slot = slot
+        self.wait(due)
+
+    def is_ahead_of(self, now: float) -> bool:
+        """Say whether the schedule was counted by a clock that is far ahead of `now`."""
+        return self.slot is not None and self.slot > now + CLOCK_TOLERANCE_SECONDS
+
+    def start(self, owner: str, now: float) -> None:
+        """See `Job`.  The slots up to `now` are served by this run."""
+        if self.delay is None and self.due is not None:
+            slot = max(self.due, self.slot or self.due)
+            passed = self.schedule.count_between(slot, now, MAX_MISSED)
+            if passed:
+                self.missed += passed
+            self.slot = max(now, slot)
+        super().start(owner, now)
+
+
+#: Exact types whose values can always be stored.
+_PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+def check_storable(value: Any, error: type[RemoteTaskError], what: str) -> None:
+    """Check that a value survives being stored and loaded.
+
+    Persistent objects in it are taken for granted; what they hold shows at the commit.
+    Loading is tried too: a value that is stored but cannot be loaded would make the
+    record of its job unreadable for ever.
+
+    :param error: the class of the error to raise.
+    :param what: names the value in the error's message.
+    """
+    if type(value) in _PLAIN_TYPES:
+        return
+    persistent: list[Any] = []
+
+    def persistent_id(candidate: Any) -> int | None:
+        if not isinstance(candidate, (Persistent, WeakRef)):
+            return None
+        persistent.append(candidate)
+        return len(persistent) - 1
+
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, 3)
+    pickler.persistent_id = persistent_id
+    try:
+        pickler.dump(value)
+        stream.seek(0)
+        unpickler = pickle.Unpickler(stream)
+        unpickler.persistent_load = lambda index: persistent[int(index)]
+        unpickler.load()
+    except Exception as cause:  # user code: __reduce__, __setstate__, ...
+        raise error(f"{what} cannot be stored: {describe(cause)}") from cause
+
+
+def describe(error: BaseException) -> str:
+    """Return the message of an exception, whatever it does when it is printed."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(the message cannot be printed)"
+    return message or type(error).__name__

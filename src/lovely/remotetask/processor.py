@@ -1,0 +1,493 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Processors: the threads that work on a service in this process.
+
+A processor owns one `lovely.remotetask.execution.Engine`, a loop that claims jobs, and a
+*keeper* thread beside it that gives signs of life while jobs run, frees the jobs of dead
+workers, and gives up jobs that run too long.  Both wait on events, never in a sleep.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from zope.interface import implementer
+
+from lovely.remotetask.errors import ServiceGone, ServiceNotStored
+from lovely.remotetask.execution import Engine, Stopping
+from lovely.remotetask.interfaces import PROCESSING, IProcessor
+from lovely.remotetask.seat import Seat, check_no_transaction
+from lovely.remotetask.site import path_to
+from lovely.remotetask.step import Claim, claim_of
+from lovely.remotetask.worker import Observer, is_exclusive, local_ids
+
+log = logging.getLogger("lovely.remotetask")
+
+#: Jobs that take together about this many seconds are claimed in one commit.
+BATCH_SECONDS = 0.1
+
+#: No more jobs than this are claimed in one commit.
+MAX_BATCH = 100
+
+#: A loop without work looks again after this many seconds at the least.
+MIN_WAIT_SECONDS = 0.005
+
+#: Where other processes can add jobs: seconds between two looks, and the part of a core
+#: that looking may take.
+PROBE_SECONDS = 0.005
+PROBE_SHARE = 0.004
+
+#: Seconds that the end of the interpreter waits for running jobs.
+EXIT_SECONDS = 5.0
+
+
+@implementer(IProcessor)
+class SimpleProcessor:
+    """Works on one job at a time, in the order they were added.  See `IProcessor`.
+
+    :param db: the `ZODB.DB` with the service.
+    :param servicePath: the names that lead from the root object to the service.
+    :param waitTime: seconds after which a loop without work looks again; it is woken when
+        work comes, so this is only a safety net.
+    """
+
+    def __init__(self, db: Any, servicePath: list[str], waitTime: float = 1.0) -> None:
+        self.db = db
+        self.servicePath = servicePath
+        self.waitTime = waitTime
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._keep = threading.Event()
+        self._batch = 1.0
+        self._abandoned: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._is_exclusive = is_exclusive(db.storage)
+        self._engine = Engine(db, servicePath, self._stop.wait)
+        self.keeper: threading.Thread | None = None
+        self._engine.on_deadline = self._keep.set  # type: ignore[method-assign]
+
+    # -- the loop -------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """See `IProcessor`."""
+        return not self._stop.is_set()
+
+    def __call__(self) -> None:
+        """See `IProcessor`."""
+        if not self._is_exclusive:
+            self._start_keeper()  # others may die while this one has nothing to do
+        self._rim(self._loop)()
+
+    def _start_keeper(self) -> None:
+        if self.keeper is None:
+            self.keeper = threading.Thread(
+                target=self._rim(self._look_after),
+                name=f"remotetask-keeper.{self.name}",
+                daemon=True,
+            )
+            self.keeper.start()
+
+    @property
+    def name(self) -> str:
+        """The path as one word."""
+        return ".".join(self.servicePath)
+
+    def stop(self) -> None:
+        """See `IProcessor`."""
+        self._stop.set()
+        self._wake.set()
+        self._keep.set()
+
+    def wake(self) -> None:
+        """Let the loop look for jobs."""
+        self._wake.set()
+
+    def _rim(self, body: Callable[[Seat], None]) -> Callable[[], None]:
+        """Make the outermost frame of a thread: nothing that is raised leaves it.
+
+        A thread goes on after a fault, with a new connection, until it is to stop, the
+        database is closed or the service is removed.
+        """
+
+        def run() -> None:
+            faults = 0
+            while self.running and not self._is_abandoned():
+                begun = time.monotonic()
+                try:
+                    with self._seat() as seat:
+                        body(seat)
+                except Stopping:
+                    break
+                except ServiceGone:
+                    if self.running:
+                        log.warning("service %s is gone, its thread ends", self.name)
+                    self.stop()
+                except Exception as error:
+                    if self._is_db_closed():
+                        self.stop()
+                        break
+                    faults = faults + 1 if time.monotonic() - begun < 60 else 1
+                    with suppress(Stopping):
+                        self._engine.wait_for_storage(error, faults)
+
+        return run
+
+    def _is_db_closed(self) -> bool:
+        # A closed database has no storage any more.
+        return getattr(self.db, "storage", None) is None
+
+    def _is_abandoned(self) -> bool:
+        return threading.current_thread() in self._abandoned
+
+    @contextmanager
+    def _seat(self) -> Iterator[Seat]:
+        seat = Seat(self.db, self.servicePath)
+        try:
+            yield seat
+        finally:
+            seat.close()
+
+    def _loop(self, seat: Seat) -> None:
+        if self._is_exclusive:
+            self._engine.rescue(seat, self._engine.orphaned(seat))
+        while self.running and not self._is_abandoned():
+            self._wake.clear()
+            if not self._work(seat):
+                self._rest(seat)
+        self._leave(seat)
+
+    def _work(self, seat: Seat) -> bool:
+        """Claim a batch and run it; say whether there was one."""
+        claims = self._engine.claim(seat, max(1, int(self._batch)))
+        if claims:
+            self._start_keeper()
+        for claim in claims:
+            if not self.running or self._is_abandoned():
+                break
+            self._run(seat, claim)
+        return bool(claims)
+
+    def _run(self, seat: Seat, claim: Claim) -> None:
+        seconds = self._engine.run(seat, claim).seconds
+        # As many as fit into the bound, growing by half: a slow job after many quick ones
+        # must not find a hundred others claimed behind it.
+        fitting = BATCH_SECONDS / max(seconds, 1e-4)
+        self._batch = max(1.0, min(MAX_BATCH, fitting, self._batch * 1.5))
+
+    def _leave(self, seat: Seat) -> None:
+        if self._engine.in_hand and not self._is_abandoned():
+            self._engine.say_goodbye(seat)
+
+    def _rest(self, seat: Seat) -> None:
+        """Wait until there may be work."""
+        due = self._engine.next_due(seat)
+        seconds = self.waitTime
+        if due is not None:
+            seconds = min(seconds, due - self._engine.clock())
+        seconds = max(seconds, MIN_WAIT_SECONDS)
+        if self._is_exclusive:
+            self._wake.wait(seconds)
+            return
+        end = time.monotonic() + seconds
+        step = PROBE_SECONDS
+        while (remaining := end - time.monotonic()) > 0:
+            if self._wake.wait(min(step, remaining)):
+                return
+            before = time.monotonic()
+            if self._engine.has_signal(seat):
+                return
+            step = max(PROBE_SECONDS, (time.monotonic() - before) / PROBE_SHARE)
+
+    # -- the keeper -------------------------------------------------------------------
+
+    def _look_after(self, seat: Seat) -> None:
+        observer = Observer()
+        lease = float(seat.begin().lease_seconds)
+        while self.running:
+            seat.abort()
+            self._keep.clear()
+            self._keep.wait(self._keeper_interval(lease))
+            if self.running:
+                lease = float(seat.begin().lease_seconds)
+                self._watch(seat, observer, lease)
+
+    def _keeper_interval(self, lease: float) -> float:
+        ends = [end for _, end, _, _ in list(self._engine.deadlines.values())]
+        return max(0.0, min([lease / 3, *(end - self._engine.monotonic() for end in ends)]))
+
+    def _watch(self, seat: Seat, observer: Observer, lease: float) -> None:
+        engine = self._engine
+        now = engine.monotonic()
+        for claim, end, seconds, thread in list(engine.deadlines.values()):
+            if now >= end:
+                engine.deadlines.pop(claim.jobid, None)
+                self._abandoned.add(thread)
+                engine.expire(seat, claim, seconds)
+                self._replace()
+        if engine.in_hand and now - engine.last_sign >= lease / 3:
+            engine.beat(seat)
+        local = local_ids()
+        others = {
+            worker_id: worker
+            for worker_id, worker in seat.begin().workers.items()
+            if worker_id not in local
+        }
+        dead = observer.dead(others, lease, now)
+        seat.abort()
+        if engine.rescue(seat, dead):
+            self.wake()
+
+    def _replace(self) -> None:
+        """Start a thread in the place of one that hangs in a job that was given up."""
+        threading.Thread(
+            target=self._rim(self._loop), name=f"remotetasks.{self.name}", daemon=True
+        ).start()
+
+    # -- single steps -------------------------------------------------------------------
+
+    def processNext(self, jobid: int | None = None) -> bool:
+        """See `IProcessor`."""
+        check_no_transaction()
+        with self._seat() as seat:
+            claim = self._claimed(seat, jobid) if jobid is not None else self._claim_one(seat)
+            if claim is None:
+                return False
+            self._engine.run(seat, claim)
+            if not self._engine.in_hand:
+                self._engine.say_goodbye(seat)
+            return True
+
+    def _claim_one(self, seat: Seat) -> Claim | None:
+        claims = self._engine.claim(seat, 1)
+        return claims[0] if claims else None
+
+    def _claimed(self, seat: Seat, jobid: int) -> Claim | None:
+        claim = self._engine.in_hand.get(jobid)
+        if claim is not None:
+            return claim
+        job = seat.begin().jobs.get(jobid)
+        if job is not None and job.status == PROCESSING and job.owner in local_ids():
+            return claim_of(job)
+        return None
+
+    def claimNextJob(self) -> int | None:
+        """Claim the next job for `processNext`; return its id, or None.
+
+        Transaction: must not run in one; commits.
+        """
+        check_no_transaction()
+        with self._seat() as seat:
+            claim = self._claim_one(seat)
+            return None if claim is None else claim.jobid
+
+    def hasJobsWaiting(self) -> bool:
+        """Say whether a job is ready to be claimed.
+
+        Transaction: must not run in one; reads only.
+        """
+        check_no_transaction()
+        with self._seat() as seat:
+            return bool(seat.begin().hasJobsWaiting())
+
+
+@implementer(IProcessor)
+class MultiProcessor(SimpleProcessor):
+    """Works on several jobs at a time, each in a thread of its own.  See `IProcessor`.
+
+    :param maxThreads: how many jobs run at the same time at the most.
+    """
+
+    def __init__(
+        self, db: Any, servicePath: list[str], waitTime: float = 1.0, maxThreads: int = 5
+    ) -> None:
+        super().__init__(db, servicePath, waitTime)
+        self.maxThreads = maxThreads
+        self._hands: list[threading.Thread] = []
+        self._claims: queue.SimpleQueue[Claim | None] = queue.SimpleQueue()
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """The threads that run jobs."""
+        self._hands = [
+            hand for hand in self._hands if hand.is_alive() and hand not in self._abandoned
+        ]
+        return self._hands
+
+    def _work(self, seat: Seat) -> bool:
+        # A claim for each job that ends would be a commit for each: claim when half of what
+        # may be held has been done, or a thread has nothing to do.
+        most = max(1, int(self._batch)) * self.maxThreads
+        held = len(self._engine.in_hand)
+        if held >= max(self.maxThreads, most // 2):
+            self._wake.wait(max(self.waitTime, MIN_WAIT_SECONDS))
+            return True
+        claims = self._engine.claim(seat, most - held)
+        if claims:
+            self._start_keeper()
+        for claim in claims:
+            self._claims.put(claim)
+        wanted = min(self.maxThreads, len(self._engine.in_hand))
+        for _ in range(wanted - len(self.threads)):
+            self._start_hand()
+        return bool(claims)
+
+    def _start_hand(self) -> None:
+        hand = threading.Thread(
+            target=self._rim(self._handle), name=f"remotetask-job.{self.name}", daemon=True
+        )
+        self._hands.append(hand)
+        hand.start()
+
+    def _handle(self, seat: Seat) -> None:
+        while not self._is_abandoned():
+            claim = self._claims.get()
+            if claim is None or not self.running:
+                return
+            try:
+                self._run(seat, claim)
+            finally:
+                self._wake.set()
+
+    def _leave(self, seat: Seat) -> None:
+        hands = self.threads
+        for _ in hands:
+            self._claims.put(None)
+        for hand in hands:
+            hand.join()
+        super()._leave(seat)
+
+    def _replace(self) -> None:
+        """See `SimpleProcessor`: the next claim starts another thread."""
+        self.wake()
+
+
+# -- the processors of this process ------------------------------------------------------
+
+
+class _Started:
+    """A processor and its thread."""
+
+    def __init__(self, processor: Any, thread: threading.Thread) -> None:
+        self.processor = processor
+        self.thread = thread
+
+
+_lock = threading.Lock()
+_started: weakref.WeakKeyDictionary[Any, dict[bytes, _Started]] = weakref.WeakKeyDictionary()
+_stopped: weakref.WeakSet[_Started] = weakref.WeakSet()
+
+
+def _forget_threads() -> None:
+    # A forked child has none of its parent's threads.
+    global _lock
+    _lock = threading.Lock()
+    _started.clear()
+    _stopped.clear()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
+
+
+def start(service: Any) -> bool:
+    """Start the thread of a service; say whether it did not run already.
+
+    :raises ServiceNotStored: the service was not committed yet.
+    """
+    jar = service._p_jar
+    if jar is None or (service._p_serial == b"\0" * 8 and service._p_changed is not None):
+        raise ServiceNotStored
+    db = jar.db()
+    with _lock:
+        services = _started.setdefault(db, {})
+        if _is_alive(services.get(service._p_oid)):
+            return False
+        path = path_to(service)
+        processor = service.processorFactory(db, path, **service.processorArguments)
+        thread = threading.Thread(
+            target=processor, name="remotetasks." + ".".join(path), daemon=True
+        )
+        services[service._p_oid] = _Started(processor, thread)
+        thread.start()
+        return True
+
+
+def _is_alive(started: _Started | None) -> bool:
+    return started is not None and started.thread.is_alive() and started.processor.running
+
+
+def find(service: Any) -> Any:
+    """Return the processor that works on a service in this process, or None."""
+    jar = service._p_jar
+    if jar is None:
+        return None
+    with _lock:
+        started = _started.get(jar.db(), {}).get(service._p_oid)
+    return started.processor if started is not None and _is_alive(started) else None
+
+
+def stop(service: Any, timeout_seconds: float | None = None) -> None:
+    """Stop the thread of a service, and wait for it if a time is given."""
+    jar = service._p_jar
+    if jar is None:
+        return
+    with _lock:
+        started = _started.get(jar.db(), {}).pop(service._p_oid, None)
+        if started is None:
+            return
+        _stopped.add(started)
+    started.processor.stop()
+    if timeout_seconds is not None:
+        started.thread.join(timeout_seconds)
+
+
+def stop_all(timeout_seconds: float) -> bool:
+    """Stop all threads of this process, and say whether they ended in time."""
+    with _lock:
+        ending = [started for services in _started.values() for started in services.values()]
+        ending.extend(_stopped)
+        _started.clear()
+    for started in ending:
+        started.processor.stop()
+    end = time.monotonic() + timeout_seconds
+    threads = [started.thread for started in ending]
+    threads.extend(
+        keeper for s in ending if (keeper := getattr(s.processor, "keeper", None)) is not None
+    )
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
+
+
+atexit.register(stop_all, EXIT_SECONDS)
+
+
+def wake_after_commit(service: Any) -> None:
+    """Wake the processor of a service when the current transaction is committed."""
+    jar = service._p_jar
+    if jar is None:
+        return
+    txn = jar.transaction_manager.get()
+    try:
+        services = txn.data(_started)
+    except KeyError:
+        services = set()
+        txn.set_data(_started, services)
+        txn.addAfterCommitHook(_wake, (services,))
+    services.add((jar.db(), service._p_oid))
+
+
+def _wake(is_committed: bool, services: set[tuple[Any, bytes]]) -> None:
+    if not is_committed:
+        return
+    for db, oid in services:
+        started = _started.get(db, {}).get(oid)
+        if started is not None and hasattr(started.processor, "wake"):
+            started.processor.wake()

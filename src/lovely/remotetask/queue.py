@@ -1,0 +1,441 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Where jobs wait: the ready line, and the indexes by time.
+
+All of it is only an index of the jobs: the record of a job decides.  An entry that its
+job no longer stands by (``job.place`` names another place, or the job is gone) is stale;
+it is passed over, and dropped at the next opportunity.
+
+The ready line is made of small ``zc.queue`` buckets of job ids, its *segments*, because a
+``zc.queue.Queue`` is written whole by each put, and a ``CompositeQueue`` can lose a put
+that meets the removal of an emptied bucket.  Four rules keep it fast and safe:
+
+- Only the last segment is put into; whoever finds it full, or busy, opens a new one.
+- A job enters the line once in its life; when it comes back it waits in a time index.
+- Claiming a job writes no segment, so that it collides with nobody's put: the job's
+  record makes the entry stale.  A process remembers which entries it has seen stale.
+- A segment is dropped when it is not the last and all its entries are stale.  That also
+  writes the segment, with a mark that conflict resolution refuses: of a put into a
+  segment and its dropping only one can commit.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from BTrees.Length import Length
+from BTrees.LOBTree import LOBTree
+from BTrees.OOBTree import OOBTree, OOTreeSet
+from persistent import Persistent
+from persistent.timestamp import TimeStamp
+from zc.queue import PersistentQueue as BucketQueue
+
+from lovely.remotetask.interfaces import (
+    CANCELLED,
+    COMPLETED,
+    CRONJOB,
+    DELAYED,
+    ERROR,
+    QUEUED,
+    STARTLATER,
+)
+from lovely.remotetask.job import CronJob, Job
+
+#: How many ids a segment of the ready line holds.
+SEGMENT_SIZE = 64
+
+#: Workers in several processes choose among this many segments at the head.
+HEAD_SEGMENTS = 4
+
+#: A last segment that somebody else has written within this many seconds is busy.
+BUSY_SECONDS = 0.25
+
+#: No more segments than this are dropped in one transaction.
+MAX_DROPS = 50
+
+#: How many due or parked jobs are looked at in one transaction.
+PULL_SIZE = 200
+
+#: How many waiting jobs are looked at when the clock seems to have been put back.
+RECOUNT_LIMIT = 1000
+
+#: Statuses whose jobs can wait for a time.
+TIMED_STATUSES = (DELAYED, CRONJOB, QUEUED)
+
+_INDEXED_STATUSES = (*TIMED_STATUSES, STARTLATER, COMPLETED, ERROR, CANCELLED)
+
+_NEW = b"\0" * 8  # the serial of an object that was never committed
+
+
+class TimeIndex(Persistent):
+    """Job ids in the order of a time.
+
+    Stored: ``_entries`` OOTreeSet of (seconds since the epoch, job id); ``_size``
+    `BTrees.Length`, whose change tells waiting workers that there is something new.
+    """
+
+    def __init__(self) -> None:
+        self._entries = OOTreeSet()
+        self._size = Length()
+
+    def __len__(self) -> int:
+        return int(self._size.value)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[tuple[float, int]]:
+        return iter(self._entries)
+
+    def __contains__(self, entry: tuple[float, int]) -> bool:
+        return bool(entry in self._entries)
+
+    def insert(self, when: float, jobid: int) -> None:
+        """File a job; nothing happens if it is there already."""
+        if self._entries.insert((when, jobid)):
+            self._size.change(1)
+
+    def remove(self, when: float, jobid: int) -> None:
+        """Take a job out; nothing happens if it is not there."""
+        if (when, jobid) in self._entries:
+            self._entries.remove((when, jobid))
+            self._size.change(-1)
+
+    def until(self, now: float, count: int) -> list[tuple[float, int]]:
+        """Return the first `count` entries up to a time."""
+        return list(islice(self._entries.keys(max=(now, 2**31)), count))
+
+    def first(self) -> tuple[float, int] | None:
+        """Return the first entry."""
+        return next(iter(self._entries), None)
+
+    def latest(self, count: int, before: tuple[float, int] | None = None) -> Iterator[Any]:
+        """Yield entries from the last one backwards, or from below `before`."""
+        for _ in range(count):
+            try:
+                if before is None:
+                    entry = self._entries.maxKey()
+                else:
+                    entry = self._entries.maxKey((before[0], before[1] - 1))
+            except ValueError:  # there is none
+                return
+            yield entry
+            before = entry
+
+    @property
+    def signal(self) -> Persistent:
+        """The object whose change tells that jobs came or went."""
+        return self._size
+
+    def recount_size(self) -> bool:
+        """Make the size right; say whether it was wrong."""
+        size = len(self._entries)
+        if size == self._size.value:
+            return False
+        self._size.set(size)
+        return True
+
+
+class ReadyLine(Persistent):
+    """The ids of the jobs that are ready, in the order they were added.
+
+    Stored: ``_segments`` LOBTree, key -> ``zc.queue`` bucket of job ids, where keys grow;
+    ``_added`` `BTrees.Length`: how many jobs ever came, and the signal for waiting
+    workers; ``_left`` `BTrees.Length`: how many of them no longer wait.
+    """
+
+    def __init__(self) -> None:
+        self._segments = LOBTree()
+        self._added = Length()
+        self._left = Length()
+
+    def __len__(self) -> int:
+        return int(self._added.value - self._left.value)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield (segment key, job id), stale entries too."""
+        for key, segment in self._segments.items():
+            for jobid in segment:
+                yield key, jobid
+
+    @property
+    def signal(self) -> Persistent:
+        """The object whose change tells that a job came."""
+        return self._added
+
+    def put(self, jobid: int) -> int:
+        """Append a job; return the key of its segment."""
+        key, segment = self._open_segment()
+        segment.put(jobid)
+        self._v_own = key
+        self._added.change(1)
+        return key
+
+    def note_left(self, count: int = 1) -> None:
+        """Count jobs that no longer wait in the line."""
+        if count:
+            self._left.change(count)
+
+    def _open_segment(self) -> tuple[int, Any]:
+        if not self._segments:
+            return self._new_segment(0)
+        key = self._segments.maxKey()
+        segment = self._segments[key]
+        if len(segment) >= SEGMENT_SIZE or self._is_busy(key, segment):
+            return self._new_segment(key)
+        return key, segment
+
+    def _is_busy(self, key: int, segment: Any) -> bool:
+        # Two producers that append to one segment merge, but only where the storage can
+        # resolve conflicts of zc.queue.  A segment of one's own, *behind* the busy one,
+        # keeps the order and needs no resolution but that of a BTree.
+        if getattr(self, "_v_own", None) == key:
+            return False
+        serial = segment._p_serial
+        age = time.time() - TimeStamp(serial).timeTime()
+        return bool(serial != _NEW and age < BUSY_SECONDS)
+
+    def _new_segment(self, last: int) -> tuple[int, Any]:
+        # Keys grow with time; the low bits are chance, so that two producers that open a
+        # segment at the same moment open two.
+        key = max(last + 1, int(time.time() * 1e6) << 10) + random.getrandbits(10)
+        segment = self._segments[key] = BucketQueue()
+        return key, segment
+
+    def pull(self, jobs: Mapping[int, Job], is_head: bool) -> Iterator[Job]:
+        """Yield the waiting jobs, and drop the segments that hold none any more.
+
+        :param jobs: all jobs by id.
+        :param is_head: go strictly in order; otherwise start at a segment of one's own.
+        """
+        known: dict[int, set[int]] = self.__dict__.setdefault("_v_stale", {})
+        drops = 0
+        self._v_more = False
+        for key in self._keys(is_head):
+            segment = self._segments[key]
+            stale = known.setdefault(key, set())
+            is_used_up = True
+            for jobid in segment:
+                if jobid in stale:
+                    continue
+                job = jobs.get(jobid)
+                if job is not None and job.place == key:
+                    is_used_up = False
+                    yield job
+                elif job is None or _is_committed(job):
+                    stale.add(jobid)
+            if is_used_up and key != self._segments.maxKey():
+                segment.closed = True
+                del self._segments[key]
+                known.pop(key, None)
+                drops += 1
+                if drops == MAX_DROPS:
+                    self._v_more = True
+                    return
+        if len(known) > 2 * HEAD_SEGMENTS:
+            for key in [key for key in known if key not in self._segments]:
+                del known[key]
+
+    def _keys(self, is_head: bool) -> Iterator[int]:
+        if not self._segments:
+            return
+        key = self._segments.minKey()
+        if not is_head:
+            keys = list(islice(self._segments.keys(), HEAD_SEGMENTS))
+            chosen = getattr(self, "_v_chosen", None)
+            if chosen not in keys:
+                chosen = self._v_chosen = random.choice(keys)
+            start = keys.index(chosen)
+            yield from (*keys[start:], *keys[:start])
+            key = keys[-1] + 1
+        while True:  # the tree changes under way: step by key, never by iterator
+            try:
+                key = self._segments.minKey(key)
+            except ValueError:  # there are no more
+                return
+            yield key
+            key += 1
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the last `pull` ended although it had not looked at all segments."""
+        return bool(getattr(self, "_v_more", False))
+
+    def choose_anew(self) -> None:
+        """Start the next pull at another segment: somebody else works on this one."""
+        self._v_chosen = None
+
+
+def _is_committed(job: Job) -> bool:
+    # What an uncommitted change made stale may come back when it is aborted.
+    return job._p_changed is False and job._p_serial != _NEW
+
+
+class JobQueue(Persistent):
+    """All places where jobs wait or rest, by status.
+
+    Stored: ``line`` `ReadyLine`; ``indexes`` dict of status -> `TimeIndex`, keyed by the
+    time a waiting job is due, a job to be started later was created, a final job ended;
+    ``parked`` OOBTree of task name -> `TimeIndex`, keyed by creation: queued jobs whose
+    task was not registered where they were to be claimed.
+
+    ``job.place`` says where a waiting job is filed: an int is the key of its segment in
+    the line, a float its time in the index of its status, a str the task it is parked
+    under.
+    """
+
+    def __init__(self) -> None:
+        self.line = ReadyLine()
+        self.indexes = {status: TimeIndex() for status in _INDEXED_STATUSES}
+        self.parked = OOBTree()
+
+    @property
+    def signals(self) -> list[Persistent]:
+        """The objects whose change tells a waiting worker that there may be work."""
+        return [self.line.signal, *(self.indexes[status].signal for status in TIMED_STATUSES)]
+
+    def file(self, job: Job) -> None:
+        """Put a job where its status and its due time say."""
+        if job.status == QUEUED and job.due is None:
+            job.place = self.line.put(job.id)
+        else:
+            when = self._time_of(job)
+            self.indexes[job.status].insert(when, job.id)
+            if not job.is_final:
+                job.place = when
+
+    def remove(self, job: Job) -> None:
+        """Take a job out of its place, before its status changes."""
+        place = job.place
+        if isinstance(place, int):
+            self.line.note_left()
+        elif isinstance(place, str):
+            self._unpark(job)
+        elif place is not None:
+            self.indexes[job.status].remove(place, job.id)
+        elif job.is_final:
+            self.indexes[job.status].remove(self._time_of(job), job.id)
+        if place is not None:
+            job.place = None
+
+    def park(self, job: Job) -> None:
+        """Set a job aside until its task is registered."""
+        self.remove(job)
+        lot = self.parked.get(job.task)
+        if lot is None:
+            lot = self.parked[job.task] = TimeIndex()
+        lot.insert(job.created_at, job.id)
+        job.place = job.task
+
+    def _unpark(self, job: Job) -> None:
+        lot = self.parked.get(job.task)
+        if lot is not None:
+            lot.remove(job.created_at, job.id)
+            if not len(lot):
+                del self.parked[job.task]
+
+    @staticmethod
+    def _time_of(job: Job) -> float:
+        if job.is_final:
+            return job.completed_at or job.created_at
+        return job.created_at if job.due is None else job.due
+
+    def __len__(self) -> int:
+        """The number of jobs that wait to be run now."""
+        return len(self.line) + len(self.indexes[QUEUED]) + sum(map(len, self.parked.values()))
+
+    def __bool__(self) -> bool:
+        return True
+
+    def pull(
+        self,
+        jobs: Mapping[int, Job],
+        now: float,
+        is_head: bool = True,
+        knows: Callable[[str], bool] = lambda name: True,
+    ) -> Iterator[Job]:
+        """Yield the jobs that may run now: parked ones, due ones, then the line.
+
+        The caller takes a job by starting it, parks it, or leaves it.
+
+        :param is_head: this process works alone, and keeps the order strictly.
+        :param knows: whether a task is registered here.
+        """
+        for name in list(self.parked.keys()):
+            if knows(name):
+                lot = self.parked[name]
+                yield from _standing(jobs, lot, lot.until(now, PULL_SIZE), name)
+        self._recount(jobs, now)
+        for status in TIMED_STATUSES:
+            index = self.indexes[status]
+            entries = index.until(now, PULL_SIZE)
+            if entries and not is_head:
+                start = random.randrange(len(entries))
+                entries = [*entries[start:], *entries[:start]]
+            yield from _standing(jobs, index, entries)
+        yield from self.line.pull(jobs, is_head)
+
+    def _recount(self, jobs: Mapping[int, Job], now: float) -> None:
+        """Count schedules anew that a clock far ahead of `now` has set.
+
+        Looked for only where that can be: at the first pull of a connection, and when
+        the clock has gone back.
+        """
+        seen = getattr(self, "_v_clock", None)
+        self._v_clock = now
+        if seen is not None and now >= seen:
+            return
+        for status in (DELAYED, CRONJOB):
+            for when, jobid in list(islice(self.indexes[status], RECOUNT_LIMIT)):
+                job = jobs.get(jobid)
+                if isinstance(job, CronJob) and job.place == when and job.is_ahead_of(now):
+                    self.reschedule(job, now)
+
+    def reschedule(self, job: CronJob, now: float) -> None:
+        """Count a waiting job's schedule from `now`."""
+        due = job.count_from(now)
+        self._v_clock = max(now, getattr(self, "_v_clock", now))
+        self.remove(job)
+        job.wait(due)
+        self.file(job)
+
+    def has_waiting(self, jobs: Mapping[int, Job], now: float) -> bool:
+        """Say whether a job is ready; nothing is changed."""
+        for status in TIMED_STATUSES:
+            for when, jobid in self.indexes[status].until(now, PULL_SIZE):
+                job = jobs.get(jobid)
+                if job is not None and job.place == when:
+                    return True
+        return any(
+            (job := jobs.get(jobid)) is not None and job.place == key for key, jobid in self.line
+        )
+
+    def is_filed(self, job: Job) -> bool:
+        """Say whether a final job is in the index of its status."""
+        return (self._time_of(job), job.id) in self.indexes[job.status]
+
+    def next_due(self) -> float | None:
+        """Return when the next waiting job is due, in seconds since the epoch."""
+        firsts = (self.indexes[status].first() for status in TIMED_STATUSES)
+        return min((entry[0] for entry in firsts if entry is not None), default=None)
+
+
+def _standing(
+    jobs: Mapping[int, Job],
+    index: TimeIndex,
+    entries: list[tuple[float, int]],
+    place: str | None = None,
+) -> Iterator[Job]:
+    """Yield the jobs that stand by their entries, and drop the other entries."""
+    for when, jobid in entries:
+        job = jobs.get(jobid)
+        if job is not None and job.place == (when if place is None else place):
+            yield job
+        else:
+            index.remove(when, jobid)

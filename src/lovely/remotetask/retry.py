@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""How often a failed job is run again, and when.  Pure: chance is an argument."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lovely.remotetask.errors import (
+    InvalidArgument,
+    InvalidInput,
+    InvalidResult,
+    JobTimeout,
+    RetryLater,
+    TaskError,
+    TransactionMeddled,
+)
+
+#: What no policy repeats: the task said so, or it would only do the same again.
+FINAL_ERRORS: tuple[type[BaseException], ...] = (
+    TaskError,
+    TransactionMeddled,
+    InvalidInput,
+    InvalidResult,
+    JobTimeout,
+)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Say how often a failed job is run again, and how long it waits before.
+
+    The first repeat waits ``first_wait_seconds``, each further one ``factor`` times
+    as long as the one before it, never longer than ``cap_seconds``.  ``jitter`` is
+    the part of a wait that is left to chance: 0.5 means anything between the half
+    of it and the whole.
+
+    The default repeats a job three times within about a second, as the first
+    lovely.remotetask did for every exception other than TaskError.
+
+    :param attempts: how often the job is run at the most, the first run included.
+    :param retry_on: the exceptions that are repeated; subclasses count.
+    :param give_up_on: exceptions that are final although ``retry_on`` covers them.
+    :raises InvalidArgument: a number is out of range or not a number.
+    """
+
+    attempts: int = 4
+    first_wait_seconds: float = 0.1
+    factor: float = 2.0
+    cap_seconds: float = 3600.0
+    jitter: float = 0.25
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    give_up_on: tuple[type[BaseException], ...] = ()
+
+    def __post_init__(self) -> None:
+        if type(self.attempts) is not int or self.attempts < 1:
+            raise InvalidArgument(f"attempts must be an int of 1 or more, not {self.attempts!r}")
+        for name, low in (
+            ("first_wait_seconds", 0),
+            ("factor", 1),
+            ("cap_seconds", 0),
+            ("jitter", 0),
+        ):
+            value = getattr(self, name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not low <= value < math.inf:
+                raise InvalidArgument(f"{name} must be a number of {low} or more, not {value!r}")
+        if self.jitter > 1:
+            raise InvalidArgument(f"jitter must lie between 0 and 1, not {self.jitter!r}")
+        for name in ("retry_on", "give_up_on"):
+            kinds = getattr(self, name)
+            kinds = (kinds,) if isinstance(kinds, type) else tuple(kinds)
+            for kind in kinds:
+                if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                    raise InvalidArgument(f"{name} takes exception classes, not {kind!r}")
+            object.__setattr__(self, name, kinds)
+
+    def wait_seconds(
+        self,
+        failures: int,
+        error: BaseException,
+        chance: Callable[[], float] = random.random,
+    ) -> float | None:
+        """Return the seconds until the next run, or None to give up.
+
+        A ``RetryLater`` is the task's own wish and no failure: it is granted however
+        often it comes.
+
+        :param failures: how often the job has failed by now, this time included.
+        :param error: what the last run raised.
+        :param chance: gives a float in 0..1.
+        """
+        if isinstance(error, RetryLater):
+            if error.delay_seconds is not None:
+                return error.delay_seconds
+        elif (
+            failures >= self.attempts
+            or isinstance(error, (*FINAL_ERRORS, *self.give_up_on))
+            or not isinstance(error, self.retry_on)
+        ):
+            return None
+        # The exponent is bounded: 2.0 ** 2000 is an OverflowError, not infinity.
+        wait = self.first_wait_seconds * self.factor ** min(max(failures - 1, 0), 64)
+        wait = min(wait, self.cap_seconds)
+        return wait * (1 - self.jitter * chance())
+
+
+#: Used where neither the task nor the call of ``add`` names a policy.
+DEFAULT_POLICY = RetryPolicy()
+
+#: Seconds a job waits after the n-th death of the process that ran it.
+DEATH_WAITS_SECONDS = (0.0, 5.0)
+
+#: Deaths after which a job is an error.
+MAX_DEATHS = len(DEATH_WAITS_SECONDS) + 1

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""One thread's place at the database: a connection, its transactions, and their guard."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import transaction
+from transaction.interfaces import ISynchronizer, TransientError
+from ZODB.POSException import POSKeyError
+from zope.interface import implementer
+
+from lovely.remotetask.errors import ServiceGone, TransactionInProgress, TransactionMeddled
+from lovely.remotetask.job import describe
+from lovely.remotetask.site import ROOT_NAME, ServicePath, site_of, traverse
+
+log = logging.getLogger("lovely.remotetask")
+
+
+@implementer(ISynchronizer)
+class Guard:
+    """Keeps a task from ending or replacing the transaction that it runs in.
+
+    A commit is refused.  An abort cannot be (``transaction`` would log the refusal), but it
+    is seen.  A synchronizer, because a transaction that is ended is followed by an implicit
+    new one, which neither a joined data manager nor a hook of the old one would see.
+    """
+
+    def __init__(self) -> None:
+        self._armed_by: int | None = None
+        self.is_broken = False
+
+    @contextmanager
+    def armed(self, txn: Any) -> Iterator[None]:
+        """Watch over `txn` in this block, in this thread."""
+        self.is_broken = False
+        self._armed_by = threading.get_ident()
+        txn.addBeforeCommitHook(self._refuse)
+        try:
+            yield
+        finally:
+            self._armed_by = None
+
+    @property
+    def _is_armed(self) -> bool:
+        # Closing the database aborts the transactions of all threads from another one;
+        # that is not the task's doing.
+        return self._armed_by == threading.get_ident()
+
+    def _refuse(self) -> None:
+        if self._is_armed:
+            self.is_broken = True
+            raise TransactionMeddled
+
+    def beforeCompletion(self, txn: Any) -> None:
+        """See `ISynchronizer`."""
+        if self._is_armed:
+            if self.is_broken:
+                raise TransactionMeddled
+            self.is_broken = True
+
+    def afterCompletion(self, txn: Any) -> None:
+        """See `ISynchronizer`."""
+
+    def newTransaction(self, txn: Any) -> None:
+        """See `ISynchronizer`."""
+
+
+class Seat:
+    """One thread's connection to the service.
+
+    :param manager: the transaction manager; by default the thread's own, so that what
+        tasks find as ``transaction.get()`` is the transaction they run in.
+    """
+
+    def __init__(self, db: Any, path: ServicePath | list[str], manager: Any = None) -> None:
+        self.path = path
+        self.manager = transaction.manager.manager if manager is None else manager
+        self.connection = db.open(self.manager)
+        self.guard = Guard()
+        self.manager.registerSynch(self.guard)
+        self.in_commit = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the database was closed."""
+        return self.connection.opened is None
+
+    def begin(self) -> Any:
+        """Begin a transaction and return the service.
+
+        :raises ServiceGone: it is not there.
+        """
+        self.in_commit = False
+        self.manager.begin()
+        return self.service()
+
+    def commit(self) -> None:
+        """Commit; ``in_commit`` tells from now on that what fails is not a task."""
+        self.in_commit = True
+        self.manager.commit()
+
+    def service(self) -> Any:
+        """Return the service, in the current transaction."""
+        oid = getattr(self.path, "oid", None)
+        try:
+            if oid is not None:
+                service = self.connection.get(oid)
+                service._p_activate()
+                return service
+            root = self.connection.root()
+            return traverse(root.get(ROOT_NAME, root), self.path)
+        except (POSKeyError, KeyError, AttributeError) as error:
+            if self.is_closed:
+                raise
+            raise ServiceGone(f"there is no service at {'.'.join(self.path)}") from error
+
+    def site(self, service: Any) -> Any:
+        """Return the site that tasks of the service run in, or None."""
+        oid = getattr(self.path, "site_oid", None)
+        return site_of(service) if oid is None else self.connection.get(oid)
+
+    def abort(self) -> None:
+        """Abort, and let nothing that goes wrong with it hide what went wrong before."""
+        try:
+            self.manager.abort()
+        except Exception:
+            log.debug("abort failed", exc_info=True)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self.abort()
+        self.manager.unregisterSynch(self.guard)
+        if not self.is_closed:
+            self.connection.close()
+
+
+def check_no_transaction() -> None:
+    """Refuse to go on in a thread whose current transaction has changes.
+
+    :raises TransactionInProgress: beginning another one would lose them.
+    """
+    manager = transaction.manager.manager
+    txn = getattr(manager, "_txn", None)
+    if txn is not None and txn._resources:
+        raise TransactionInProgress
+
+
+def is_transient(seat: Seat, error: BaseException) -> bool:
+    """Say whether the transaction may succeed when it is repeated; ask before abort."""
+    if isinstance(error, TransientError):
+        return True
+    if isinstance(error, ValueError) and "already has the same oid" in describe(error):
+        # After a crash of its server a ZEO client may use an oid again.
+        return True
+    try:
+        return bool(seat.manager.get().isRetryableError(error))
+    except Exception:  # a data manager of somebody's, or no transaction
+        return False

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The service: what applications keep in their database and call."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from BTrees.IIBTree import IITreeSet
+from BTrees.IOBTree import IOBTree
+from BTrees.OOBTree import OOBTree
+from persistent import Persistent
+from zope.interface import implementer
+from zope.location.location import Location
+
+from lovely.remotetask import processor
+from lovely.remotetask.autostart import bootStrapSubscriber, getAutostartServiceNames
+from lovely.remotetask.errors import (
+    InvalidArgument,
+    InvalidInput,
+    JobIsLive,
+    JobNotFound,
+    TaskNotFound,
+)
+from lovely.remotetask.inline import claim_inline, run_inline
+from lovely.remotetask.interfaces import (
+    CRONJOB,
+    DELAYED,
+    FINAL_STATUSES,
+    PROCESSING,
+    QUEUED,
+    STARTLATER,
+    STATUSES,
+    ITask,
+    ITaskService,
+)
+from lovely.remotetask.job import CronJob, Job, JobTree, Progress, check_storable
+from lovely.remotetask.processor import SimpleProcessor
+from lovely.remotetask.queue import JobQueue
+from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.step import orphans, rescue, retire
+from lovely.remotetask.task import available, check_input, look_up
+from lovely.remotetask.worker import LEASE_SECONDS, Identity, Worker, is_exclusive
+
+__all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
+
+#: Job ids lie in 1..MAX_JOB_ID.
+MAX_JOB_ID = 2**31 - 1
+
+_caller = Identity()
+
+
+class _Cancelled(int):
+    """What `TaskService.cancel` returns for a job that is cancelled: true, equal to True.
+
+    It shows nothing in a console or a doctest, where the first lovely.remotetask, whose
+    ``cancel`` returned nothing, showed nothing.
+    """
+
+    def __repr__(self) -> str:
+        return ""
+
+
+@implementer(ITaskService)
+class TaskService(Persistent, Location):
+    """A service that is kept in ZODB.  See `ITaskService`.
+
+    Stored: ``jobs`` `JobTree`: id -> `Job`.  ``queue`` `JobQueue`.  ``workers`` OOBTree:
+    worker id -> `Worker`.  ``requests`` IITreeSet: ids of running jobs whose cancelling
+    was asked for.  ``progress`` IOBTree: id of a running job -> `Progress`.  Set by the
+    application, if at all: ``taskInterface``, ``processorFactory``,
+    ``processorArguments``, ``lease_seconds`` float seconds.  The service's own record is
+    written by nothing else.
+    """
+
+    taskInterface: Any = ITask
+    processorFactory: Any = SimpleProcessor
+    processorArguments: dict[str, Any] = {"waitTime": 1.0}  # noqa: RUF012 (seeds replace it)
+    lease_seconds: float = LEASE_SECONDS
+
+    def __init__(self) -> None:
+        self.jobs = JobTree()
+        self.queue = JobQueue()
+        self.workers = OOBTree()
+        self.requests = IITreeSet()
+        self.progress = IOBTree()
+
+    # -- adding ---------------------------------------------------------------------
+
+    def getAvailableTasks(self) -> dict[str, Any]:
+        """See `ITaskService`."""
+        return available(self.taskInterface)
+
+    def add(
+        self,
+        task: str,
+        input: Any = None,
+        startLater: bool = False,
+        retry: RetryPolicy | None = None,
+    ) -> int:
+        """See `ITaskService`."""
+        self._check(task, input, retry)
+        job = Job(self._generateId(), task, input, retry)
+        if startLater:
+            job.status = STARTLATER
+        return self._store(job)
+
+    def addCronJob(
+        self,
+        task: str,
+        input: Any = None,
+        minute: Iterable[int] = (),
+        hour: Iterable[int] = (),
+        dayOfMonth: Iterable[int] = (),
+        month: Iterable[int] = (),
+        dayOfWeek: Iterable[int] = (),
+        delay: float | None = None,
+        timezone: str | None = None,
+        cron: str | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> int:
+        """See `ITaskService`."""
+        self._check(task, input, retry)
+        job = CronJob(
+            self._generateId(),
+            task,
+            input,
+            minute,
+            hour,
+            dayOfMonth,
+            month,
+            dayOfWeek,
+            delay,
+            timezone,
+            cron,
+            retry,
+        )
+        job.wait(job.count_from(job.created_at))
+        return self._store(job)
+
+    def _check(self, name: str, input: Any, retry: RetryPolicy | None) -> None:
+        task = look_up(self.taskInterface, name) if isinstance(name, str) else None
+        if task is None:
+            raise TaskNotFound(f"no task is registered under the name {name!r}")
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise InvalidArgument(f"retry takes a RetryPolicy, not {retry!r}")
+        check_input(task, input)
+        check_storable(input, InvalidInput, "the input")
+
+    def _store(self, job: Job) -> int:
+        self.jobs[job.id] = job
+        self.queue.file(job)
+        processor.wake_after_commit(self)
+        return job.id
+
+    def _generateId(self) -> int:
+        # In runs, so that new jobs fall into one leaf of the tree; from a random start in
+        # each connection, so that two of them do not fall into the same one.
+        while True:
+            jobid: int | None = getattr(self, "_v_next_id", None)
+            if jobid is None or jobid > MAX_JOB_ID:
+                jobid = random.randrange(1, MAX_JOB_ID + 1)
+            self._v_next_id: int | None = jobid + 1
+            if jobid not in self.jobs:
+                return jobid
+            self._v_next_id = None
+
+    # -- one job ----------------------------------------------------------------------
+
+    def _job(self, jobid: int) -> Job:
+        try:
+            job: Job = self.jobs[jobid]
+        except (KeyError, TypeError):
+            raise JobNotFound(f"there is no job {jobid!r}") from None
+        return job
+
+    def startJob(self, jobid: int) -> bool:
+        """See `ITaskService`."""
+        job = self._job(jobid)
+        if job.status != STARTLATER:
+            return False
+        self.queue.remove(job)
+        job.wait(None)
+        self.queue.file(job)
+        processor.wake_after_commit(self)
+        return True
+
+    def reschedule(self, jobid: int) -> None:
+        """See `ITaskService`."""
+        job = self._job(jobid)
+        if not isinstance(job, CronJob) or job.status not in (CRONJOB, DELAYED):
+            raise InvalidArgument(f"job {jobid} waits for no time, it is {job.status}")
+        self.queue.reschedule(job, time.time())
+        processor.wake_after_commit(self)
+
+    def cancel(self, jobid: int) -> int | None:
+        """See `ITaskService`."""
+        try:
+            job = self._job(jobid)
+        except JobNotFound:
+            return False
+        if job.is_final:
+            return False
+        if job.status == PROCESSING:
+            # Not in the job's record: that would collide with the end of the job.
+            self.requests.insert(jobid)
+            return None
+        self.queue.remove(job)
+        job.cancel(time.time())
+        self.queue.file(job)
+        return _Cancelled(True)
+
+    def getStatus(self, jobid: int) -> str:
+        """See `ITaskService`."""
+        return self._job(jobid).status
+
+    def getResult(self, jobid: int) -> Any:
+        """See `ITaskService`."""
+        return self._job(jobid).output
+
+    def getError(self, jobid: int) -> str:
+        """See `ITaskService`."""
+        return str(self._job(jobid).error)
+
+    def getProgress(self, jobid: int) -> Progress | None:
+        """See `ITaskService`."""
+        self._job(jobid)
+        progress: Progress | None = self.progress.get(jobid)
+        return progress
+
+    # -- all jobs -----------------------------------------------------------------------
+
+    def clean(self, status: Iterable[str] = FINAL_STATUSES) -> None:
+        """See `ITaskService`."""
+        statuses = [status] if isinstance(status, str) else list(status)
+        for name in statuses:
+            if name not in STATUSES:
+                raise InvalidArgument(f"there is no status {name!r}")
+            if name not in FINAL_STATUSES:
+                raise JobIsLive(f"jobs that are {name!r} are still needed; cancel them instead")
+        for worker in self.workers.values():
+            for jobid in worker.held:
+                retire(self, jobid)
+        for name in statuses:
+            for _, jobid in list(self.queue.indexes[name]):
+                job = self.jobs.pop(jobid, None)
+                if job is not None:
+                    self.queue.remove(job)
+
+    def countJobs(self) -> dict[str, int]:
+        """See `ITaskService`."""
+        counts = {status: len(index) for status, index in self.queue.indexes.items()}
+        counts[QUEUED] = len(self.queue)
+        counts[PROCESSING] = 0
+        for worker in self.workers.values():
+            for jobid in worker.held:
+                job = self.jobs.get(jobid)
+                if job is None:
+                    continue
+                if job.status == PROCESSING:
+                    counts[PROCESSING] += 1
+                elif job.is_final and not self.queue.is_filed(job):
+                    counts[job.status] += 1
+        return {status: counts[status] for status in STATUSES}
+
+    # -- running jobs, in the caller's transaction -----------------------------------------
+
+    def hasJobsWaiting(self, now: float | None = None) -> bool:
+        """See `ITaskService`."""
+        return self.queue.has_waiting(self.jobs, _time(now))
+
+    def claimNextJob(self, now: float | None = None) -> int | None:
+        """See `ITaskService`."""
+        job = claim_inline(self, _caller.id, _time(now))
+        if job is None:
+            return None
+        record = self.workers.get(_caller.id)
+        if record is None:
+            record = self.workers[_caller.id] = Worker()
+        record.held = (*record.held, job.id)
+        return job.id
+
+    def processNext(self, now: float | None = None, jobid: int | None = None) -> bool:
+        """See `ITaskService`."""
+        now = _time(now)
+        self._free_orphans(now)
+        if jobid is None:
+            job = claim_inline(self, _caller.id, now)
+        else:
+            job = self._job(jobid)
+            if job.status != PROCESSING or job.owner != _caller.id:
+                return False
+        if job is None:
+            return False
+        run_inline(self, job, now)
+        self._release(job.id)
+        return True
+
+    def _free_orphans(self, now: float) -> None:
+        if self._p_jar is not None and is_exclusive(self._p_jar.db().storage):
+            for worker_id in orphans(self):
+                rescue(self, worker_id, now)
+
+    def _release(self, jobid: int) -> None:
+        record = self.workers.get(_caller.id)
+        if record is not None and jobid in record.held:
+            record.held = tuple(held for held in record.held if held != jobid)
+            if not record.held:
+                del self.workers[_caller.id]
+
+    def process(self, now: float | None = None) -> None:
+        """See `ITaskService`."""
+        while self.processNext(now):
+            pass
+
+    # -- the thread -------------------------------------------------------------------------
+
+    def startProcessing(self) -> None:
+        """See `ITaskService`."""
+        processor.start(self)
+
+    def stopProcessing(self, timeout_seconds: float | None = None) -> None:
+        """See `ITaskService`."""
+        processor.stop(self, timeout_seconds)
+
+    def isProcessing(self) -> bool:
+        """See `ITaskService`."""
+        return processor.find(self) is not None
+
+
+def _time(now: float | None) -> float:
+    if now is None:
+        return time.time()
+    if isinstance(now, bool) or not isinstance(now, (int, float)) or not math.isfinite(now):
+        raise InvalidArgument(f"now must be seconds since the epoch, not {now!r}")
+    return now

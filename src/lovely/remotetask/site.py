@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Find the site around an object and enter it, and find objects by path.
+
+A plain script has no sites and no located objects; then there is nothing to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from zope.component.hooks import getSite, setHooks, setSite
+from zope.component.interfaces import ISite
+
+#: Where Zope keeps its root object in the root of the database.
+ROOT_NAME = "Application"
+
+#: The path element of a site's registry.
+SITE_MANAGER_NAME = "++etc++site"
+
+
+class ServicePath(list[str]):
+    """The names that lead from the root object to a service.
+
+    One that was made by `path_to` also knows the service itself, and the site around it:
+    objects are found by oid then, whatever their names.
+
+    :ivar oid: the object id of the service, or None.
+    :ivar site_oid: the object id of the site around it, or None.
+    """
+
+    def __init__(
+        self, names: Iterable[str] = (), oid: bytes | None = None, site_oid: bytes | None = None
+    ) -> None:
+        super().__init__(names)
+        self.oid = oid
+        self.site_oid = site_oid
+
+
+def path_to(service: Any) -> ServicePath:
+    """Return the path of a service that is in a database.
+
+    Transaction: reads only.
+    """
+    site = site_of(service) or _same_database(getSite(), service)
+    return ServicePath(
+        _names(service), service._p_oid, None if site is None else getattr(site, "_p_oid", None)
+    )
+
+
+def site_of(context: Any) -> Any:
+    """Return the nearest site around an object, or None."""
+    while context is not None:
+        if ISite.providedBy(context):
+            return context
+        context = getattr(context, "__parent__", None)
+    return None
+
+
+def _same_database(site: Any, service: Any) -> Any:
+    jar = getattr(site, "_p_jar", None)
+    return site if jar is not None and jar.db() is service._p_jar.db() else None
+
+
+def _names(service: Any) -> list[str]:
+    names: list[str] = []
+    context = service
+    while context is not None and getattr(context, "__name__", None):
+        names.insert(0, str(context.__name__))
+        context = getattr(context, "__parent__", None)
+    if names:
+        return names
+    for name, value in service._p_jar.root().items():
+        if value is service:
+            return [str(name)]
+    return [f"oid-{int.from_bytes(service._p_oid, 'big'):#x}"]
+
+
+def traverse(root: Any, names: Iterable[str]) -> Any:
+    """Follow names from the root object.
+
+    :raises KeyError: there is no such object.
+
+    Transaction: reads only.
+    """
+    current = root
+    for name in names:
+        if name == SITE_MANAGER_NAME:
+            current = current.getSiteManager()
+        else:
+            current = current[name]
+    return current
+
+
+@contextmanager
+def entered(site: Any) -> Iterator[None]:
+    """Make `site` the current one; None leaves it as it is."""
+    if site is None:
+        yield
+        return
+    setHooks()  # where nobody has, look-ups would not notice the site
+    previous = getSite()
+    setSite(site)
+    try:
+        yield
+    finally:
+        setSite(previous)

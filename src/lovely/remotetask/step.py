@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What each step of a job's way writes.  Nothing here begins, commits or aborts."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from lovely.remotetask.errors import InvalidResult, JobCancelled, RetryLater, WorkerDied
+from lovely.remotetask.interfaces import PROCESSING
+from lovely.remotetask.job import Failure, Job, check_storable, describe
+from lovely.remotetask.retry import DEATH_WAITS_SECONDS, DEFAULT_POLICY, MAX_DEATHS
+from lovely.remotetask.task import TaskContext, check_output, running_in
+from lovely.remotetask.worker import Worker, local_ids
+
+#: Records about single jobs: beside the package's logger, not below it.
+job_log = logging.getLogger("remotetask.job")
+
+#: Characters that are kept of a message, and of a traceback (its end).
+MAX_MESSAGE = 2_000
+MAX_TRACEBACK = 8_000
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run one attempt of one job."""
+
+    jobid: int
+    attempt: int
+    task: str
+    owner: str
+    is_suspect: bool = False
+
+
+def claim_of(job: Job) -> Claim:
+    """Return the claim that stands in the record of a processing job."""
+    return Claim(job.id, job.attempt, job.task, job.owner or "", bool(job.deaths))
+
+
+def failure_of(error: BaseException, attempt: int, now: float) -> Failure:
+    """Describe an exception in text: the exception itself is never stored."""
+    try:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except Exception:
+        text = "(the traceback cannot be printed)"
+    return Failure(
+        attempt,
+        now,
+        type(error).__name__,
+        describe(error)[:MAX_MESSAGE],
+        text[-MAX_TRACEBACK:],
+    )
+
+
+def settle(service: Any, job: Job, task: Any, error: BaseException, now: float) -> None:
+    """Write down that an attempt failed: another one later, or the end of the job."""
+    failure = failure_of(error, job.attempt, now)
+    if isinstance(error, JobCancelled) or job.id in service.requests:
+        job.note(failure)
+        job.cancel(now)
+        return
+    policy = job.retry or getattr(task, "retry", None) or DEFAULT_POLICY
+    if not isinstance(error, RetryLater):
+        job.errors += 1
+    wait = policy.wait_seconds(job.errors, error)
+    if wait is None:
+        job.fail(failure, now)
+    else:
+        job.note(failure)
+        job.wait(now + wait)
+    if not job.is_final:
+        service.queue.file(job)
+
+
+def call_task(service: Any, job: Job, task: Any, context: TaskContext) -> Any:
+    """Call the task of a job, and check what it returns.
+
+    :raises InvalidResult: the result cannot be stored or breaks the task's schema.
+    """
+    with running_in(context):
+        output = task(service, job.id, job.input)
+    check_output(task, output)
+    check_storable(output, InvalidResult, "the result")
+    return output
+
+
+def finish(service: Any, job: Job, output: Any, now: float) -> None:
+    """Keep the result; a cron job waits for its next time."""
+    job.finish(output, now)
+    if not job.is_final:
+        service.queue.file(job)
+
+
+def take(service: Any, job: Job, owner: str, now: float) -> bool:
+    """Claim one waiting job; say whether it can be run.
+
+    A job whose stored schedule is broken is set aside as an error, it alone.
+    """
+    service.queue.remove(job)
+    try:
+        job.start(owner, now)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        Job.fail(job, failure_of(error, job.attempt, now), now)
+        retire(service, job.id)
+        job_log.error("job %s: the stored schedule is broken: %s", job.id, describe(error))
+        return False
+    return True
+
+
+def retire(service: Any, jobid: int) -> None:
+    """File a job that has ended, and drop the notes that were made while it ran."""
+    if jobid in service.requests:
+        service.requests.remove(jobid)
+    if jobid in service.progress:
+        del service.progress[jobid]
+    job = service.jobs.get(jobid)
+    if job is not None and job.is_final:
+        service.queue.file(job)
+
+
+def remove_worker(service: Any, worker_id: str) -> None:
+    """Remove the record of a worker."""
+    # Written although it is removed: what the worker itself still writes must collide.
+    service.workers[worker_id].beat()
+    del service.workers[worker_id]
+
+
+def orphans(service: Any) -> list[str]:
+    """Return the ids of the workers of other processes."""
+    local = local_ids()
+    return [worker_id for worker_id in service.workers if worker_id not in local]
+
+
+def rescue(service: Any, worker_id: str, now: float) -> int:
+    """Free the jobs that a dead worker holds; return their number.
+
+    Transaction: caller commits.
+    """
+    record = service.workers.get(worker_id)
+    if record is None:
+        return 0
+    freed = 0
+    for jobid in record.held:
+        job = service.jobs.get(jobid)
+        if job is not None and job.status == PROCESSING and job.owner == worker_id:
+            freed += 1
+            _free(service, job, record, now)
+        retire(service, jobid)
+    remove_worker(service, worker_id)
+    return freed
+
+
+def _free(service: Any, job: Job, record: Worker, now: float) -> None:
+    job.deaths += 1
+    message = f"the process {record.pid} on {record.host} died while it held the job"
+    if job.deaths >= MAX_DEATHS:
+        message = f"{job.deaths} processes died while they held the job; at last {message}"
+    failure = Failure(job.attempt, now, WorkerDied.__name__, message, "")
+    if job.id in service.requests:
+        job.note(failure)
+        job.cancel(now)
+    elif job.deaths >= MAX_DEATHS:
+        Job.fail(job, failure, now)  # of a cron job too: it goes on with no further slot
+    else:
+        job.note(failure)
+        job.wait(now + DEATH_WAITS_SECONDS[job.deaths - 1])
+        service.queue.file(job)
+    job_log.warning("job %s: %s", job.id, message)

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Tasks: what jobs run, how they are registered, looked up and checked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar, overload
+
+from zope.component import getGlobalSiteManager, getSiteManager
+from zope.interface import Interface, Invalid, implementer
+from zope.interface.interfaces import ComponentLookupError
+from zope.schema import getFieldsInOrder
+from zope.schema.interfaces import ValidationError
+
+from lovely.remotetask.errors import (
+    InvalidArgument,
+    InvalidInput,
+    InvalidResult,
+    JobCancelled,
+    TaskError,
+)
+from lovely.remotetask.interfaces import ITask
+from lovely.remotetask.retry import RetryPolicy
+
+__all__ = ["EchoTask", "SimpleTask", "TaskContext", "TaskError", "look_up", "task"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class TaskContext:
+    """What a running task can know and tell about its own job.
+
+    A task gets one as its first argument when it is made with ``context=True``.  Cancel
+    requests and progress go through another connection to the database: the task's own
+    sees nothing new while it runs, and is kept or dropped as a whole.
+
+    :ivar service: the service the job belongs to, in the task's own transaction.
+    :ivar jobid: the id of the job.
+    :ivar attempt: how often the job has been claimed, this time included.
+    """
+
+    def __init__(
+        self,
+        service: Any,
+        jobid: int,
+        attempt: int = 1,
+        timeout_seconds: float | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        is_cancelled: Callable[[], bool] = lambda: False,
+        progress: Callable[[float, float | None, str], None] = lambda done, total, message: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.service = service
+        self.jobid = jobid
+        self.attempt = attempt
+        self._monotonic = monotonic
+        self._deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
+        self._should_stop = should_stop
+        self._is_cancelled = is_cancelled
+        self._progress = progress
+
+    def should_stop(self) -> bool:
+        """Say whether the task does well to end soon: cancelled, out of time, or shut down.
+
+        Transaction: reads only, through a connection of its own.
+        """
+        remaining = self.time_remaining()
+        return (
+            (remaining is not None and remaining <= 0)
+            or self._should_stop()
+            or self._is_cancelled()
+        )
+
+    def check_cancelled(self) -> None:
+        """Raise if somebody has asked for the job to be cancelled.
+
+        :raises JobCancelled: let it pass, and the job ends as cancelled.
+
+        Transaction: reads only, through a connection of its own.
+        """
+        if self._is_cancelled():
+            raise JobCancelled
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the task's timeout, or None when it has none.
+
+        Transaction: reads only.
+        """
+        return None if self._deadline is None else self._deadline - self._monotonic()
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tell how far the job is; other connections see it before the job is committed.
+
+        Calls that follow fast upon each other are left out, but never one that says that
+        all is done.
+
+        :param done: how much is done, in any unit.
+        :param total: how much there is to do, in the same unit; None when not known.
+
+        Transaction: commits, through a connection of its own.
+        """
+        self._progress(done, total, message)
+
+
+_running = threading.local()
+
+
+@contextmanager
+def running_in(context: TaskContext) -> Iterator[None]:
+    """Make `context` the one that tasks called in this thread are given."""
+    previous = getattr(_running, "context", None)
+    _running.context = context
+    try:
+        yield
+    finally:
+        _running.context = previous
+
+
+def _current_context(service: Any, jobid: int) -> TaskContext:
+    context = getattr(_running, "context", None)
+    if context is not None and context.jobid == jobid:
+        return context  # type: ignore[no-any-return]
+    return TaskContext(service, jobid)
+
+
+@implementer(ITask)
+class SimpleTask:
+    """Make a task of a function of one argument, the input.
+
+    :param inputSchema: an interface; `ITaskService.add` refuses input that breaks it.
+    :param outputSchema: an interface; a result that breaks it is the job's error.
+    :param context: call ``func(context, input)`` with a `TaskContext`.
+    :param retry: the policy for failed jobs; None is the default policy.
+    :param timeout_seconds: a job that runs longer is an error, and what it does
+        afterwards is not kept; None sets no bound.
+    :param shared_commit: the function changes nothing outside its ZODB, so that several
+        quick jobs may share one commit, each with a savepoint of its own.
+    """
+
+    inputSchema: Any = Interface
+    outputSchema: Any = Interface
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        *,
+        inputSchema: Any = None,
+        outputSchema: Any = None,
+        context: bool = False,
+        retry: RetryPolicy | None = None,
+        timeout_seconds: float | None = None,
+        shared_commit: bool = False,
+    ) -> None:
+        if not callable(func):
+            raise InvalidArgument(f"a task is made of a callable, not of {func!r}")
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise InvalidArgument(f"retry takes a RetryPolicy, not {retry!r}")
+        if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
+            raise InvalidArgument(f"timeout_seconds must be more than 0, not {timeout_seconds!r}")
+        self.func = func
+        if inputSchema is not None:
+            self.inputSchema = inputSchema
+        if outputSchema is not None:
+            self.outputSchema = outputSchema
+        self.context = context
+        self.retry = retry
+        self.timeout_seconds = timeout_seconds
+        self.shared_commit = shared_commit
+
+    def __call__(self, service: Any, jobid: int, input: Any) -> Any:
+        """See `ITask`."""
+        if self.context:
+            return self.func(_current_context(service, jobid), input)
+        return self.func(input)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.func!r}>"
+
+
+@implementer(ITask)
+class EchoTask:
+    """Return the input: a task to try a service with."""
+
+    inputSchema = Interface
+    outputSchema = Interface
+
+    def __call__(self, service: Any, jobid: int, input: Any) -> Any:
+        """See `ITask`."""
+        return input
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+@overload
+def task(name: Function) -> Function: ...
+@overload
+def task(name: str | None = None, **options: Any) -> Callable[[Function], Function]: ...
+def task(name: Any = None, **options: Any) -> Any:
+    """Register a function as a task in the global component registry.
+
+    Use it bare (``@task``), with a name (``@task("thumbnail")``) and with the options of
+    `SimpleTask` (``@task(retry=...)``).  The function stays what it is.
+
+    :param name: the name of the task; by default the dotted name of the function.
+
+    Transaction: none.
+    """
+
+    def register(function: Function) -> Function:
+        task_name = name if isinstance(name, str) else _dotted_name(function)
+        getGlobalSiteManager().registerUtility(
+            SimpleTask(function, **options), ITask, name=task_name, event=False
+        )
+        return function
+
+    return register(name) if callable(name) else register
+
+
+def _dotted_name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def available(interface: Any) -> dict[str, Any]:
+    """Return all tasks that can be looked up from the current site: name -> task."""
+    return {
+        name: task
+        for registry in reversed(_registries())
+        for name, task in registry.getUtilitiesFor(interface)
+    }
+
+
+def look_up(interface: Any, name: str) -> Any:
+    """Return the task with this name, or None."""
+    for registry in _registries():
+        task = registry.queryUtility(interface, name=name)
+        if task is not None:
+            return task
+    return None
+
+
+def _registries() -> list[Any]:
+    """The registry of the current site, and the global one, which knows every `task`.
+
+    Where another framework has put its own registry in the place of the current one
+    (Pyramid's ``hook_zca`` does), that knows nothing of the global one.
+    """
+    registries = [getGlobalSiteManager()]
+    try:
+        current = getSiteManager()
+    except ComponentLookupError:
+        return registries
+    return registries if current is registries[0] else [current, *registries]
+
+
+def check_input(task: Any, input: Any) -> None:
+    """Check `input` against the task's input schema.
+
+    :raises InvalidInput: names every field that is wrong.
+    """
+    problems = _problems(getattr(task, "inputSchema", None), input)
+    if problems:
+        raise InvalidInput("the input is not valid: " + "; ".join(problems))
+
+
+def check_output(task: Any, output: Any) -> None:
+    """Check `output` against the task's output schema.
+
+    :raises InvalidResult: names every field that is wrong.
+    """
+    problems = _problems(getattr(task, "outputSchema", None), output)
+    if problems:
+        raise InvalidResult("the result is not valid: " + "; ".join(problems))
+
+
+class _Fields:
+    """Lets a schema's invariants read a mapping as they read an object."""
+
+    def __init__(self, mapping: Mapping[str, Any]) -> None:
+        self.__dict__.update(mapping)
+
+
+def _problems(schema: Any, value: Any) -> list[str]:
+    if schema is None or schema is Interface:
+        return []
+    fields = dict(getFieldsInOrder(schema))
+    if isinstance(value, Mapping):
+        problems = [f"{name}: no such field" for name in value if name not in fields]
+        given: Any = {name: value[name] for name in fields if name in value}
+    else:
+        problems = []
+        given = {name: getattr(value, name) for name in fields if hasattr(value, name)}
+    for name, field in fields.items():
+        if name not in given and not field.required:
+            given[name] = field.default
+            continue
+        try:
+            field.validate(given.get(name))
+        except ValidationError as error:
+            problems.append(f"{name}: {_describe(error, name in given)}")
+    if not problems:
+        errors: list[Invalid] = []
+        try:
+            schema.validateInvariants(_Fields(given), errors)
+        except Invalid:
+            problems.extend(str(error) for error in errors)
+    return problems
+
+
+def _describe(error: ValidationError, is_given: bool) -> str:
+    if not is_given:
+        return "is missing"
+    details = ", ".join(str(arg) for arg in error.args if arg not in (None, ""))
+    return f"{type(error).__name__}({details})" if details else type(error).__name__

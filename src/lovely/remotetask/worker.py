@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Workers: which process holds which jobs, and whether it is still alive.
+
+A worker is one process's right to hold claims of one service.  Its record is written in
+each claim, and as a heartbeat while something runs and nothing else is written.  It is
+dead when the serial of the record has not moved for one lease, measured by each
+observer's own monotonic clock; so no two clocks are compared, and there is no leader.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+import weakref
+from typing import Any
+
+from persistent import Persistent
+from ZODB.blob import BlobStorage
+from ZODB.FileStorage import FileStorage
+from ZODB.interfaces import IMVCCStorage
+from ZODB.MappingStorage import MappingStorage
+
+#: Seconds without a sign of life after which a worker counts as dead.
+LEASE_SECONDS = 60.0
+
+
+class Worker(Persistent):
+    """The record of one worker.
+
+    Stored: ``held`` tuple of job ids that were claimed and are not filed yet; ``host``
+    and ``pid``: for people; ``beats`` int: heartbeats written.
+    """
+
+    beats: int = 0
+
+    def __init__(self) -> None:
+        self.held: tuple[int, ...] = ()
+        self.host = socket.gethostname()
+        self.pid = os.getpid()
+
+    def beat(self) -> None:
+        """Give a sign of life."""
+        self.beats += 1
+
+
+class Identity:
+    """A worker as its own process knows it.
+
+    The id is new for each one, and in a forked child: a host and a process id come again
+    after a restart.
+    """
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._id = ""
+
+    @property
+    def id(self) -> str:
+        """The key of the worker's record."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._id = uuid.uuid4().hex[:16]
+            _local.add(self)
+        return self._id
+
+
+_local: weakref.WeakSet[Identity] = weakref.WeakSet()
+
+
+def local_ids() -> set[str]:
+    """Return the ids of the workers of this process."""
+    return {identity.id for identity in list(_local)}
+
+
+os.register_at_fork(after_in_child=_local.clear)
+
+
+def is_exclusive(storage: Any) -> bool:
+    """Say whether no other process can write to a storage while this one has it open.
+
+    Then workers of other processes are dead, and a commit of this process is all that can
+    bring new jobs.
+    """
+    if IMVCCStorage.providedBy(storage):
+        return False
+    storage = getattr(storage, "changes", None) or storage  # DemoStorage
+    if isinstance(storage, BlobStorage):
+        storage = vars(storage)["_BlobStorage__storage"]  # it has no public name
+    return isinstance(getattr(storage, "base", storage), (FileStorage, MappingStorage))
+
+
+class Observer:
+    """Watches the records of other workers; see the module's text.
+
+    It lives in memory, one for each processor.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[bytes, float]] = {}
+
+    def dead(self, workers: Any, lease_seconds: float, monotonic: float) -> list[str]:
+        """Return the ids of the workers that have shown no sign of life for a lease.
+
+        :param workers: mapping of id -> `Worker`.
+        :param monotonic: the observer's own clock, in seconds.
+        """
+        seen: dict[str, tuple[bytes, float]] = {}
+        dead = []
+        for worker_id, worker in workers.items():
+            serial = worker._p_serial
+            before = self._seen.get(worker_id)
+            since = before[1] if before is not None and before[0] == serial else monotonic
+            seen[worker_id] = (serial, since)
+            if monotonic - since >= lease_seconds:
+                dead.append(worker_id)
+        self._seen = seen
+        return dead
