@@ -331,7 +331,8 @@ def window_of(zone: str, day: date) -> Window:
 def is_match_of_sets(fields: Fields) -> tuple[IsMatch, bool]:
     """Return the rule of the sets, and whether it is fixed, in the words of the contract."""
     minutes, hours, days, months, weekdays = (
-        frozenset(fields.get(name, ())) for name in ("minute", "hour", "dayOfMonth", "month", "dayOfWeek")
+        frozenset(fields.get(name, ()))
+        for name in ("minute", "hour", "dayOfMonth", "month", "dayOfWeek")
     )
     day_is_finest = bool((days or weekdays) and not hours and not minutes)
     month_is_finest = bool(months and not days and not weekdays and not hours and not minutes)

@@ -56,7 +56,7 @@ def _zope_app_configuration() -> Any:
 
 def _zope_configuration() -> Any:
     try:
-        from App.config import getConfiguration
+        from App.config import getConfiguration  # Zope's own
     except ImportError:
         return None
     return getattr(getConfiguration(), "product_config", {}).get(PRODUCT_NAME)

@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 import transaction
 from ZODB.POSException import POSError
 
+from lovely.remotetask.check import check_jobs
 from lovely.remotetask.errors import (
     JobCancelled,
     JobTimeout,
@@ -44,12 +45,14 @@ from lovely.remotetask.seat import Seat, is_transient
 from lovely.remotetask.site import ServicePath, entered
 from lovely.remotetask.step import (
     MAX_MESSAGE,
+    PRUNE_SIZE,
     Claim,
     call_task,
     claim_of,
     finish,
     job_log,
     orphans,
+    prune,
     remove_worker,
     rescue,
     retire,
@@ -96,6 +99,24 @@ class Fenced(Exception):
 
 class Stopping(Exception):
     """The processor is to stop, and what was waited for has not come."""
+
+
+class Tasks:
+    """The tasks that are registered here, looked up once for a claim."""
+
+    def __init__(self, interface: Any) -> None:
+        self._interface = interface
+        self._found: dict[str, Any] = {}
+
+    def get(self, name: str) -> Any:
+        """Return the task with this name, or None."""
+        if name not in self._found:
+            self._found[name] = look_up(self._interface, name)
+        return self._found[name]
+
+    def knows(self, name: str) -> bool:
+        """Say whether there is a task with this name."""
+        return self.get(name) is not None
 
 
 class Engine:
@@ -219,7 +240,9 @@ class Engine:
 
     def next_due(self, seat: Seat) -> float | None:
         """Return when the next waiting job is due, in seconds since the epoch."""
-        due: float | None = seat.begin().queue.next_due()
+        service = seat.begin()
+        seat.check_reachable(service)
+        due: float | None = service.queue.next_due()
         return due
 
     def _take(self, service: Any, limit: int, now: float) -> list[Claim]:
@@ -227,11 +250,11 @@ class Engine:
         is_alone = all(worker_id == self.identity.id for worker_id in service.workers)
         has_suspect = any(claim.is_suspect for claim in self.in_hand.values())
 
-        def knows(name: str) -> bool:
-            return look_up(service.taskInterface, name) is not None
+        tasks = Tasks(service.taskInterface)
 
-        for job in service.queue.pull(service.jobs, now, is_alone, knows):
-            if not knows(job.task):
+        for job in service.queue.pull(service.jobs, now, is_alone, tasks.knows):
+            task = tasks.get(job.task)
+            if task is None:
                 self._log_missing_task(job)
                 service.queue.park(job)
                 continue
@@ -242,7 +265,7 @@ class Engine:
                     break
                 continue
             if take(service, job, self.identity.id, now):
-                claims.append(claim_of(job))
+                claims.append(claim_of(job, task))
             if job.deaths or len(claims) >= limit:
                 break
         return claims
@@ -330,6 +353,16 @@ class Engine:
     def _run_once(self, seat: Seat, claim: Claim, conflicts: int) -> str:
         service = seat.begin()
         job = self._held_job(service, claim)
+        self._call(seat, service, job, claim)
+        if conflicts:
+            job.conflicts += conflicts
+        status = job.status
+        seat.manager.get().note(f"remotetask {job.task} {job.id}")
+        seat.commit()
+        return status
+
+    def _call(self, seat: Seat, service: Any, job: Job, claim: Claim) -> None:
+        """Call the task of a job, and write down the result."""
         if claim.jobid in service.requests:
             raise JobCancelled
         with entered(seat.site(service)):
@@ -344,12 +377,40 @@ class Engine:
                 seat.guard.is_broken = True
                 raise TransactionMeddled
         finish(service, job, output, self.clock())
-        if conflicts:
-            job.conflicts += conflicts
-        status = job.status
-        txn.note(f"remotetask {job.task} {job.id}")
-        seat.commit()
-        return status
+
+    def run_together(self, seat: Seat, claims: list[Claim]) -> list[Outcome] | None:
+        """Run jobs whose tasks declare ``shared_commit`` in one transaction.
+
+        It is a wager that none of them fails: there are no savepoints, which would cost as
+        much as the jobs.  If one does, nothing of any is kept, and they are to be run one by
+        one, which their declaration allows.
+
+        :returns: None when that has come to pass.
+        """
+        begun = self.monotonic()
+        try:
+            service = seat.begin()
+            statuses = []
+            for claim in claims:
+                job = self._held_job(service, claim)
+                self._call(seat, service, job, claim)
+                statuses.append(job.status)
+            seat.manager.get().note(f"remotetask {len(claims)} jobs")
+            seat.commit()
+        except ServiceGone:
+            raise
+        except BaseException as error:  # see `_run_until_kept`
+            seat.abort()
+            if seat.is_closed:
+                raise Stopping from error
+            return None
+        for claim in claims:
+            self.in_hand.pop(claim.jobid, None)
+        seconds = (self.monotonic() - begun) / len(claims)
+        return [
+            Outcome(claim.jobid, status, seconds)
+            for claim, status in zip(claims, statuses, strict=True)
+        ]
 
     @contextmanager
     def _deadline(self, claim: Claim, task: Any) -> Iterator[None]:
@@ -436,6 +497,29 @@ class Engine:
         found = orphans(seat.begin())
         seat.abort()
         return found
+
+    def prune(self, seat: Seat) -> None:
+        """Remove the jobs that the service's retention does not keep."""
+        while self.transact(seat, lambda service: prune(service, self.clock())) == PRUNE_SIZE:
+            if self.pause(0.01):
+                return
+
+    def mend(self, seat: Seat, first: int, steps: int) -> int:
+        """Check some jobs and mend what is wrong; return where to go on."""
+        for _ in range(steps):
+            now = self.clock()
+            problems, following = check_jobs(seat.begin(), now, repair=False, first=first)
+            seat.abort()
+            if problems:
+                for problem in problems:
+                    job_log.error("job %s: %s; mended", problem.jobid, problem.text)
+                repair = functools.partial(check_jobs, now=now, repair=True, first=first)
+                self.transact(seat, repair)
+            first = following
+            if not first:
+                break
+        seat.connection.cacheMinimize()
+        return first
 
     def say_goodbye(self, seat: Seat) -> None:
         """Give back what was not started, and remove the worker's record."""

@@ -21,7 +21,12 @@ from persistent.wref import WeakRef
 from zodbpickle import pickle
 from zope.interface import implementer
 
-from lovely.remotetask.errors import InvalidArgument, InvalidSchedule, RemoteTaskError
+from lovely.remotetask.errors import (
+    InvalidArgument,
+    InvalidInput,
+    InvalidSchedule,
+    RemoteTaskError,
+)
 from lovely.remotetask.interfaces import (
     CANCELLED,
     COMPLETED,
@@ -73,7 +78,7 @@ class Progress(NamedTuple):
     message: str
 
 
-class JobTree(IOBTree):  # type: ignore[misc]
+class JobTree(IOBTree):
     """Job id -> job, in small leaves: each new job writes the whole leaf it falls in."""
 
     max_leaf_size = 16
@@ -411,6 +416,52 @@ def check_storable(value: Any, error: type[RemoteTaskError], what: str) -> None:
         unpickler.load()
     except Exception as cause:  # user code: __reduce__, __setstate__, ...
         raise error(f"{what} cannot be stored: {describe(cause)}") from cause
+
+
+#: The limits for input that comes from outside the application.
+OUTSIDE_MAX_BYTES = 1_000_000
+OUTSIDE_MAX_DEPTH = 100
+
+
+def check_limits(value: Any, max_bytes: int | None, max_depth: int | None) -> None:
+    """Check the size and the nesting of an input.
+
+    :param max_bytes: bytes of all strings, numbers and containers together, roughly as
+        they are stored; None sets no bound.
+    :param max_depth: how deep lists, tuples, sets and dicts may stand in each other; None
+        sets no bound.
+    :raises InvalidInput: one of them is exceeded.
+    """
+    if max_bytes is None and max_depth is None:
+        return
+    size = 0
+    level = [value]
+    depth = 0
+    while level:
+        below: list[Any] = []
+        for item in level:
+            size += _rough_size(item)
+            if max_bytes is not None and size > max_bytes:
+                raise InvalidInput(f"the input is larger than {max_bytes} bytes")
+            if isinstance(item, dict):
+                below.extend(item)
+                below.extend(item.values())
+            elif isinstance(item, (list, tuple, set, frozenset)):
+                below.extend(item)
+        level = below
+        depth += 1
+        if max_depth is not None and below and depth > max_depth:
+            raise InvalidInput(f"the input is nested deeper than {max_depth} levels")
+
+
+def _rough_size(item: Any) -> int:
+    if isinstance(item, str):
+        return 5 + len(item.encode("utf-8", "surrogatepass"))
+    if isinstance(item, (bytes, bytearray)):
+        return 5 + len(item)
+    if isinstance(item, int):
+        return 2 + item.bit_length() // 8
+    return 2
 
 
 def describe(error: BaseException) -> str:

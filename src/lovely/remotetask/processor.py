@@ -9,6 +9,7 @@ workers, and gives up jobs that run too long.  Both wait on events, never in a s
 from __future__ import annotations
 
 import atexit
+import itertools
 import logging
 import os
 import queue
@@ -44,6 +45,12 @@ MIN_WAIT_SECONDS = 0.005
 #: that looking may take.
 PROBE_SECONDS = 0.005
 PROBE_SHARE = 0.004
+
+#: Jobs and indexes are checked against each other at the start and then each hour, so many
+#: steps of `check.STEP_SIZE` jobs.
+CHECK_SECONDS = 3600.0
+FIRST_CHECK_STEPS = 2
+CHECK_STEPS = 20
 
 #: Seconds that the end of the interpreter waits for running jobs.
 EXIT_SECONDS = 5.0
@@ -110,7 +117,7 @@ class SimpleProcessor:
         """Let the loop look for jobs."""
         self._wake.set()
 
-    def _rim(self, body: Callable[[Seat], None]) -> Callable[[], None]:
+    def _rim(self, body: Callable[[], None]) -> Callable[[], None]:
         """Make the outermost frame of a thread: nothing that is raised leaves it.
 
         A thread goes on after a fault, with a new connection, until it is to stop, the
@@ -122,8 +129,7 @@ class SimpleProcessor:
             while self.running and not self._is_abandoned():
                 begun = time.monotonic()
                 try:
-                    with self._seat() as seat:
-                        body(seat)
+                    body()
                 except Stopping:
                     break
                 except ServiceGone:
@@ -155,28 +161,39 @@ class SimpleProcessor:
         finally:
             seat.close()
 
-    def _loop(self, seat: Seat) -> None:
-        if self._is_exclusive:
-            self._engine.rescue(seat, self._engine.orphaned(seat))
-        while self.running and not self._is_abandoned():
-            self._wake.clear()
-            if not self._work(seat):
-                self._rest(seat)
-        self._leave(seat)
+    def _loop(self) -> None:
+        with self._seat() as seat:
+            if self._is_exclusive:
+                self._engine.rescue(seat, self._engine.orphaned(seat))
+            while self.running and not self._is_abandoned():
+                self._wake.clear()
+                if not self._work(seat):
+                    self._rest(seat)
+            self._leave(seat)
 
     def _work(self, seat: Seat) -> bool:
         """Claim a batch and run it; say whether there was one."""
         claims = self._engine.claim(seat, max(1, int(self._batch)))
         if claims:
             self._start_keeper()
-        for claim in claims:
-            if not self.running or self._is_abandoned():
-                break
-            self._run(seat, claim)
+        for group in _groups(claims):
+            self._run(seat, group)
         return bool(claims)
 
-    def _run(self, seat: Seat, claim: Claim) -> None:
-        seconds = self._engine.run(seat, claim).seconds
+    def _run(self, seat: Seat, claims: list[Claim]) -> None:
+        """Run claimed jobs: together where they may, and that goes well; else one by one."""
+        if len(claims) > 1 and self.running:
+            outcomes = self._engine.run_together(seat, claims)
+            if outcomes is not None:
+                self._learn(outcomes[0].seconds)
+                return
+            self._batch = max(1.0, self._batch / 2)
+        for claim in claims:
+            if not self.running or self._is_abandoned():
+                return
+            self._learn(self._engine.run(seat, claim).seconds)
+
+    def _learn(self, seconds: float) -> None:
         # As many as fit into the bound, growing by half: a slow job after many quick ones
         # must not find a hundred others claimed behind it.
         fitting = BATCH_SECONDS / max(seconds, 1e-4)
@@ -208,16 +225,25 @@ class SimpleProcessor:
 
     # -- the keeper -------------------------------------------------------------------
 
-    def _look_after(self, seat: Seat) -> None:
+    def _look_after(self) -> None:
+        # With a connection only while it looks: those of a pool are few.
         observer = Observer()
-        lease = float(seat.begin().lease_seconds)
+        lease = 0.0
+        first = 0
+        checked: float | None = None
         while self.running:
-            seat.abort()
-            self._keep.clear()
-            self._keep.wait(self._keeper_interval(lease))
-            if self.running:
-                lease = float(seat.begin().lease_seconds)
+            with self._engine.short_seat() as seat:
+                service = seat.begin()
+                seat.check_reachable(service)
+                lease = float(service.lease_seconds)
                 self._watch(seat, observer, lease)
+                self._engine.prune(seat)
+                if checked is None or time.monotonic() - checked >= CHECK_SECONDS:
+                    steps = FIRST_CHECK_STEPS if checked is None else CHECK_STEPS
+                    first = self._engine.mend(seat, first, steps)
+                    checked = time.monotonic()
+            self._keep.wait(self._keeper_interval(lease))
+            self._keep.clear()
 
     def _keeper_interval(self, lease: float) -> float:
         ends = [end for _, end, _, _ in list(self._engine.deadlines.values())]
@@ -311,7 +337,7 @@ class MultiProcessor(SimpleProcessor):
         super().__init__(db, servicePath, waitTime)
         self.maxThreads = maxThreads
         self._hands: list[threading.Thread] = []
-        self._claims: queue.SimpleQueue[Claim | None] = queue.SimpleQueue()
+        self._claims: queue.SimpleQueue[list[Claim] | None] = queue.SimpleQueue()
 
     @property
     def threads(self) -> list[threading.Thread]:
@@ -332,8 +358,8 @@ class MultiProcessor(SimpleProcessor):
         claims = self._engine.claim(seat, most - held)
         if claims:
             self._start_keeper()
-        for claim in claims:
-            self._claims.put(claim)
+        for group in _groups(claims):
+            self._claims.put(group)
         wanted = min(self.maxThreads, len(self._engine.in_hand))
         for _ in range(wanted - len(self.threads)):
             self._start_hand()
@@ -346,13 +372,14 @@ class MultiProcessor(SimpleProcessor):
         self._hands.append(hand)
         hand.start()
 
-    def _handle(self, seat: Seat) -> None:
+    def _handle(self) -> None:
         while not self._is_abandoned():
-            claim = self._claims.get()
-            if claim is None or not self.running:
+            claims = self._claims.get()
+            if claims is None or not self.running:
                 return
             try:
-                self._run(seat, claim)
+                with self._seat() as seat:
+                    self._run(seat, claims)
             finally:
                 self._wake.set()
 
@@ -367,6 +394,15 @@ class MultiProcessor(SimpleProcessor):
     def _replace(self) -> None:
         """See `SimpleProcessor`: the next claim starts another thread."""
         self.wake()
+
+
+def _groups(claims: list[Claim]) -> Iterator[list[Claim]]:
+    """Split claims into those that may share a commit, next to each other, and single ones."""
+    for is_shared, group in itertools.groupby(claims, lambda claim: claim.is_shared):
+        if is_shared:
+            yield list(group)
+        else:
+            yield from ([claim] for claim in group)
 
 
 # -- the processors of this process ------------------------------------------------------

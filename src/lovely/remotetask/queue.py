@@ -56,6 +56,9 @@ BUSY_SECONDS = 0.25
 #: No more segments than this are dropped in one transaction.
 MAX_DROPS = 50
 
+#: How long a process remembers which entries of the ready line it has seen stale.
+MEMORY_SECONDS = 3600.0
+
 #: How many due or parked jobs are looked at in one transaction.
 PULL_SIZE = 200
 
@@ -108,6 +111,10 @@ class TimeIndex(Persistent):
         """Return the first `count` entries up to a time."""
         return list(islice(self._entries.keys(max=(now, 2**31)), count))
 
+    def oldest(self, count: int | None) -> list[tuple[float, int]]:
+        """Return the first `count` entries; None is all."""
+        return list(islice(self._entries, count))
+
     def first(self) -> tuple[float, int] | None:
         """Return the first entry."""
         return next(iter(self._entries), None)
@@ -130,13 +137,13 @@ class TimeIndex(Persistent):
         """The object whose change tells that jobs came or went."""
         return self._size
 
-    def recount_size(self) -> bool:
-        """Make the size right; say whether it was wrong."""
-        size = len(self._entries)
-        if size == self._size.value:
-            return False
-        self._size.set(size)
-        return True
+    def miscounted(self, jobs: Mapping[int, Job]) -> int:
+        """Return by how much the size is too large; it takes a walk over all entries."""
+        return int(self._size.value) - len(self._entries)
+
+    def correct(self, difference: int) -> None:
+        """Make the size smaller."""
+        self._size.change(-difference)
 
 
 class ReadyLine(Persistent):
@@ -182,6 +189,21 @@ class ReadyLine(Persistent):
         if count:
             self._left.change(count)
 
+    def __contains__(self, entry: tuple[int, int]) -> bool:
+        key, jobid = entry
+        return key in self._segments and jobid in tuple(self._segments[key])
+
+    def miscounted(self, jobs: Mapping[int, Job]) -> int:
+        """Return by how much the size is too large; it takes a walk over all entries."""
+        waiting = sum(
+            (job := jobs.get(jobid)) is not None and job.place == key for key, jobid in self
+        )
+        return len(self) - waiting
+
+    def correct(self, difference: int) -> None:
+        """Make the size smaller."""
+        self._left.change(difference)
+
     def _open_segment(self) -> tuple[int, Any]:
         if not self._segments:
             return self._new_segment(0)
@@ -214,7 +236,7 @@ class ReadyLine(Persistent):
         :param jobs: all jobs by id.
         :param is_head: go strictly in order; otherwise start at a segment of one's own.
         """
-        known: dict[int, set[int]] = self.__dict__.setdefault("_v_stale", {})
+        known = self._stale_entries()
         drops = 0
         self._v_more = False
         for key in self._keys(is_head):
@@ -241,6 +263,17 @@ class ReadyLine(Persistent):
         if len(known) > 2 * HEAD_SEGMENTS:
             for key in [key for key in known if key not in self._segments]:
                 del known[key]
+
+    def _stale_entries(self) -> dict[int, set[int]]:
+        """The entries that this connection has seen stale: segment key -> job ids.
+
+        Forgotten from time to time: undoing a transaction may bring one back.
+        """
+        now = time.monotonic()
+        if now - getattr(self, "_v_stale_since", -MEMORY_SECONDS) >= MEMORY_SECONDS:
+            self._v_stale_since = now
+            self._v_stale: dict[int, set[int]] = {}
+        return self._v_stale
 
     def _keys(self, is_head: bool) -> Iterator[int]:
         if not self._segments:
@@ -342,9 +375,10 @@ class JobQueue(Persistent):
 
     @staticmethod
     def _time_of(job: Job) -> float:
+        # Always a float: an int as a place is a segment of the line.
         if job.is_final:
-            return job.completed_at or job.created_at
-        return job.created_at if job.due is None else job.due
+            return float(job.completed_at or job.created_at)
+        return float(job.created_at if job.due is None else job.due)
 
     def __len__(self) -> int:
         """The number of jobs that wait to be run now."""
@@ -416,9 +450,22 @@ class JobQueue(Persistent):
             (job := jobs.get(jobid)) is not None and job.place == key for key, jobid in self.line
         )
 
+    def entry_of(self, job: Job) -> tuple[float, int]:
+        """Return the entry of a final job in the index of its status."""
+        return self._time_of(job), job.id
+
     def is_filed(self, job: Job) -> bool:
         """Say whether a final job is in the index of its status."""
-        return (self._time_of(job), job.id) in self.indexes[job.status]
+        return self.entry_of(job) in self.indexes[job.status]
+
+    def stands_by(self, job: Job) -> bool:
+        """Say whether a waiting job is where its record says."""
+        place = job.place
+        if isinstance(place, str):
+            return place in self.parked and (job.created_at, job.id) in self.parked[place]
+        if isinstance(place, float):
+            return (place, job.id) in self.indexes[job.status]
+        return place is not None and (place, job.id) in self.line
 
     def next_due(self) -> float | None:
         """Return when the next waiting job is due, in seconds since the epoch."""

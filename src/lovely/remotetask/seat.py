@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from lovely.remotetask.errors import ServiceGone, TransactionInProgress, TransactionMeddled
 from lovely.remotetask.job import describe
-from lovely.remotetask.site import ROOT_NAME, ServicePath, site_of, traverse
+from lovely.remotetask.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
 
 log = logging.getLogger("lovely.remotetask")
 
@@ -118,6 +118,16 @@ class Seat:
             if self.is_closed:
                 raise
             raise ServiceGone(f"there is no service at {'.'.join(self.path)}") from error
+
+    def check_reachable(self, service: Any) -> None:
+        """Check that the service was not taken out of the object tree.
+
+        Its record can be loaded by oid until the database is packed.
+
+        :raises ServiceGone: it was.
+        """
+        if getattr(self.path, "is_reachable", False) and not is_reachable(service):
+            raise ServiceGone(f"there is no service at {'.'.join(self.path)}")
 
     def site(self, service: Any) -> Any:
         """Return the site that tasks of the service run in, or None."""

@@ -37,11 +37,18 @@ from lovely.remotetask.interfaces import (
     ITask,
     ITaskService,
 )
-from lovely.remotetask.job import CronJob, Job, JobTree, Progress, check_storable
+from lovely.remotetask.job import CronJob, Job, JobTree, Progress, check_limits, check_storable
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.queue import JobQueue
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.step import orphans, rescue, retire
+from lovely.remotetask.step import (
+    DEFAULT_RETENTION,
+    Retention,
+    orphans,
+    remove_oldest,
+    rescue,
+    retire,
+)
 from lovely.remotetask.task import available, check_input, look_up
 from lovely.remotetask.worker import LEASE_SECONDS, Identity, Worker, is_exclusive
 
@@ -72,14 +79,18 @@ class TaskService(Persistent, Location):
     worker id -> `Worker`.  ``requests`` IITreeSet: ids of running jobs whose cancelling
     was asked for.  ``progress`` IOBTree: id of a running job -> `Progress`.  Set by the
     application, if at all: ``taskInterface``, ``processorFactory``,
-    ``processorArguments``, ``lease_seconds`` float seconds.  The service's own record is
-    written by nothing else.
+    ``processorArguments``, ``lease_seconds`` float seconds, ``retention`` dict of final
+    status -> `Retention`, ``max_input_bytes`` and ``max_input_depth`` int or None: see
+    `check_limits`.  The service's own record is written by nothing else.
     """
 
     taskInterface: Any = ITask
     processorFactory: Any = SimpleProcessor
-    processorArguments: dict[str, Any] = {"waitTime": 1.0}  # noqa: RUF012 (seeds replace it)
+    processorArguments: dict[str, Any] = {"waitTime": 1.0}  # noqa: RUF012 (never changed in place)
     lease_seconds: float = LEASE_SECONDS
+    retention: dict[str, Retention] = DEFAULT_RETENTION
+    max_input_bytes: int | None = None
+    max_input_depth: int | None = None
 
     def __init__(self) -> None:
         self.jobs = JobTree()
@@ -107,6 +118,23 @@ class TaskService(Persistent, Location):
         if startLater:
             job.status = STARTLATER
         return self._store(job)
+
+    def add_many(
+        self, task: str, inputs: Iterable[Any], retry: RetryPolicy | None = None
+    ) -> list[int]:
+        """Add a job for each input, and return their ids.
+
+        Adding a hundred jobs in one commit is several times as fast as a commit for each.
+
+        :param inputs: one input a job; see `ITaskService.add`.
+        :raises InvalidInput: one of them cannot be accepted; then no job is added.
+
+        Transaction: caller commits.
+        """
+        inputs = list(inputs)
+        for input in inputs:
+            self._check(task, input, retry)
+        return [self._store(Job(self._generateId(), task, input, retry)) for input in inputs]
 
     def addCronJob(
         self,
@@ -148,6 +176,7 @@ class TaskService(Persistent, Location):
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise InvalidArgument(f"retry takes a RetryPolicy, not {retry!r}")
         check_input(task, input)
+        check_limits(input, self.max_input_bytes, self.max_input_depth)
         check_storable(input, InvalidInput, "the input")
 
     def _store(self, job: Job) -> int:
@@ -245,10 +274,24 @@ class TaskService(Persistent, Location):
             for jobid in worker.held:
                 retire(self, jobid)
         for name in statuses:
-            for _, jobid in list(self.queue.indexes[name]):
-                job = self.jobs.pop(jobid, None)
-                if job is not None:
-                    self.queue.remove(job)
+            self.remove_oldest(name)
+
+    def remove_oldest(
+        self, status: str, limit: int | None = None, before: float | None = None
+    ) -> int:
+        """Remove jobs with a final status, those that ended first; return their number.
+
+        To clean a great many jobs, call this with a limit and commit, until it returns 0.
+
+        :param limit: how many jobs to remove at the most; None is all.
+        :param before: seconds since the epoch: only jobs that ended before; None is all.
+        :raises JobIsLive: the status is not a final one.
+
+        Transaction: caller commits.
+        """
+        if status not in FINAL_STATUSES:
+            raise JobIsLive(f"jobs that are {status!r} are still needed; cancel them instead")
+        return remove_oldest(self, status, limit, before)
 
     def countJobs(self) -> dict[str, int]:
         """See `ITaskService`."""

@@ -28,14 +28,21 @@ class ServicePath(list[str]):
 
     :ivar oid: the object id of the service, or None.
     :ivar site_oid: the object id of the site around it, or None.
+    :ivar is_reachable: whether the names led to the service; then it is gone when no names
+        do any more.
     """
 
     def __init__(
-        self, names: Iterable[str] = (), oid: bytes | None = None, site_oid: bytes | None = None
+        self,
+        names: Iterable[str] = (),
+        oid: bytes | None = None,
+        site_oid: bytes | None = None,
+        is_reachable: bool = False,
     ) -> None:
         super().__init__(names)
         self.oid = oid
         self.site_oid = site_oid
+        self.is_reachable = is_reachable
 
 
 def path_to(service: Any) -> ServicePath:
@@ -45,8 +52,23 @@ def path_to(service: Any) -> ServicePath:
     """
     site = site_of(service) or _same_database(getSite(), service)
     return ServicePath(
-        _names(service), service._p_oid, None if site is None else getattr(site, "_p_oid", None)
+        _names(service),
+        service._p_oid,
+        None if site is None else getattr(site, "_p_oid", None),
+        is_reachable(service),
     )
+
+
+def is_reachable(service: Any) -> bool:
+    """Say whether names lead from the root to a service that is in a database.
+
+    Transaction: reads only.
+    """
+    database_root = service._p_jar.root()
+    try:
+        return traverse(database_root.get(ROOT_NAME, database_root), _names(service)) is service
+    except (KeyError, AttributeError, TypeError):
+        return False
 
 
 def site_of(context: Any) -> Any:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import logging
 import traceback
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lovely.remotetask.errors import InvalidResult, JobCancelled, RetryLater, WorkerDied
-from lovely.remotetask.interfaces import PROCESSING
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
 from lovely.remotetask.job import Failure, Job, check_storable, describe
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, DEFAULT_POLICY, MAX_DEATHS
 from lovely.remotetask.task import TaskContext, check_output, running_in
@@ -23,6 +23,30 @@ MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 8_000
 
 
+#: No more jobs than this are removed in one transaction of the retention.
+PRUNE_SIZE = 500
+
+DAY_SECONDS = 86_400.0
+
+
+class Retention(NamedTuple):
+    """How long jobs with a final status are kept.
+
+    :ivar max_age_seconds: seconds since they ended; None is for ever.
+    :ivar max_count: how many of them; None is any number.
+    """
+
+    max_age_seconds: float | None = None
+    max_count: int | None = None
+
+
+DEFAULT_RETENTION = {
+    COMPLETED: Retention(30 * DAY_SECONDS, 1_000_000),
+    CANCELLED: Retention(30 * DAY_SECONDS, 1_000_000),
+    ERROR: Retention(90 * DAY_SECONDS, 1_000_000),
+}
+
+
 @dataclass(frozen=True)
 class Claim:
     """The right to run one attempt of one job."""
@@ -32,11 +56,27 @@ class Claim:
     task: str
     owner: str
     is_suspect: bool = False
+    is_shared: bool = False
 
 
-def claim_of(job: Job) -> Claim:
-    """Return the claim that stands in the record of a processing job."""
-    return Claim(job.id, job.attempt, job.task, job.owner or "", bool(job.deaths))
+def claim_of(job: Job, task: Any = None) -> Claim:
+    """Return the claim that stands in the record of a processing job.
+
+    :param task: the job's task; None where it does not matter whether the job may share a
+        commit with others.
+    """
+    is_shared = (
+        getattr(task, "shared_commit", False) and getattr(task, "timeout_seconds", None) is None
+    )
+    is_suspect = bool(job.deaths)
+    return Claim(
+        job.id,
+        job.attempt,
+        job.task,
+        job.owner or "",
+        is_suspect,
+        is_shared and not is_suspect and not job.errors,
+    )
 
 
 def failure_of(error: BaseException, attempt: int, now: float) -> Failure:
@@ -168,3 +208,36 @@ def _free(service: Any, job: Job, record: Worker, now: float) -> None:
         job.wait(now + DEATH_WAITS_SECONDS[job.deaths - 1])
         service.queue.file(job)
     job_log.warning("job %s: %s", job.id, message)
+
+
+def remove_oldest(service: Any, status: str, limit: int | None, before: float | None) -> int:
+    """Remove final jobs, those that ended first; see `TaskService.remove_oldest`."""
+    index = service.queue.indexes[status]
+    removed = 0
+    for when, jobid in index.oldest(limit):
+        if before is not None and when >= before:
+            break
+        index.remove(when, jobid)
+        job = service.jobs.get(jobid)
+        if job is not None and job.is_final:
+            del service.jobs[jobid]
+        removed += 1
+    return removed
+
+
+def prune(service: Any, now: float) -> int:
+    """Remove the jobs that the service's retention does not keep; return their number.
+
+    Few at a time, at the old end of the indexes, where nobody adds.
+    """
+    removed = 0
+    for status, (max_age_seconds, max_count) in service.retention.items():
+        room = PRUNE_SIZE - removed
+        if max_count is not None:
+            too_many = len(service.queue.indexes[status]) - max_count
+            if too_many > 0:
+                removed += remove_oldest(service, status, min(room, too_many), None)
+        if max_age_seconds is not None and removed < PRUNE_SIZE:
+            before = now - max_age_seconds
+            removed += remove_oldest(service, status, PRUNE_SIZE - removed, before)
+    return removed
