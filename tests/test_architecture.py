@@ -23,7 +23,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "front": (FRONT,),
     "door": ("service", "remote"),
     "engine": ("check", "seat", "step", "inline", "execution", "processor"),
-    "model": ("task", "job", "queue", "worker", "site"),
+    "model": ("process", "task", "job", "queue", "worker", "site"),
     "pure": ("schedule", "retry"),
     "words": ("interfaces", "errors"),
 }
@@ -37,6 +37,7 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("execution", "seat"): "it begins and commits there",
     ("execution", "step"): "it runs the steps in transactions",
     ("inline", "step"): "it runs the steps in the caller's transaction",
+    ("task", "process"): "it calls the functions of some tasks there",
     ("queue", "job"): "it files jobs by their status and their time",
     ("cli", "demo"): "`remotetask demo` runs it",
 }

@@ -15,6 +15,7 @@ from zope.interface.interfaces import ComponentLookupError
 from zope.schema import getFieldsInOrder
 from zope.schema.interfaces import ValidationError
 
+from lovely.remotetask import process
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
@@ -81,8 +82,15 @@ class TaskContext:
 
         Transaction: reads only, through a connection of its own.
         """
-        if self._is_cancelled():
+        if self.is_cancelled():
             raise JobCancelled
+
+    def is_cancelled(self) -> bool:
+        """Say whether somebody has asked for the job to be cancelled.
+
+        Transaction: reads only, through a connection of its own.
+        """
+        return self._is_cancelled()
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the task's timeout, or None when it has none.
@@ -137,7 +145,10 @@ class SimpleTask:
     :param timeout_seconds: a job that runs longer is an error, and what it does
         afterwards is not kept; None sets no bound.
     :param shared_commit: the function changes nothing outside its ZODB, so that several
-        quick jobs may share one commit, each with a savepoint of its own.
+        quick jobs may share one commit; if one of them fails, all are run again.
+    :param executor: ``"process"`` calls the function in another process, where it can use
+        a core of its own and is killed by its timeout.  It must be a plain function of its
+        input that can be imported by its name.
     """
 
     inputSchema: Any = Interface
@@ -153,6 +164,7 @@ class SimpleTask:
         retry: RetryPolicy | None = None,
         timeout_seconds: float | None = None,
         shared_commit: bool = False,
+        executor: str | None = None,
     ) -> None:
         if not callable(func):
             raise InvalidArgument(f"a task is made of a callable, not of {func!r}")
@@ -160,6 +172,12 @@ class SimpleTask:
             raise InvalidArgument(f"retry takes a RetryPolicy, not {retry!r}")
         if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
             raise InvalidArgument(f"timeout_seconds must be more than 0, not {timeout_seconds!r}")
+        if executor not in (None, "process"):
+            raise InvalidArgument(f"executor must be None or 'process', not {executor!r}")
+        if executor == "process":
+            if context:
+                raise InvalidArgument("a task in another process has no context")
+            process.check_installed()
         self.func = func
         if inputSchema is not None:
             self.inputSchema = inputSchema
@@ -169,11 +187,15 @@ class SimpleTask:
         self.retry = retry
         self.timeout_seconds = timeout_seconds
         self.shared_commit = shared_commit
+        self.executor = executor
 
     def __call__(self, service: Any, jobid: int, input: Any) -> Any:
         """See `ITask`."""
         if self.context:
             return self.func(_current_context(service, jobid), input)
+        if self.executor == "process":
+            is_cancelled = _current_context(service, jobid).is_cancelled
+            return process.call(self.func, input, self.timeout_seconds, is_cancelled)
         return self.func(input)
 
     def __repr__(self) -> str:

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What the races share: a service whose jobs leave traces, and threads with connections."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+import transaction
+import ZODB
+from BTrees.IOBTree import IOBTree
+from ZODB.POSException import ConflictError
+from zope.component import getGlobalSiteManager
+
+from lovely.remotetask.execution import Engine
+from lovely.remotetask.interfaces import FINAL_STATUSES, ITask
+from lovely.remotetask.processor import SimpleProcessor
+from lovely.remotetask.seat import Seat
+from lovely.remotetask.service import TaskService
+from lovely.remotetask.site import ServicePath, path_to
+from lovely.remotetask.task import SimpleTask
+
+#: What a race may take at the most before it counts as hung, in seconds.
+PATIENCE_SECONDS = 60.0
+
+
+def wait_until(condition: Callable[[], object], what: str = "it", seconds: float = 0.0) -> None:
+    """Return as soon as a condition holds; fail if it does not within the time."""
+    end = time.monotonic() + (seconds or PATIENCE_SECONDS)
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.005)
+
+
+class Arena:
+    """A database with a service at ``root["tasks"]`` and the traces of its jobs.
+
+    - ``root["effects"]``: job input -> how often its effect was committed
+    - ``executed``: job input -> how often its task was called, committed or not
+    - ``most_at_once``: how many tasks were running at the same time
+    """
+
+    def __init__(self, db: ZODB.DB) -> None:
+        self.db = db
+        self.executed: Counter[Any] = Counter()
+        self.most_at_once = 0
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+        self._now = 0
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._failures: list[BaseException] = []
+        self._processors: list[tuple[Any, threading.Thread]] = []
+        register = getGlobalSiteManager().registerUtility
+        register(SimpleTask(self._count, context=True), ITask, name="count")
+        register(SimpleTask(self._linger, context=True), ITask, name="linger")
+        register(SimpleTask(self._hang, context=True), ITask, name="hang")
+        with self.transaction() as root:
+            root["effects"] = IOBTree()
+            root["tasks"] = TaskService()
+        with self.transaction() as root:
+            self.path: ServicePath = path_to(root["tasks"])
+
+    # -- tasks ------------------------------------------------------------------------
+
+    def _count(self, context: Any, input: int) -> int:
+        with self._lock:
+            self.executed[input] += 1
+            self._now += 1
+            self.most_at_once = max(self.most_at_once, self._now)
+        try:
+            effects = context.service._p_jar.root()["effects"]
+            effects[input] = effects.get(input, 0) + 1
+        finally:
+            with self._lock:
+                self._now -= 1
+        return input
+
+    def _linger(self, context: Any, input: int) -> int:
+        with self._lock:
+            self._now += 1
+            self.most_at_once = max(self.most_at_once, self._now)
+        time.sleep(0.002)  # a task that takes some time; nobody waits for it by this
+        with self._lock:
+            self._now -= 1
+        return self._count(context, input)
+
+    def _hang(self, context: Any, input: int) -> int:
+        self.entered.set()
+        assert self.gate.wait(PATIENCE_SECONDS)
+        return self._count(context, input)
+
+    # -- transactions -----------------------------------------------------------------
+
+    @contextmanager
+    def connected(self) -> Iterator[tuple[Any, Any]]:
+        """Give (transaction manager, root) of a connection of its own."""
+        manager = transaction.TransactionManager()
+        connection = self.db.open(manager)
+        try:
+            yield manager, connection.root()
+        finally:
+            with suppress(Exception):
+                manager.abort()
+            if connection.opened is not None:
+                connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """Give the root in a transaction that is committed at the end."""
+        with self.connected() as (manager, root):
+            yield root
+            manager.commit()
+
+    def retried(self, change: Callable[[Any], Any]) -> Any:
+        """Call ``change(root)`` and commit, again after conflicts."""
+        while True:
+            with suppress(ConflictError), self.transaction() as root:
+                result = change(root)
+            with suppress(UnboundLocalError):
+                return result
+
+    def add(self, count: int, task: str = "count", start: int = 0) -> list[int]:
+        """Add jobs with the inputs ``start`` and following; return the ids."""
+        with self.transaction() as root:
+            return [root["tasks"].add(task, number) for number in range(start, start + count)]
+
+    # -- threads ----------------------------------------------------------------------
+
+    def spawn(self, body: Callable[..., None], *args: Any) -> threading.Thread:
+        """Run a function in a thread; `join` raises what it raises."""
+
+        def run() -> None:
+            try:
+                body(*args)
+            except BaseException as error:
+                self._failures.append(error)
+
+        thread = threading.Thread(target=run, name="racer", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
+
+    def join(self) -> None:
+        """Wait for the threads that were spawned."""
+        for thread in self._threads:
+            thread.join(PATIENCE_SECONDS)
+            assert not thread.is_alive(), "a racer hangs"
+        self._threads.clear()
+        if self._failures:
+            raise self._failures[0]
+
+    def work(self, factory: Any = SimpleProcessor, **arguments: Any) -> Any:
+        """Start one more processor; several of them are rivals, as in several processes."""
+        processor = factory(self.db, self.path, waitTime=0.02, **arguments)
+        thread = threading.Thread(target=processor, name="remotetasks.race", daemon=True)
+        self._processors.append((processor, thread))
+        thread.start()
+        return processor
+
+    def rest(self) -> None:
+        """Stop the processors, and wait for them."""
+        for processor, _ in self._processors:
+            processor.stop()
+        for processor, thread in self._processors:
+            keeper = getattr(processor, "keeper", None)
+            for ending in (thread, keeper):
+                if ending is not None:
+                    ending.join(PATIENCE_SECONDS)
+                    assert not ending.is_alive(), f"{ending.name} hangs"
+        self._processors.clear()
+
+    @contextmanager
+    def seat(self) -> Iterator[Seat]:
+        """Give a seat with a transaction manager of its own."""
+        seat = Seat(self.db, self.path, transaction.TransactionManager())
+        try:
+            yield seat
+        finally:
+            seat.close()
+
+    def engine(self) -> Engine:
+        """Return a new worker."""
+        stop = threading.Event()
+        return Engine(self.db, self.path, stop.wait)
+
+    # -- what there is ----------------------------------------------------------------
+
+    def effects(self) -> dict[int, int]:
+        """Return input -> how often the effect is there."""
+        with self.connected() as (_, root):
+            return dict(root["effects"])
+
+    def statuses(self) -> dict[int, str]:
+        """Return job id -> status."""
+        with self.connected() as (_, root):
+            return {jobid: job.status for jobid, job in root["tasks"].jobs.items()}
+
+    def wait_until_done(self) -> None:
+        """Wait until all jobs have ended."""
+        wait_until(
+            lambda: all(status in FINAL_STATUSES for status in self.statuses().values()),
+            "all jobs to end",
+        )
+
+    def check_books(self) -> None:
+        """Check what holds when no worker runs: each job is in its place, and there once."""
+
+        def check(root: Any) -> None:
+            service = root["tasks"]
+            in_records = Counter(job.status for job in service.jobs.values())
+            counted = {status: n for status, n in service.countJobs().items() if n}
+            assert counted == dict(in_records), (counted, dict(in_records))
+            held = {jobid for worker in service.workers.values() for jobid in worker.held}
+            for jobid, job in service.jobs.items():
+                assert not (job.status == "processing" and jobid not in held), (
+                    f"nobody holds job {jobid}, which is processing"
+                )
+
+        with self.connected() as (_, root):
+            check(root)
+
+    def check_clean(self) -> None:
+        """Check that `clean` removes all ended jobs, and leaves nothing behind."""
+        self.retried(lambda root: root["tasks"].clean())
+        with self.connected() as (_, root):
+            service = root["tasks"]
+            assert not [job for job in service.jobs.values() if job.is_final]
+            assert all(not len(list(index)) for index in service.queue.indexes.values())
+            assert not len(service.queue)
+
+
+@pytest.fixture(params=["db", "file_db"])
+def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
+    """An arena in memory, and one in a file."""
+    arena = Arena(request.getfixturevalue(request.param))
+    yield arena
+    arena.gate.set()
+    arena.rest()
+
+
+@pytest.fixture
+def memory_arena(db: ZODB.DB) -> Iterator[Arena]:
+    """An arena in memory, for what does not depend on the storage."""
+    arena = Arena(db)
+    yield arena
+    arena.gate.set()
+    arena.rest()
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Return `wait_until`."""
+    return wait_until
