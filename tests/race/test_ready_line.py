@@ -141,7 +141,13 @@ def several_segments(side: Side) -> Iterator[Any]:
     yield claim_anywhere
 
 
-STATES = [an_empty_line, one_job, one_used_up_segment, a_used_up_segment_and_a_job, several_segments]
+STATES = [
+    an_empty_line,
+    one_job,
+    one_used_up_segment,
+    a_used_up_segment_and_a_job,
+    several_segments,
+]
 STORAGES = ["memory", "file", "unresolving"]
 
 

@@ -248,7 +248,7 @@ class Engine:
     def _take(self, service: Any, limit: int, now: float) -> list[Claim]:
         claims: list[Claim] = []
         is_alone = all(worker_id == self.identity.id for worker_id in service.workers)
-        has_suspect = any(claim.is_suspect for claim in self.in_hand.values())
+        has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
 
         tasks = Tasks(service.taskInterface)
 
@@ -284,7 +284,7 @@ class Engine:
         record = service.workers.get(self.identity.id)
         before = () if record is None else record.held
         for jobid in set(before).difference(held):
-            retire(service, jobid)
+            retire(service, jobid, self.clock())
         if not held:
             if record is not None:
                 remove_worker(service, self.identity.id)
@@ -521,25 +521,26 @@ class Engine:
         seat.connection.cacheMinimize()
         return first
 
-    def say_goodbye(self, seat: Seat) -> None:
-        """Give back what was not started, and remove the worker's record."""
+    def give_back(self, seat: Seat, claims: list[Claim]) -> None:
+        """Give back claims that were not started; they count as no attempt.
+
+        Once nothing is held any more the worker's record is gone.
+        """
 
         def change(service: Any) -> None:
-            record = service.workers.get(self.identity.id)
-            if record is None:
-                return
             now = self.clock()
-            for jobid in record.held:
-                job = service.jobs.get(jobid)
-                if job is not None and job.status == PROCESSING and job.owner == self.identity.id:
+            for claim in claims:
+                job = service.jobs.get(claim.jobid)
+                if job is not None and job.is_held_by(claim.owner, claim.attempt):
                     job.give_back(now)
                     service.queue.file(job)
-                retire(service, jobid)
-            remove_worker(service, self.identity.id)
+            given = {claim.jobid for claim in claims}
+            self._hold(service, [jobid for jobid in list(self.in_hand) if jobid not in given])
 
         with self._lock:
             self.transact(seat, change)
-            self.in_hand.clear()
+            for claim in claims:
+                self.in_hand.pop(claim.jobid, None)
 
     # -- what a running task is given ----------------------------------------------------
 

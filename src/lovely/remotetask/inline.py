@@ -37,7 +37,7 @@ def run_inline(service: Any, job: Job, now: float) -> None:
         task = look_up(service.taskInterface, job.task)
         while not _run_once(service, job, task, now):
             pass
-    retire(service, job.id)
+    retire(service, job.id, now)
 
 
 def _run_once(service: Any, job: Job, task: Any, now: float) -> bool:

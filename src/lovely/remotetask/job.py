@@ -48,6 +48,9 @@ MAX_FAILURES = 20
 #: Slots that were missed in a row are counted up to this number.
 MAX_MISSED = 1000
 
+#: What a schedule raises that does not stand in the database as `CronJob.update` left it.
+SCHEDULE_ERRORS = (ValueError, TypeError, ArithmeticError)
+
 #: A stored slot that lies further ahead than this many seconds was set by a clock that
 #: has been put back since: the schedule is counted anew.
 CLOCK_TOLERANCE_SECONDS = 86_400.0
@@ -358,11 +361,15 @@ class CronJob(Job):
         if self.delay is not None:
             return
         slot = max(now, self.slot or now)
-        if self.slot is not None:
-            passed = self.schedule.count_between(self.slot, slot, MAX_MISSED)
-            if passed:
-                self.missed += passed
-        due = self.schedule.next_time(slot)
+        try:
+            passed = self.schedule.count_between(self.slot or slot, slot, MAX_MISSED)
+            due = self.schedule.next_time(slot)
+        except SCHEDULE_ERRORS as error:
+            # Broken in the database: the end of this job, and of no other.
+            super().fail(Failure(self.attempt, now, type(error).__name__, str(error), ""), now)
+            return
+        if passed:
+            self.missed += passed
         self.slot = slot
         self.wait(due)
 

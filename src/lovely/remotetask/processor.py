@@ -74,6 +74,7 @@ class SimpleProcessor:
         self._wake = threading.Event()
         self._keep = threading.Event()
         self._batch = 1.0
+        self._is_looping = False
         self._abandoned: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self._is_exclusive = is_exclusive(db.storage)
         self._engine = Engine(db, servicePath, self._stop.wait)
@@ -89,12 +90,13 @@ class SimpleProcessor:
 
     def __call__(self) -> None:
         """See `IProcessor`."""
+        self._is_looping = True
         if not self._is_exclusive:
             self._start_keeper()  # others may die while this one has nothing to do
         self._rim(self._loop)()
 
     def _start_keeper(self) -> None:
-        if self.keeper is None:
+        if self.keeper is None or not self.keeper.is_alive():
             self.keeper = threading.Thread(
                 target=self._rim(self._look_after),
                 name=f"remotetask-keeper.{self.name}",
@@ -130,6 +132,7 @@ class SimpleProcessor:
                 begun = time.monotonic()
                 try:
                     body()
+                    break
                 except Stopping:
                     break
                 except ServiceGone:
@@ -165,6 +168,7 @@ class SimpleProcessor:
         with self._seat() as seat:
             if self._is_exclusive:
                 self._engine.rescue(seat, self._engine.orphaned(seat))
+            self._give_back(seat, self._left_over())
             while self.running and not self._is_abandoned():
                 self._wake.clear()
                 if not self._work(seat):
@@ -200,8 +204,16 @@ class SimpleProcessor:
         self._batch = max(1.0, min(MAX_BATCH, fitting, self._batch * 1.5))
 
     def _leave(self, seat: Seat) -> None:
-        if self._engine.in_hand and not self._is_abandoned():
-            self._engine.say_goodbye(seat)
+        if not self._is_abandoned():
+            self._give_back(seat, list(self._engine.in_hand.values()))
+
+    def _left_over(self) -> list[Claim]:
+        """The claims of a loop that has ended by a fault, or was abandoned in a job."""
+        return list(self._engine.in_hand.values())
+
+    def _give_back(self, seat: Seat, claims: list[Claim]) -> None:
+        if claims:
+            self._engine.give_back(seat, claims)
 
     def _rest(self, seat: Seat) -> None:
         """Wait until there may be work."""
@@ -231,7 +243,7 @@ class SimpleProcessor:
         lease = 0.0
         first = 0
         checked: float | None = None
-        while self.running:
+        while self.running and (self._is_looping or self._engine.in_hand):
             with self._engine.short_seat() as seat:
                 service = seat.begin()
                 seat.check_reachable(service)
@@ -286,9 +298,13 @@ class SimpleProcessor:
             claim = self._claimed(seat, jobid) if jobid is not None else self._claim_one(seat)
             if claim is None:
                 return False
-            self._engine.run(seat, claim)
+            self._start_keeper()
+            try:
+                self._engine.run(seat, claim)
+            finally:
+                self._keep.set()
             if not self._engine.in_hand:
-                self._engine.say_goodbye(seat)
+                self._engine.give_back(seat, [])
             return True
 
     def _claim_one(self, seat: Seat) -> Claim | None:
@@ -337,6 +353,7 @@ class MultiProcessor(SimpleProcessor):
         super().__init__(db, servicePath, waitTime)
         self.maxThreads = maxThreads
         self._hands: list[threading.Thread] = []
+        self._failed: list[Claim] = []
         self._claims: queue.SimpleQueue[list[Claim] | None] = queue.SimpleQueue()
 
     @property
@@ -348,6 +365,7 @@ class MultiProcessor(SimpleProcessor):
         return self._hands
 
     def _work(self, seat: Seat) -> bool:
+        self._give_back(seat, self._left_over())
         # A claim for each job that ends would be a commit for each: claim when half of what
         # may be held has been done, or a thread has nothing to do.
         most = max(1, int(self._batch)) * self.maxThreads
@@ -381,7 +399,15 @@ class MultiProcessor(SimpleProcessor):
                 with self._seat() as seat:
                     self._run(seat, claims)
             finally:
+                self._failed.extend(c for c in claims if c.jobid in self._engine.in_hand)
                 self._wake.set()
+
+    def _left_over(self) -> list[Claim]:
+        """See `SimpleProcessor`: what waits for a thread, or is run by one, is not left."""
+        left = []
+        while self._failed:
+            left.append(self._failed.pop())
+        return left
 
     def _leave(self, seat: Seat) -> None:
         hands = self.threads
@@ -418,7 +444,7 @@ class _Started:
 
 _lock = threading.Lock()
 _started: weakref.WeakKeyDictionary[Any, dict[bytes, _Started]] = weakref.WeakKeyDictionary()
-_stopped: weakref.WeakSet[_Started] = weakref.WeakSet()
+_stopped: list[_Started] = []
 
 
 def _forget_threads() -> None:
@@ -478,9 +504,10 @@ def stop(service: Any, timeout_seconds: float | None = None) -> None:
         started = _started.get(jar.db(), {}).pop(service._p_oid, None)
         if started is None:
             return
-        _stopped.add(started)
+        _stopped[:] = [other for other in _stopped if other.thread.is_alive()]
+        _stopped.append(started)
     started.processor.stop()
-    if timeout_seconds is not None:
+    if timeout_seconds is not None and started.thread is not threading.current_thread():
         started.thread.join(timeout_seconds)
 
 

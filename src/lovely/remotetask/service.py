@@ -272,7 +272,7 @@ class TaskService(Persistent, Location):
                 raise JobIsLive(f"jobs that are {name!r} are still needed; cancel them instead")
         for worker in self.workers.values():
             for jobid in worker.held:
-                retire(self, jobid)
+                retire(self, jobid, time.time())
         for name in statuses:
             self.remove_oldest(name)
 

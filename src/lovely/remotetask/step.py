@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lovely.remotetask.errors import InvalidResult, JobCancelled, RetryLater, WorkerDied
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
-from lovely.remotetask.job import Failure, Job, check_storable, describe
+from lovely.remotetask.job import SCHEDULE_ERRORS, Failure, Job, check_storable, describe
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, DEFAULT_POLICY, MAX_DEATHS
 from lovely.remotetask.task import TaskContext, check_output, running_in
 from lovely.remotetask.worker import Worker, local_ids
@@ -141,21 +141,30 @@ def take(service: Any, job: Job, owner: str, now: float) -> bool:
     service.queue.remove(job)
     try:
         job.start(owner, now)
-    except (ValueError, TypeError, ArithmeticError) as error:
+    except SCHEDULE_ERRORS as error:
         Job.fail(job, failure_of(error, job.attempt, now), now)
-        retire(service, job.id)
+        retire(service, job.id, now)
         job_log.error("job %s: the stored schedule is broken: %s", job.id, describe(error))
         return False
     return True
 
 
-def retire(service: Any, jobid: int) -> None:
-    """File a job that has ended, and drop the notes that were made while it ran."""
+def retire(service: Any, jobid: int, now: float) -> None:
+    """File a job that has ended, and drop the notes that were made while it ran.
+
+    A cancel request that the run did not see holds for what would follow it: a further
+    attempt, or the next run of a cron job.
+    """
+    job = service.jobs.get(jobid)
+    if job is not None and job.status == PROCESSING:
+        return  # another worker has it by now, and the notes are about that run
     if jobid in service.requests:
         service.requests.remove(jobid)
+        if job is not None and not job.is_final:
+            service.queue.remove(job)
+            job.cancel(now)
     if jobid in service.progress:
         del service.progress[jobid]
-    job = service.jobs.get(jobid)
     if job is not None and job.is_final:
         service.queue.file(job)
 
@@ -187,7 +196,7 @@ def rescue(service: Any, worker_id: str, now: float) -> int:
         if job is not None and job.status == PROCESSING and job.owner == worker_id:
             freed += 1
             _free(service, job, record, now)
-        retire(service, jobid)
+        retire(service, jobid, now)
     remove_worker(service, worker_id)
     return freed
 
@@ -221,6 +230,8 @@ def remove_oldest(service: Any, status: str, limit: int | None, before: float | 
         job = service.jobs.get(jobid)
         if job is not None and job.is_final:
             del service.jobs[jobid]
+            if jobid in service.requests:  # made too late; the id may be given again
+                service.requests.remove(jobid)
         removed += 1
     return removed
 

@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Processors that are started, stopped, robbed of their database, and set against each other."""
+
+from __future__ import annotations
+
+import logging
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transaction
+import ZODB
+from ZODB.DemoStorage import DemoStorage
+from ZODB.FileStorage import FileStorage
+from zope.component import getGlobalSiteManager
+
+from lovely.remotetask import processor as processors
+from lovely.remotetask.interfaces import ITask
+from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
+from lovely.remotetask.seat import Seat
+from lovely.remotetask.task import SimpleTask
+
+pytestmark = pytest.mark.race
+
+BOTH = pytest.mark.parametrize("factory", [SimpleProcessor, MultiProcessor])
+
+
+def threads_of_tasks() -> list[str]:
+    """The names of all threads that processors have started."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("remotetask")]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_no_more_threads_than_allowed_run_jobs_at_once(arena: Any, most: int) -> None:
+    arena.add(60, "linger")
+    arena.work(MultiProcessor, maxThreads=most)
+    arena.add(40, "linger", start=100)
+    arena.wait_until_done()
+    arena.rest()
+    assert arena.most_at_once == most
+    assert arena.effects() == dict.fromkeys([*range(60), *range(100, 140)], 1)
+
+
+def test_delayed_and_cron_jobs_run_once_a_slot_with_rivals(
+    arena: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The clock of the workers runs 600 times as fast as the wall's.
+    origin = time.time()
+    start = time.monotonic()
+
+    def clock() -> float:
+        return origin + (time.monotonic() - start) * 600
+
+    with arena.transaction() as root:
+        service = root["tasks"]
+        cron = service.addCronJob("tick", cron="* * * * *")
+        for number in range(30):
+            service.addCronJob("count", number, delay=float(number * 20))
+    ticks: list[float | None] = []
+
+    def tick(context: Any, input: Any) -> None:
+        root = context.service._p_jar.root()
+        job = context.service.jobs[context.jobid]
+        root["ticks"] = (*root.get("ticks", ()), job.slot)
+
+    getGlobalSiteManager().registerUtility(SimpleTask(tick, context=True), ITask, name="tick")
+    for factory in (SimpleProcessor, MultiProcessor, SimpleProcessor):
+        processor = factory(arena.db, arena.path, waitTime=0.02)
+        processor._engine.clock = clock
+        thread = threading.Thread(target=processor, name="remotetasks.race", daemon=True)
+        arena._processors.append((processor, thread))
+        thread.start()
+    while clock() < origin + 12 * 60:
+        time.sleep(0.01)
+    arena.rest()
+    with arena.connected() as (_, root):
+        ticks = list(root.get("ticks", ()))
+        missed = root["tasks"].jobs[cron].missed
+    minutes = [int(slot // 60) for slot in ticks]
+    assert len(minutes) == len(set(minutes)), "a slot fired twice"
+    assert len(minutes) + missed in (11, 12, 13)
+    assert arena.effects() == dict.fromkeys(range(30), 1)
+    arena.check_books()
+
+
+@BOTH
+def test_a_storm_of_starts_and_stops_ends_with_one_processor(arena: Any, factory: Any) -> None:
+    with arena.transaction() as root:
+        root["tasks"].processorFactory = factory
+        root["tasks"].processorArguments = {"waitTime": 0.02}
+    is_over = threading.Event()
+    added = iter(range(10_000))
+    acknowledged: list[int] = []
+
+    def storm() -> None:
+        chance = random.Random()
+        with arena.connected() as (manager, root):
+            service = root["tasks"]
+            while not is_over.is_set():
+                manager.begin()
+                chance.choice(
+                    [
+                        service.startProcessing,
+                        service.startProcessing,
+                        service.stopProcessing,
+                        service.isProcessing,
+                        lambda: service.stopProcessing(5),
+                    ]
+                )()
+                is_over.wait(chance.uniform(0, 0.01))
+
+    for _ in range(4):
+        arena.spawn(storm)
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        number = next(added)
+        arena.retried(lambda root, number=number: root["tasks"].add("count", number))
+        acknowledged.append(number)
+    is_over.set()
+    arena.join()
+    with arena.connected() as (_, root):
+        service = root["tasks"]
+        service.startProcessing()
+        assert service.isProcessing()
+        arena.wait_until_done()
+        service.stopProcessing(10)
+        assert not service.isProcessing()
+    assert arena.effects() == dict.fromkeys(acknowledged, 1)
+    arena.check_books()
+
+
+@BOTH
+def test_the_threads_end_when_their_database_is_closed(
+    factory: Any, caplog: pytest.LogCaptureFixture, until: Any, tmp_path: Path
+) -> None:
+    getGlobalSiteManager().registerUtility(SimpleTask(lambda input: input), ITask, name="echo")
+    from lovely.remotetask.service import TaskService
+
+    for number in range(12):
+        path = str(tmp_path / f"{number}.fs")
+        db = ZODB.DB(FileStorage(path) if number % 2 else DemoStorage())
+        connection = db.open()
+        service = connection.root()["tasks"] = TaskService()
+        service.processorFactory = factory
+        service.processorArguments = {"waitTime": 0.02}
+        transaction.commit()
+        for _ in range(200):
+            service.add("echo")
+        transaction.commit()
+        service.startProcessing()
+        time.sleep(0.01 * number)  # somewhere in its work, or after it
+        transaction.abort()
+        connection.close()
+        db.close()
+        until(lambda: not threads_of_tasks(), "the threads to end", 10.0)
+    loud = [record.getMessage() for record in caplog.records if record.name != "ZODB.DB"]
+    assert not [message for message in loud if "pool_size" not in message]
+
+
+@BOTH
+def test_the_threads_end_when_their_service_is_removed(
+    arena: Any, factory: Any, caplog: pytest.LogCaptureFixture, until: Any
+) -> None:
+    arena.add(100)
+    with arena.transaction() as root:
+        root["tasks"].processorFactory = factory
+        root["tasks"].processorArguments = {"waitTime": 0.02}
+    caplog.set_level(logging.WARNING, "lovely.remotetask")
+    with arena.connected() as (manager, root):
+        root["tasks"].startProcessing()
+        until(lambda: arena.executed)
+
+        def remove(root: Any) -> None:
+            del root["tasks"]
+
+        arena.retried(remove)
+        arena.db.pack()  # and with it goes the record
+        until(lambda: not threads_of_tasks(), "the threads to end", 10.0)
+    gone = [record for record in caplog.records if "is gone" in record.getMessage()]
+    assert len(gone) == 1
+
+
+def test_packing_while_jobs_are_added_and_run_loses_none(file_db: ZODB.DB, request: Any) -> None:
+    arena = type(request.getfixturevalue("memory_arena"))(file_db)
+    arena.work()
+    arena.work(MultiProcessor)
+    is_over = threading.Event()
+    acknowledged: list[int] = []
+
+    def pack() -> None:
+        while not is_over.wait(0.01):
+            file_db.pack(time.time())
+
+    packer = arena.spawn(pack)
+    for number in range(200):
+        arena.retried(lambda root, number=number: root["tasks"].add("count", number))
+        acknowledged.append(number)
+        if number % 20 == 0:
+            arena.retried(lambda root: root["tasks"].clean())
+    arena.wait_until_done()
+    is_over.set()
+    packer.join()
+    arena.join()
+    arena.rest()
+    assert arena.effects() == dict.fromkeys(acknowledged, 1)
+    arena.check_books()
+
+
+def test_two_processors_on_one_database_fence_each_other(arena: Any, until: Any) -> None:
+    arena.add(20, "linger")
+    first = arena.work()
+    second = arena.work()
+    engines = [first._engine, second._engine]
+    freed = 0
+    rescuer = arena.engine()
+    with arena.seat() as seat:
+        for number in range(40):
+            arena.add(5, "linger", start=100 + 5 * number)
+            # Both are alive; that somebody takes them for dead must cost nothing but time.
+            freed += rescuer.rescue(seat, [engines[number % 2].identity.id])
+    with arena.connected() as (manager, root):
+
+        def is_done() -> bool:
+            manager.begin()
+            return all(job.is_final for job in root["tasks"].jobs.values())
+
+        until(is_done)
+        errors = [job for job in root["tasks"].jobs.values() if job.status == "error"]
+        assert all(job.deaths == 3 for job in errors)
+        numbers = {job.input for job in root["tasks"].jobs.values()} - {j.input for j in errors}
+    arena.rest()
+    assert freed, "the race did not take place"
+    assert arena.effects() == dict.fromkeys(numbers, 1)
+    arena.check_books()
+
+
+class _Broken(Seat):
+    """A seat that now and then raises what no storage should."""
+
+    chance = random.Random(7)
+    is_broken = False
+
+    def commit(self) -> None:
+        if self.is_broken and self.chance.random() < 0.3:
+            raise RuntimeError("something unheard of")
+        super().commit()
+        if self.is_broken and self.chance.random() < 0.1:
+            raise RuntimeError("something unheard of, after the commit")
+
+
+@BOTH
+def test_no_job_is_lost_in_the_hands_of_a_thread_that_fails(
+    memory_arena: Any, factory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena = memory_arena
+    arena.add(100)
+    monkeypatch.setattr(processors, "Seat", _Broken)
+    monkeypatch.setattr(_Broken, "is_broken", True)
+    processor = arena.work(factory)
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        time.sleep(0.01)
+    monkeypatch.setattr(_Broken, "is_broken", False)
+    statuses = {}
+    with suppress(AssertionError):
+        end = time.monotonic() + 20
+        while "processing" in (statuses := arena.statuses()).values() or "queued" in (
+            statuses.values()
+        ):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    left = [jobid for jobid, status in statuses.items() if status in ("processing", "queued")]
+    assert not left, f"{len(left)} jobs wait for ever"
+    assert processor.running
+    arena.rest()
+    completed = sum(status == "completed" for status in arena.statuses().values())
+    assert sum(arena.effects().values()) == completed
+    assert set(arena.effects().values()) == {1}
+
+
+def test_after_a_timeout_there_is_still_one_processor(memory_arena: Any, until: Any) -> None:
+    arena = memory_arena
+    release = threading.Event()
+    getGlobalSiteManager().registerUtility(
+        SimpleTask(lambda input: release.wait(30), timeout_seconds=0.05), ITask, name="stuck"
+    )
+    with arena.transaction() as root:
+        root["tasks"].processorArguments = {"waitTime": 0.02}
+        (stuck,) = [root["tasks"].add("stuck")]
+    with arena.connected() as (_, root):
+        service = root["tasks"]
+        service.startProcessing()
+        until(lambda: arena.statuses()[stuck] == "error")
+        arena.add(1)
+        until(lambda: arena.effects() == {0: 1}, "the thread in its place")
+        release.set()
+        until(lambda: len([name for name in threads_of_tasks() if "tasks." in name]) == 1)
+        assert service.isProcessing()
+        first = processors.find(service)
+        service.startProcessing()
+        assert processors.find(service) is first
+        service.stopProcessing(10)
+        assert not [name for name in threads_of_tasks() if name.startswith("remotetasks.")]
+
+
+def test_a_schedule_goes_on_beside_a_run_that_hangs(memory_arena: Any, until: Any) -> None:
+    arena = memory_arena
+    release, runs = threading.Event(), []
+
+    def stuck(input: Any) -> None:
+        runs.append(input)
+        if len(runs) == 1:
+            release.wait(30)
+
+    getGlobalSiteManager().registerUtility(
+        SimpleTask(stuck, timeout_seconds=0.05), ITask, name="stuck"
+    )
+    with arena.transaction() as root:
+        jobid = root["tasks"].addCronJob("stuck", cron="* * * * *")
+        job = root["tasks"].jobs[jobid]
+        root["tasks"].queue.remove(job)
+        job.wait(time.time())
+        root["tasks"].queue.file(job)
+    processor = arena.work()
+    until(lambda: runs)
+    until(lambda: arena.statuses()[jobid] == "cronjob" and not processor._engine.in_hand)
+    with arena.connected() as (_, root):
+        assert root["tasks"].jobs[jobid].failures
+    release.set()
+    arena.rest()
+    arena.check_books()
+
+
+FORK = """
+    import os, sys, time
+    import transaction, ZODB
+    from ZODB.FileStorage import FileStorage
+    from lovely.remotetask import processor, task
+    from lovely.remotetask.service import TaskService
+    from lovely.remotetask.worker import local_ids
+
+    @task.task("echo")
+    def echo(input):
+        return input
+
+    db = ZODB.DB(FileStorage(sys.argv[1]))
+    connection = db.open()
+    service = connection.root()["tasks"] = TaskService()
+    service.processorArguments = {"waitTime": 0.02}
+    transaction.commit()
+    service.startProcessing()
+    for number in range(50):
+        service.add("echo", number)
+        transaction.commit()
+    before = local_ids()
+    child = os.fork()
+    if child == 0:
+        ok = not service.isProcessing() and not (local_ids() & before)
+        service.stopProcessing(1)  # of nobody
+        os._exit(0 if ok else 1)
+    assert os.waitpid(child, 0)[1] == 0, "the child took the parent's processor for its own"
+    assert service.isProcessing()
+    jobid = service.add("echo", "after")
+    transaction.commit()
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        transaction.abort()
+        if all(job.status == "completed" for job in service.jobs.values()):
+            break
+        time.sleep(0.01)
+    else:
+        sys.exit("the parent does not go on")
+    service.stopProcessing(5)
+    transaction.abort()
+    connection.close()
+    db.close()
+"""
+
+
+def test_a_forked_child_has_no_processor_and_its_parent_goes_on(tmp_path: Path) -> None:
+    script = tmp_path / "fork.py"
+    script.write_text(textwrap.dedent(FORK))
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            str(script),
+            str(tmp_path / "Data.fs"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
