@@ -22,7 +22,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "shell": ("autostart", "web", "cli", "testing", "demo"),
     "front": (FRONT,),
     "door": ("service", "remote"),
-    "engine": ("check", "seat", "step", "inline", "execution", "processor"),
+    "engine": (
+        *("check", "seat", "step", "transact", "notes"),
+        *("inline", "execution", "keeper", "processor", "running"),
+    ),
     "model": ("process", "task", "job", "queue", "worker", "site"),
     "pure": ("schedule", "retry"),
     "words": ("interfaces", "errors"),
@@ -31,9 +34,20 @@ LAYERS: dict[str, tuple[str, ...]] = {
 # Inside one layer nobody imports anybody, but for these: (who, whom) -> why.
 SAME_LAYER: dict[tuple[str, str], str] = {
     ("processor", "execution"): "its threads run the steps of a job",
+    ("processor", "keeper"): "it runs one beside its jobs",
+    ("processor", "transact"): "its threads end when a wait ends that way",
+    ("keeper", "execution"): "it works for the same worker",
+    ("keeper", "check"): "it mends what disagrees, in transactions",
+    ("keeper", "seat"): "it opens one at each tick",
+    ("keeper", "step"): "it runs the steps of the rescue in transactions",
+    ("transact", "seat"): "transactions begin and end at a seat",
+    ("notes", "seat"): "a note is made at another one than the job's",
+    ("notes", "step"): "the bound for texts stands there",
+    ("notes", "transact"): "a note is a transaction of its own",
+    ("execution", "notes"): "a running task reads and makes them",
+    ("execution", "transact"): "claims and failures are repeated after conflicts",
     ("processor", "seat"): "each of its threads has one",
     ("processor", "step"): "it hands claims from thread to thread",
-    ("execution", "check"): "it mends what disagrees, in transactions",
     ("execution", "seat"): "it begins and commits there",
     ("execution", "step"): "it runs the steps in transactions",
     ("inline", "step"): "it runs the steps in the caller's transaction",
@@ -49,10 +63,10 @@ UPWARD: dict[tuple[str, str], str] = {
 
 ONLY_IMPORTER: dict[str, str] = {"zc.queue": "queue", "croniter": "schedule"}
 STORAGE = ("BTrees", "persistent", "transaction", "ZODB")
-# The engine, and the rim.  What commits in the core is `execution`, through its `seat`; the
-# processor only begins and ends transactions in which it reads.
+# The engine, and the rim.  What commits in the core is `seat`, called by `execution` and
+# `transact`; the others only begin and end transactions in which they read.
 ENDS_TRANSACTIONS = {
-    *("execution", "seat", "processor"),
+    *("execution", "seat", "transact", "notes", "keeper", "processor"),
     *("cli", "demo", "autostart", "testing", "web"),
 }
 
@@ -327,7 +341,11 @@ def test_a_rule_sees_what_breaks_it(
         (imports_against_the_table, "web.wsgi", "from .operations import cancel"),
         (imports_against_the_table, "remote.__init__", "from .worker import Worker"),
         (imports_against_the_table, "job", "from queue import Queue\nimport service"),
-        (exceptions_nobody_needs, "processor", "from . import execution, seat, step"),
+        (
+            exceptions_nobody_needs,
+            "processor",
+            "from . import execution, keeper, seat, step, transact",
+        ),
         (importers_of_a_reserved_package, "queue", "from zc.queue import BucketQueue"),
         (importers_of_a_reserved_package, "job", "import queue\nimport zc.queues"),
         (engine_modules_that_import_the_service, "execution", "from .interfaces import ITask"),

@@ -120,10 +120,12 @@ class Arena:
     def retried(self, change: Callable[[Any], Any]) -> Any:
         """Call ``change(root)`` and commit, again after conflicts."""
         while True:
-            with suppress(ConflictError), self.transaction() as root:
-                result = change(root)
-            with suppress(UnboundLocalError):
-                return result
+            try:
+                with self.transaction() as root:
+                    result = change(root)
+            except ConflictError:
+                continue
+            return result
 
     def add(self, count: int, task: str = "count", start: int = 0) -> list[int]:
         """Add jobs with the inputs ``start`` and following; return the ids."""
@@ -188,6 +190,11 @@ class Arena:
         """Return a new worker."""
         stop = threading.Event()
         return Engine(self.db, self.path, stop.wait)
+
+    @staticmethod
+    def give_up(engine: Engine, seat: Seat) -> None:
+        """Let a worker give back what it holds, and leave."""
+        engine.give_back(seat, list(engine.in_hand.values()))
 
     # -- what there is ----------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from contextlib import suppress
@@ -13,7 +14,7 @@ from ZODB.POSException import ConflictError, StorageError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, ITask
-from lovely.remotetask.processor import MultiProcessor
+from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.seat import Seat
 from lovely.remotetask.step import rescue
@@ -73,7 +74,7 @@ def test_a_claim_that_conflicts_loses_sight_of_no_job(arena: Any, until: Any) ->
 
         seat.commit = commit_late  # type: ignore[method-assign]
         claims = engine.claim(seat, 100)
-    taken = [claim.jobid for claim in (*claims, *sum(conflicts, []))]
+    taken = [claim.jobid for claim in (*claims, *itertools.chain(*conflicts))]
     assert sorted(taken) == sorted(jobids)
 
 
@@ -81,11 +82,7 @@ def test_a_claim_that_conflicts_loses_sight_of_no_job(arena: Any, until: Any) ->
 def test_of_cancelling_and_running_exactly_one_wins(memory_arena: Any, is_multi: bool) -> None:
     arena = memory_arena
     races = 300
-    arena.work(
-        MultiProcessor
-        if is_multi
-        else __import__("lovely.remotetask.processor", fromlist=["SimpleProcessor"]).SimpleProcessor
-    )
+    arena.work(MultiProcessor if is_multi else SimpleProcessor)
     answers: dict[int, Any] = {}
     ids: dict[int, int] = {}
     with arena.connected() as (manager, root):
@@ -261,7 +258,7 @@ def test_of_rescue_and_the_end_of_the_job_exactly_one_wins(arena: Any) -> None:
             assert (outcomes, freed) in (([COMPLETED], 0), ([None], 1))
             for claim in rescuer.claim(seat, 10):
                 rescuer.run(seat, claim)
-            rescuer.say_goodbye(seat)
+            arena.give_up(rescuer, seat)
     assert arena.effects() == dict.fromkeys(range(30), 1)
     arena.check_books()
 
@@ -312,14 +309,14 @@ def test_a_claim_whose_answer_was_lost_loses_no_job(memory_arena: Any, unanswere
     while claims := engine.claim(seat, 4):
         for claim in claims:
             engine.run(seat, claim)
-    engine.say_goodbye(seat)
+    arena.give_up(engine, seat)
     seat.close()
     with arena.seat() as seat:
         engine = arena.engine()
         while claims := engine.claim(seat, 4):  # what may have been given back
             for claim in claims:
                 engine.run(seat, claim)
-        engine.say_goodbye(seat)
+        arena.give_up(engine, seat)
     assert arena.effects() == dict.fromkeys(range(10), 1)
     arena.check_books()
 
@@ -332,7 +329,7 @@ def test_an_end_whose_answer_was_lost_is_the_end(memory_arena: Any) -> None:
     for claim in engine.claim(seat, 10):
         seat.unanswered = 1
         engine.run(seat, claim)
-    engine.say_goodbye(seat)
+    arena.give_up(engine, seat)
     seat.close()
     assert arena.effects() == dict.fromkeys(range(3), 1)
     assert set(arena.statuses().values()) == {COMPLETED}
@@ -366,7 +363,7 @@ def test_the_end_of_a_lost_run_does_not_let_go_of_the_next_one(
         seat.abort()
         worker.run(seat, claim)
         worker.run(seat, other)
-        worker.say_goodbye(seat)
+        arena.give_up(worker, seat)
     assert arena.effects() == {0: 1, 1: 1}
     arena.check_books()
 

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,16 @@ pytestmark = pytest.mark.race
 BOTH = pytest.mark.parametrize("factory", [SimpleProcessor, MultiProcessor])
 
 
-def threads_of_tasks() -> list[str]:
-    """The names of all threads that processors have started."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("remotetask")]
+@pytest.fixture
+def names_of_threads() -> Callable[[], list[str]]:
+    """Return a function that names the threads that processors have started in this test."""
+    before = set(threading.enumerate())
+
+    def names() -> list[str]:
+        started = set(threading.enumerate()) - before
+        return [thread.name for thread in started if thread.name.startswith("remotetask")]
+
+    return names
 
 
 @pytest.mark.parametrize("most", [1, 3])
@@ -58,19 +66,17 @@ def test_delayed_and_cron_jobs_run_once_a_slot_with_rivals(
     def clock() -> float:
         return origin + (time.monotonic() - start) * 600
 
-    with arena.transaction() as root:
-        service = root["tasks"]
-        cron = service.addCronJob("tick", cron="* * * * *")
-        for number in range(30):
-            service.addCronJob("count", number, delay=float(number * 20))
-    ticks: list[float | None] = []
-
     def tick(context: Any, input: Any) -> None:
         root = context.service._p_jar.root()
         job = context.service.jobs[context.jobid]
         root["ticks"] = (*root.get("ticks", ()), job.slot)
 
     getGlobalSiteManager().registerUtility(SimpleTask(tick, context=True), ITask, name="tick")
+    with arena.transaction() as root:
+        service = root["tasks"]
+        cron = service.addCronJob("tick", cron="* * * * *")
+        for number in range(30):
+            service.addCronJob("count", number, delay=float(number * 20))
     for factory in (SimpleProcessor, MultiProcessor, SimpleProcessor):
         processor = factory(arena.db, arena.path, waitTime=0.02)
         processor._engine.clock = clock
@@ -138,7 +144,11 @@ def test_a_storm_of_starts_and_stops_ends_with_one_processor(arena: Any, factory
 
 @BOTH
 def test_the_threads_end_when_their_database_is_closed(
-    factory: Any, caplog: pytest.LogCaptureFixture, until: Any, tmp_path: Path
+    factory: Any,
+    caplog: pytest.LogCaptureFixture,
+    until: Any,
+    tmp_path: Path,
+    names_of_threads: Any,
 ) -> None:
     getGlobalSiteManager().registerUtility(SimpleTask(lambda input: input), ITask, name="echo")
     from lovely.remotetask.service import TaskService
@@ -159,21 +169,25 @@ def test_the_threads_end_when_their_database_is_closed(
         transaction.abort()
         connection.close()
         db.close()
-        until(lambda: not threads_of_tasks(), "the threads to end", 10.0)
+        until(lambda: not names_of_threads(), "the threads to end", 10.0)
     loud = [record.getMessage() for record in caplog.records if record.name != "ZODB.DB"]
     assert not [message for message in loud if "pool_size" not in message]
 
 
 @BOTH
 def test_the_threads_end_when_their_service_is_removed(
-    arena: Any, factory: Any, caplog: pytest.LogCaptureFixture, until: Any
+    arena: Any,
+    factory: Any,
+    caplog: pytest.LogCaptureFixture,
+    until: Any,
+    names_of_threads: Any,
 ) -> None:
     arena.add(100)
     with arena.transaction() as root:
         root["tasks"].processorFactory = factory
         root["tasks"].processorArguments = {"waitTime": 0.02}
     caplog.set_level(logging.WARNING, "lovely.remotetask")
-    with arena.connected() as (manager, root):
+    with arena.connected() as (_, root):
         root["tasks"].startProcessing()
         until(lambda: arena.executed)
 
@@ -182,7 +196,7 @@ def test_the_threads_end_when_their_service_is_removed(
 
         arena.retried(remove)
         arena.db.pack()  # and with it goes the record
-        until(lambda: not threads_of_tasks(), "the threads to end", 10.0)
+        until(lambda: not names_of_threads(), "the threads to end", 10.0)
     gone = [record for record in caplog.records if "is gone" in record.getMessage()]
     assert len(gone) == 1
 
@@ -285,7 +299,9 @@ def test_no_job_is_lost_in_the_hands_of_a_thread_that_fails(
     assert set(arena.effects().values()) == {1}
 
 
-def test_after_a_timeout_there_is_still_one_processor(memory_arena: Any, until: Any) -> None:
+def test_after_a_timeout_there_is_still_one_processor(
+    memory_arena: Any, until: Any, names_of_threads: Any
+) -> None:
     arena = memory_arena
     release = threading.Event()
     getGlobalSiteManager().registerUtility(
@@ -301,13 +317,13 @@ def test_after_a_timeout_there_is_still_one_processor(memory_arena: Any, until: 
         arena.add(1)
         until(lambda: arena.effects() == {0: 1}, "the thread in its place")
         release.set()
-        until(lambda: len([name for name in threads_of_tasks() if "tasks." in name]) == 1)
+        until(lambda: len([name for name in names_of_threads() if "tasks." in name]) == 1)
         assert service.isProcessing()
         first = processors.find(service)
         service.startProcessing()
         assert processors.find(service) is first
         service.stopProcessing(10)
-        assert not [name for name in threads_of_tasks() if name.startswith("remotetasks.")]
+        assert not [name for name in names_of_threads() if name.startswith("remotetasks.")]
 
 
 def test_a_schedule_goes_on_beside_a_run_that_hangs(memory_arena: Any, until: Any) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: ZPL-2.1
 """The demo: jobs that index text files into a catalog in their own database.
 
-``remotetask demo`` runs it; see `lovely.remotetask.cli`.  Each file is a job.  What a job
-writes into the catalog, its result and its status are one commit, so that catalog and
-completed jobs agree whenever one looks, whatever was killed when.  `prove` looks.
+``remotetask demo`` runs it.  Each file is a job.  What the job writes into the catalog, its
+result and its status are one commit, so that the catalog and the completed jobs agree
+whenever one looks, whatever was killed when.  `prove` looks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import transaction
 from BTrees.IOBTree import IOBTree
@@ -28,7 +28,7 @@ from ZODB import DB
 from ZODB.FileStorage import FileStorage
 
 from lovely.remotetask.errors import InvalidArgument, TaskError
-from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, PROCESSING, QUEUED
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING, QUEUED
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import TaskContext, task
@@ -38,38 +38,31 @@ INDEX = "demo.index"
 FREQUENT_WORDS = "demo.frequent_words"
 REPORT = "demo.report"
 
-#: The names in the root object of the database.
-SERVICE_NAME = "tasks"
-CATALOG_NAME = "catalog"
-
-#: The files in the directory of the database.  The second one is made to be an error.
+#: In the directory of the database: the database, and a file that is made to be an error.
 DATABASE_FILE = "demo.fs"
 UNREADABLE_FILE = "unreadable.txt"
 
 #: What is taken for text, by the end of its name.
-SUFFIXES = frozenset(
-    ".c .cfg .conf .cpp .css .csv .h .htm .html .ini .java .js .json .md .po .py .pyi .rst .sh "
-    ".sql .toml .ts .txt .xml .yaml .yml .zcml".split()
+SUFFIXES = (
+    *(".c", ".cfg", ".conf", ".cpp", ".css", ".csv", ".h", ".htm", ".html", ".ini", ".java"),
+    *(".js", ".json", ".md", ".po", ".py", ".pyi", ".rst", ".sh", ".sql", ".toml", ".ts"),
+    *(".txt", ".xml", ".yaml", ".yml", ".zcml"),
 )
 
-#: Directories that are passed over, beside those whose names start with a dot.
+#: Passed over: these directories, those whose names start with a dot, and larger files.
 SKIPPED_DIRECTORIES = frozenset({"__pycache__", "dist-packages", "node_modules", "site-packages"})
-
-#: Files of more bytes than this are passed over.
 MAX_FILE_BYTES = 1_000_000
 
 #: The cron job runs every minute; this many of its reports are kept.
 SCHEDULE = "* * * * *"
 MAX_REPORTS = 60
 
-#: The delayed job counts this many words, after this many seconds.
+#: The delayed job waits this long, and then finds this many words.
+DELAY_SECONDS = 1.0
 FREQUENT_COUNT = 10
-FREQUENT_DELAY_SECONDS = 1.0
 
-#: Jobs that are added in one commit.
+#: Jobs that are added in one commit, and how often that is tried when it conflicts.
 CHUNK_SIZE = 100
-
-#: How often a transaction of the demo itself is tried when it conflicts with the jobs'.
 TRIES = 20
 
 #: Seconds between two looks at the jobs.
@@ -81,12 +74,7 @@ _WORD = re.compile(r"[^\W\d_]{2,40}")
 
 
 class Document(NamedTuple):
-    """A file in the catalog.
-
-    :ivar id: the id of the job that indexed it.
-    :ivar version: what `version_of` said when the job was added.
-    :ivar words: how many words it has.
-    """
+    """A file in the catalog: the id of the job that indexed it, its version, its word count."""
 
     id: int
     version: str
@@ -106,16 +94,16 @@ class Shelf(Persistent):
 class Catalog(Persistent):
     """An inverted index of files.
 
-    One tree of word -> documents would cost some 300 records for each file (measured:
-    50 ms and 300 KB).  Here a file writes the one record of its shelf, and a search looks
-    into all shelves.  Files that are indexed one after the other stand on different
-    shelves, so that several workers seldom write the same one.
+    One tree of word -> documents would cost some 300 records for each file (measured: 50 ms
+    and 300 KB).  Here a file writes one record, its shelf, and a search looks into all
+    shelves.  Files that come one after the other stand on different shelves, so that two
+    workers seldom write the same one.
 
     Stored: ``documents`` OOBTree of path -> `Document`; ``shelves`` IOBTree of number ->
     `Shelf`; ``reports`` OOBTree of seconds since the epoch -> dict, by the cron job.
     """
 
-    shelf_size = 8
+    shelf_size = 4
     shelves_in_turn = 32
 
     def __init__(self) -> None:
@@ -140,11 +128,9 @@ class Catalog(Persistent):
 
     def _remove(self, id: int) -> None:
         shelf = self._shelf(id)
-        shelf.postings = {
-            word: rest
-            for word, counts in shelf.postings.items()
-            if (rest := {other: count for other, count in counts.items() if other != id})
-        }
+        for counts in shelf.postings.values():
+            counts.pop(id, None)
+        shelf.postings = {word: counts for word, counts in shelf.postings.items() if counts}
 
     def _shelf(self, id: int) -> Shelf:
         turn, place = divmod(id, self.shelf_size * self.shelves_in_turn)
@@ -159,13 +145,11 @@ class Catalog(Persistent):
 
         Transaction: reads only.
         """
-        found: dict[int, int] = {}
-        for shelf in self.shelves.values():
-            found.update(shelf.postings.get(word.lower(), {}))
-        return found
+        shelves = self.shelves.values()
+        return {id: n for shelf in shelves for id, n in shelf.postings.get(word, {}).items()}
 
     def postings(self) -> Iterator[tuple[str, int, int]]:
-        """Yield all of the index: (word, document id, how often it stands there).
+        """Yield the whole index: (word, document id, how often it stands there).
 
         Transaction: reads only.
         """
@@ -184,7 +168,7 @@ def count_words(path: Path) -> Counter[str]:
     """
     data = path.read_bytes()
     if b"\0" in data:
-        raise TaskError(f"{path} is no text: there is a zero byte at {data.index(0)}")
+        raise TaskError(f"{path} is no text: it has a zero byte at {data.index(0)}")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -195,8 +179,15 @@ def count_words(path: Path) -> Counter[str]:
 # -- the tasks ----------------------------------------------------------------------------
 
 
-def index_file(context: TaskContext, input: dict[str, str]) -> dict[str, int | None]:
-    """Index one file: ``{"path": ..., "version": ...}``.
+class File(TypedDict):
+    """The input of an index job.  ``version`` changes with the file."""
+
+    path: str
+    version: str
+
+
+def index_file(context: TaskContext, input: File) -> dict[str, int | None]:
+    """Index one file.
 
     Transaction: caller commits.
     """
@@ -217,27 +208,28 @@ def find_frequent_words(context: TaskContext, input: int) -> list[tuple[str, int
     return totals.most_common(input)
 
 
-def write_report(context: TaskContext, input: None) -> int:
-    """Write down how far the catalog is; return the number of its documents.
+def write_report(context: TaskContext, input: None) -> None:
+    """Write down how far the catalog is.
 
     Transaction: caller commits.
     """
     catalog = catalog_of(context.service)
-    documents = len(catalog.documents)
-    catalog.reports[time.time()] = {"documents": documents, "jobs": context.service.countJobs()}
+    catalog.reports[time.time()] = {
+        "documents": len(catalog.documents),
+        "jobs": context.service.countJobs(),
+    }
     while len(catalog.reports) > MAX_REPORTS:
         del catalog.reports[catalog.reports.minKey()]
-    return documents
 
 
 def catalog_of(service: TaskService) -> Catalog:
     """Return the catalog in the database of a service."""
-    catalog: Catalog = service._p_jar.root()[CATALOG_NAME]
+    catalog: Catalog = service._p_jar.root()["catalog"]
     return catalog
 
 
 def register() -> None:
-    """Register the tasks; importing this module does it too.
+    """Register the tasks.  Importing this module does it too, for ``remotetask run``.
 
     Transaction: none.
     """
@@ -251,16 +243,7 @@ register()
 # -- the files ----------------------------------------------------------------------------
 
 
-def version_of(path: Path) -> str:
-    """Return what changes with a file: its size in bytes and its times in nanoseconds.
-
-    :raises OSError: there is no such file.
-    """
-    status = path.stat()
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-
-
-def find_files(path: Path, limit: int, skip: Path) -> list[Path]:
+def find_files(path: Path, limit: int, skip: Path) -> list[File]:
     """Return the text files under `path`, or `path` itself if it is a file.
 
     :param limit: no more files than this.
@@ -268,13 +251,13 @@ def find_files(path: Path, limit: int, skip: Path) -> list[Path]:
     :raises InvalidArgument: there is no such path, or there are no text files.
     :raises OSError: it cannot be read.
     """
-    path = path.absolute()
+    path = path.resolve()
     if not path.exists():
         raise InvalidArgument(f"there is no file or directory {path}")
-    if path.is_file():
-        return [path]
-    os.scandir(path).close()  # os.walk would pass over what it cannot read
-    found = list(islice(_walk(path, skip.resolve()), limit))
+    if path.is_dir():
+        os.scandir(path).close()  # os.walk would pass over what it cannot read
+    paths = _walk(path, skip.resolve()) if path.is_dir() else iter([path])
+    found = list(islice(filter(None, map(_file, paths)), limit))
     if not found:
         raise InvalidArgument(f"there are no text files under {path}")
     return found
@@ -287,27 +270,32 @@ def _walk(path: Path, skip: Path) -> Iterator[Path]:
             for name in folders
             if not name.startswith(".")
             and name not in SKIPPED_DIRECTORIES
-            and Path(folder, name).resolve() != skip
+            and Path(folder, name) != skip
         )
         for name in sorted(names):
-            found = Path(folder, name)
-            if found.suffix.lower() in SUFFIXES and _is_indexable(found):
-                yield found
+            if name.lower().endswith(SUFFIXES):
+                yield Path(folder, name)
 
 
-def _is_indexable(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size <= MAX_FILE_BYTES
+def _file(path: Path) -> File | None:
+    try:
+        status = path.stat()
+    except OSError:  # it has just gone, or is a link to nowhere
+        return None
+    if not path.is_file() or status.st_size > MAX_FILE_BYTES:
+        return None
+    version = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return File(path=str(path), version=version)
 
 
 # -- the proof ----------------------------------------------------------------------------
 
 
-@dataclass
-class Check:
-    """One thing that must be true of catalog and jobs, and where it is not."""
+class Check(NamedTuple):
+    """One thing that must be true of jobs and catalog, and where it is not."""
 
     claim: str
-    problems: list[str] = field(default_factory=list)
+    problems: list[str]
 
 
 def prove(service: TaskService, catalog: Catalog) -> list[Check]:
@@ -315,44 +303,45 @@ def prove(service: TaskService, catalog: Catalog) -> list[Check]:
 
     Transaction: reads only.
     """
-    completed = {
-        job.id: job
-        for job in service.jobs.values()
-        if job.task == INDEX and job.status == COMPLETED
-    }
-    replaced = {job.output["replaces"] for job in completed.values()}
-    documents = {document.id: document for document in catalog.documents.values()}
-    current = [job for id, job in completed.items() if id not in replaced]
-    kept = Check(f"each of {len(current)} completed jobs has its document, with its word count")
-    for job in current:
-        words = documents[job.id].words if job.id in documents else None
-        if words != job.output["words"]:
-            kept.problems.append(
-                f"job {job.id} counted {job.output['words']} words in {job.input['path']}, "
-                + ("which is not in the catalog" if words is None else f"the catalog has {words}")
-            )
-    made = Check(f"each of {len(documents)} documents has its completed job")
-    for path, document in catalog.documents.items():
-        if document.id not in completed or document.id in replaced:
-            made.problems.append(f"{path}: job {document.id} is not completed")
-    return [kept, made, *_prove_postings(catalog, documents)]
-
-
-def _prove_postings(catalog: Catalog, documents: Mapping[int, Document]) -> list[Check]:
+    completed = [j for j in service.jobs.values() if j.task == INDEX and j.status == COMPLETED]
+    replaced = {job.output["replaces"] for job in completed}
+    jobs = {j.id: (j.input["path"], j.output["words"]) for j in completed if j.id not in replaced}
+    documents = {file.id: (path, file.words) for path, file in catalog.documents.items()}
     sums: Counter[int] = Counter()
     entries = 0
     for _, id, count in catalog.postings():
-        entries += 1
         sums[id] += count
-    known = Check(f"none of {entries} postings is of an unknown document")
-    known.problems.extend(f"document {id} is unknown" for id in sums if id not in documents)
-    equal = Check("the postings of each document add up to its word count")
-    for path, document in catalog.documents.items():
-        if sums[document.id] != document.words:
-            equal.problems.append(
-                f"{path}: {sums[document.id]} words in the postings, not {document.words}"
-            )
-    return [known, equal]
+        entries += 1
+    return [
+        Check(
+            f"each of {len(jobs)} completed jobs has its document, with the words it counted",
+            [
+                f"job {id}: (path, words) is {job}, in the catalog it is {documents.get(id)}"
+                for id, job in jobs.items()
+                if job != documents.get(id)
+            ],
+        ),
+        Check(
+            f"each of {len(documents)} documents has its completed job",
+            [
+                f"{path}: there is no job {id}"
+                for id, (path, _) in documents.items()
+                if id not in jobs
+            ],
+        ),
+        Check(
+            f"none of {entries} postings is of an unknown document",
+            [f"document {id} is unknown" for id in sums if id not in documents],
+        ),
+        Check(
+            "the postings of each document add up to its word count",
+            [
+                f"{path}: {sums[id]} in the postings, {words} in the document"
+                for id, (path, words) in documents.items()
+                if sums[id] != words
+            ],
+        ),
+    ]
 
 
 # -- the run ------------------------------------------------------------------------------
@@ -360,16 +349,14 @@ def _prove_postings(catalog: Catalog, documents: Mapping[int, Document]) -> list
 
 @dataclass
 class Plan:
-    """What a run finds to do.
+    """What a run has to do.
 
-    ``inputs``: of the jobs to add.  ``files`` counts the text files that were found;
-    ``indexed``, ``failed`` and ``waiting`` those among them that need no new job: they are
-    in the catalog, were an error, or are jobs of a run that was ended.  ``running`` counts
-    the jobs that ran when it was.
+    ``todo``: files to add jobs for.  ``indexed``, ``failed`` and ``waiting`` count files that
+    need none: they are in the catalog, or have jobs that were an error or still wait since
+    the run before; ``running``: what ran when that was ended.
     """
 
-    files: int
-    inputs: list[dict[str, str]] = field(default_factory=list)
+    todo: list[File] = field(default_factory=list)
     indexed: int = 0
     failed: int = 0
     waiting: int = 0
@@ -378,14 +365,13 @@ class Plan:
 
 @dataclass
 class Result:
-    """What a run has come to.
+    """What a run has come to; when it was interrupted, there are no checks.
 
-    ``left`` jobs still wait: it was interrupted, then ``checks`` is empty.  ``done`` jobs
-    ended in it, within ``seconds``.  ``jobs``: counts by status.  ``errors``: path and
-    message.  ``next_report``: seconds since the epoch.
+    ``done`` jobs of ``total`` ended in it, within ``seconds``.  ``jobs``: counts by status.
+    ``errors``: path and message.  ``next_report``: seconds since the epoch.
     """
 
-    left: int
+    total: int
     done: int
     seconds: float
     jobs: dict[str, int]
@@ -398,28 +384,159 @@ class Result:
     checks: list[Check]
 
 
-class Demo:
-    """The demo's database, while it is open.
+@contextmanager
+def opened(directory: Path, workers: int) -> Iterator[Demo]:
+    """Open the database in a directory, and make it if it is not there.
 
-    :ivar service: the `TaskService`.
-    :ivar catalog: the `Catalog`.
+    :param workers: how many jobs run at the same time.
+    :raises zc.lockfile.LockError: another process has it open.
+    :raises OSError: it cannot be opened.
     """
+    register()
+    directory.mkdir(parents=True, exist_ok=True)
+    storage = FileStorage(str(directory / DATABASE_FILE))
+    db = DB(storage, pool_size=workers + 10, cache_size=1_000)
+    try:
+        yield Demo(db, directory / UNREADABLE_FILE, workers)
+    finally:
+        db.close()
 
-    def __init__(self, db: DB, directory: Path, workers: int) -> None:
-        self._unreadable = directory / UNREADABLE_FILE
-        self._manager = transaction.TransactionManager(explicit=True)
+
+class Demo:
+    """The demo's database while it is open, with a connection of its own."""
+
+    def __init__(self, db: Any, unreadable: Path, workers: int) -> None:
+        self._manager = transaction.TransactionManager()
         self._root = db.open(self._manager).root()
-        self._change(lambda: self._prepare(workers))
+        self._unreadable = unreadable
+        if not unreadable.exists():
+            unreadable.write_bytes(b"This is\0no text.\n")
+        self._change(self._prepare, workers)
 
-    def _change(self, change: Callable[[], Any]) -> Any:
-        return self._manager.run(change, TRIES)
+    def _change(self, change: Callable[..., Any], *arguments: Any) -> Any:
+        return self._manager.run(lambda: change(*arguments), TRIES)
 
     def _look(self) -> TaskService:
-        self._manager.abort()
         self._manager.begin()
-        return self.service
+        return self._service
+
+    @property
+    def _service(self) -> TaskService:
+        service: TaskService = self._root["tasks"]
+        return service
 
     def _prepare(self, workers: int) -> None:
-        if SERVICE_NAME not in self._root:
-            self._root[SERVICE_NAME] = TaskService()
-            self._root[CATALOG_NAME] = Catalog()
+        if "tasks" not in self._root:
+            self._root["catalog"] = Catalog()
+            service = self._root["tasks"] = TaskService()
+            service.addCronJob(REPORT, cron=SCHEDULE)
+        factory: Any = SimpleProcessor if workers == 1 else MultiProcessor
+        arguments = {"waitTime": 1.0} | ({} if workers == 1 else {"maxThreads": workers})
+        service = self._service
+        if (service.processorFactory, service.processorArguments) != (factory, arguments):
+            service.processorFactory, service.processorArguments = factory, arguments
+
+    def plan(self, files: list[File]) -> Plan:
+        """Sort out which files need a job, and add the demo's own.
+
+        Transaction: reads only.
+        """
+        service = self._look()
+        documents = catalog_of(service).documents
+        statuses = {
+            (job.input["path"], job.input["version"]): job.status
+            for job in service.jobs.values()
+            if job.task == INDEX and job.status not in (COMPLETED, CANCELLED)
+        }
+        plan = Plan(running=service.countJobs()[PROCESSING])
+        for file in filter(None, [*files, _file(self._unreadable)]):
+            document = documents.get(file["path"])
+            status = statuses.get((file["path"], file["version"]))
+            if document is not None and document.version == file["version"]:
+                plan.indexed += 1
+            elif status is None:
+                plan.todo.append(file)
+            elif status == ERROR:
+                plan.failed += 1
+            else:
+                plan.waiting += 1
+        return plan
+
+    def work(
+        self, plan: Plan, wait: Callable[[float], bool], show: Callable[[int, int], None]
+    ) -> Result:
+        """Add the jobs and wait until all have run; then see what has come of it.
+
+        :param wait: waits for seconds; says whether the run is to be interrupted.
+        :param show: called now and then with the number of jobs done, and of all.
+
+        Transaction: commits.
+        """
+        begun = time.monotonic()
+        service = self._look()
+        total = _left(service) + len(plan.todo)
+        service.startProcessing()
+        try:
+            is_through = self._add(plan.todo, wait) and self._index(total, wait, show)
+            seconds = time.monotonic() - begun
+            frequent = self._frequent_words(wait) if is_through else None
+        finally:
+            service.stopProcessing(threading.TIMEOUT_MAX)
+        return self._result(total, seconds, frequent)
+
+    def _add(self, files: list[File], wait: Callable[[float], bool]) -> bool:
+        def add(chunk: list[File]) -> None:
+            for file in chunk:
+                self._service.add(INDEX, file)
+
+        for start in range(0, len(files), CHUNK_SIZE):
+            if wait(0):
+                return False
+            self._change(add, files[start : start + CHUNK_SIZE])
+        return True
+
+    def _index(
+        self, total: int, wait: Callable[[float], bool], show: Callable[[int, int], None]
+    ) -> bool:
+        while left := _left(self._look()):
+            show(total - left, total)
+            if wait(LOOK_SECONDS):
+                return False
+        show(total, total)
+        return True
+
+    def _frequent_words(self, wait: Callable[[float], bool]) -> list[tuple[str, int]] | None:
+        def add() -> int:
+            return self._service.addCronJob(FREQUENT_WORDS, FREQUENT_COUNT, delay=DELAY_SECONDS)
+
+        jobid = self._change(add)
+        while not (job := self._look().jobs[jobid]).is_final:
+            if wait(LOOK_SECONDS):
+                return None
+        return job.output or []
+
+    def _result(self, total: int, seconds: float, frequent: list[tuple[str, int]] | None) -> Result:
+        service = self._look()
+        catalog = catalog_of(service)
+        jobs = list(service.jobs.values())
+        left = _left(service)
+        return Result(
+            total=total,
+            done=total - left,
+            seconds=seconds,
+            jobs=service.countJobs(),
+            documents=len(catalog.documents),
+            words=sum(document.words for document in catalog.documents.values()),
+            reports=len(catalog.reports),
+            next_report=min((j.due for j in jobs if j.task == REPORT and j.due), default=None),
+            errors=[
+                (j.input["path"], j.error) for j in jobs if j.task == INDEX and j.status == ERROR
+            ],
+            frequent_words=frequent or [],
+            checks=[] if frequent is None else prove(service, catalog),
+        )
+
+
+def _left(service: TaskService) -> int:
+    counts = service.countJobs()
+    return counts[QUEUED] + counts[PROCESSING]

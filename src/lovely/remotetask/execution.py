@@ -20,18 +20,16 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import transaction
 from ZODB.POSException import POSError
 
-from lovely.remotetask.check import check_jobs
 from lovely.remotetask.errors import (
     JobCancelled,
     JobTimeout,
@@ -39,45 +37,25 @@ from lovely.remotetask.errors import (
     ServiceGone,
     TransactionMeddled,
 )
-from lovely.remotetask.interfaces import ERROR, PROCESSING
-from lovely.remotetask.job import Job, Progress, describe
+from lovely.remotetask.interfaces import ERROR
+from lovely.remotetask.job import Job, describe
+from lovely.remotetask.notes import Notes
 from lovely.remotetask.seat import Seat, is_transient
 from lovely.remotetask.site import ServicePath, entered
 from lovely.remotetask.step import (
-    MAX_MESSAGE,
-    PRUNE_SIZE,
     Claim,
     call_task,
     claim_of,
     finish,
     job_log,
-    orphans,
-    prune,
     remove_worker,
-    rescue,
     retire,
     settle,
     take,
 )
 from lovely.remotetask.task import TaskContext, look_up
+from lovely.remotetask.transact import CONFLICT_BUDGET, Stopping, Transactor
 from lovely.remotetask.worker import Identity, Worker
-
-log = logging.getLogger("lovely.remotetask")
-
-#: How often one attempt's transaction is repeated after conflicts.
-CONFLICT_BUDGET = 25
-
-#: A repeated transaction waits up to this long, in seconds.
-CONFLICT_CAP_SECONDS = 0.5
-
-#: A storage that cannot write is asked again after this long at the most, in seconds.
-FAULT_CAP_SECONDS = 15.0
-
-#: Seconds between two looks at cancel requests, and between two progress notes.
-LOOK_SECONDS = 0.1
-PROGRESS_SECONDS = 0.5
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -95,10 +73,6 @@ class Outcome:
 
 class Fenced(Exception):
     """The job is no longer held by this worker."""
-
-
-class Stopping(Exception):
-    """The processor is to stop, and what was waited for has not come."""
 
 
 class Tasks:
@@ -139,6 +113,7 @@ class Engine:
         self.clock = clock
         self.monotonic = monotonic
         self.identity = Identity()
+        self.transact = Transactor(".".join(path), pause, monotonic)
         self.in_hand: dict[int, Claim] = {}
         self.last_sign = monotonic()
         self._lock = threading.Lock()
@@ -147,68 +122,18 @@ class Engine:
         self.signals_seen: list[int] = []
         self._has_more = False
         self._missing_tasks: set[str] = set()
-        self._faults_logged: dict[str, float] = {}
-        self._waits = 0
-
-    # -- transactions ---------------------------------------------------------------
-
-    def transact(self, seat: Seat, change: Callable[[Any], Result]) -> Result:
-        """Call ``change(service)`` and commit; repeat it while the storage asks for it.
-
-        :raises Stopping: the processor stops while the storage cannot write.
-        :raises ServiceGone: the service was removed.
-        """
-        conflicts = faults = 0
-        while True:
-            try:
-                result = change(seat.begin())
-                seat.commit()
-                return result
-            except ServiceGone:
-                seat.abort()
-                raise
-            except Exception as error:
-                transient = is_transient(seat, error)
-                seat.abort()
-                if seat.is_closed:
-                    raise
-                if transient and conflicts < CONFLICT_BUDGET:
-                    conflicts += 1
-                    self._back_off(conflicts)
-                elif isinstance(error, (POSError, OSError)) or transient:
-                    faults += 1
-                    self.wait_for_storage(error, faults)
-                else:
-                    raise
-
-    def _back_off(self, conflicts: int) -> None:
-        limit = min(CONFLICT_CAP_SECONDS, 0.002 * 2**conflicts)
-        self.pause(random.uniform(0, limit))
-
-    def wait_for_storage(self, error: BaseException, faults: int) -> None:
-        self._waits += 1
-        kind = type(error).__name__
-        now = self.monotonic()
-        if now - self._faults_logged.get(kind, -60.0) >= 60:
-            self._faults_logged[kind] = now
-            log.warning(
-                "storage of %s does not work (%s: %s), waiting for it",
-                ".".join(self.path),
-                kind,
-                describe(error)[:200],
-            )
-        if self.pause(min(FAULT_CAP_SECONDS, 0.05 * 2 ** min(faults, 20))):
-            raise Stopping from error
 
     # -- claim ----------------------------------------------------------------------
 
     def claim(self, seat: Seat, limit: int) -> list[Claim]:
         """Claim up to `limit` jobs, in one commit, and file the jobs that have ended."""
         with self._lock:
+            # Before the transaction begins: a job that leaves the hand from here on may
+            # still be running in what the transaction sees, and must stay in the record.
+            held = list(self.in_hand)
             while True:
-                claims = self.transact(
-                    seat, functools.partial(self._claim, seat, limit, itertools.count())
-                )
+                claim_once = functools.partial(self._claim, seat, limit, held, itertools.count())
+                claims = self.transact(seat, claim_once)
                 if claims or not self._has_more:
                     break
             for claim in claims:
@@ -217,18 +142,34 @@ class Engine:
                 self.last_sign = self.monotonic()
             return claims
 
-    def _claim(self, seat: Seat, limit: int, tries: Iterator[int], service: Any) -> list[Claim]:
+    def _claim(
+        self, seat: Seat, limit: int, held: list[int], tries: Iterator[int], service: Any
+    ) -> list[Claim]:
         if next(tries):
             service.queue.line.choose_anew()  # somebody else works at this one
-        claims: list[Claim] = []
-        if limit:
+        claims = self._unnoticed(service, held)
+        if limit and not claims:
             with entered(seat.site(service)):
                 claims = self._take(service, limit, self.clock())
-        self._hold(service, [*self.in_hand, *(claim.jobid for claim in claims)])
+        self._hold(service, [*held, *(claim.jobid for claim in claims)])
         self._has_more = service.queue.line.has_more
         self.signals = service.queue.signals
         self.signals_seen = [signal.value for signal in self.signals]
         return claims
+
+    def _unnoticed(self, service: Any, held: list[int]) -> list[Claim]:
+        """Return claims of this worker whose commit came to pass although it has failed.
+
+        So it seems to a client that loses its server at the end of a commit.
+        """
+        record = service.workers.get(self.identity.id)
+        stored = () if record is None else record.held
+        jobs = [service.jobs.get(jobid) for jobid in stored if jobid not in held]
+        return [
+            claim_of(job)
+            for job in jobs
+            if job is not None and job.is_held_by(self.identity.id, job.attempt)
+        ]
 
     def has_signal(self, seat: Seat) -> bool:
         """Say whether jobs have come since the last claim, from any process.
@@ -249,7 +190,6 @@ class Engine:
         claims: list[Claim] = []
         is_alone = all(worker_id == self.identity.id for worker_id in service.workers)
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
-
         tasks = Tasks(service.taskInterface)
 
         for job in service.queue.pull(service.jobs, now, is_alone, tasks.knows):
@@ -337,14 +277,14 @@ class Engine:
                     raise Stopping from error
                 if transient and conflicts < CONFLICT_BUDGET:
                     conflicts += 1
-                    self._back_off(conflicts)
+                    self.transact.back_off(conflicts)
                     continue
                 if transient or (in_commit and isinstance(error, (POSError, OSError))):
                     # The storage's fault or the task's own?  The storage's, if it takes
                     # no heartbeat either; then it was no attempt of the job.
-                    waits = self._waits
+                    waits = self.transact.waits
                     self.beat(seat)
-                    if self._waits > waits:
+                    if self.transact.waits > waits:
                         continue
                 if is_meddled and not isinstance(error, TransactionMeddled):
                     error = TransactionMeddled(f"{TransactionMeddled()} ({describe(error)})")
@@ -484,48 +424,13 @@ class Engine:
             self.transact(seat, change)
             self.last_sign = self.monotonic()
 
-    def rescue(self, seat: Seat, worker_ids: list[str]) -> int:
-        """Free what dead workers hold; return the number of freed jobs."""
-        now = self.clock()
-        freed = 0
-        for dead in worker_ids:
-            freed += self.transact(seat, functools.partial(rescue, worker_id=dead, now=now))
-        return freed
-
-    def orphaned(self, seat: Seat) -> list[str]:
-        """Return the workers whose processes cannot be alive: this one has the storage."""
-        found = orphans(seat.begin())
-        seat.abort()
-        return found
-
-    def prune(self, seat: Seat) -> None:
-        """Remove the jobs that the service's retention does not keep."""
-        while self.transact(seat, lambda service: prune(service, self.clock())) == PRUNE_SIZE:
-            if self.pause(0.01):
-                return
-
-    def mend(self, seat: Seat, first: int, steps: int) -> int:
-        """Check some jobs and mend what is wrong; return where to go on."""
-        for _ in range(steps):
-            now = self.clock()
-            problems, following = check_jobs(seat.begin(), now, repair=False, first=first)
-            seat.abort()
-            if problems:
-                for problem in problems:
-                    job_log.error("job %s: %s; mended", problem.jobid, problem.text)
-                repair = functools.partial(check_jobs, now=now, repair=True, first=first)
-                self.transact(seat, repair)
-            first = following
-            if not first:
-                break
-        seat.connection.cacheMinimize()
-        return first
-
     def give_back(self, seat: Seat, claims: list[Claim]) -> None:
         """Give back claims that were not started; they count as no attempt.
 
         Once nothing is held any more the worker's record is gone.
         """
+
+        given = {claim.jobid for claim in claims}
 
         def change(service: Any) -> None:
             now = self.clock()
@@ -534,10 +439,10 @@ class Engine:
                 if job is not None and job.is_held_by(claim.owner, claim.attempt):
                     job.give_back(now)
                     service.queue.file(job)
-            given = {claim.jobid for claim in claims}
-            self._hold(service, [jobid for jobid in list(self.in_hand) if jobid not in given])
+            self._hold(service, held)
 
         with self._lock:
+            held = [jobid for jobid in list(self.in_hand) if jobid not in given]  # see `claim`
             self.transact(seat, change)
             for claim in claims:
                 self.in_hand.pop(claim.jobid, None)
@@ -545,7 +450,7 @@ class Engine:
     # -- what a running task is given ----------------------------------------------------
 
     def _context(self, service: Any, claim: Claim, task: Any) -> TaskContext:
-        notes = _Notes(self, claim.jobid)
+        notes = Notes(claim.jobid, self.short_seat, self.transact, self.monotonic)
         return TaskContext(
             service,
             claim.jobid,
@@ -565,36 +470,3 @@ class Engine:
             yield seat
         finally:
             seat.close()
-
-
-class _Notes:
-    """Cancel requests and progress of one running job, through another connection."""
-
-    def __init__(self, engine: Engine, jobid: int) -> None:
-        self._engine = engine
-        self._jobid = jobid
-        self._is_cancelled = False
-        self._looked = self._told = float("-inf")
-
-    def is_cancelled(self) -> bool:
-        now = self._engine.monotonic()
-        if not self._is_cancelled and now - self._looked >= LOOK_SECONDS:
-            with self._engine.short_seat() as seat:
-                self._is_cancelled = self._jobid in seat.begin().requests
-            self._looked = now
-        return self._is_cancelled
-
-    def tell(self, done: float, total: float | None, message: str) -> None:
-        now = self._engine.monotonic()
-        if now - self._told < PROGRESS_SECONDS and (total is None or done < total):
-            return
-        self._told = now
-        note = Progress(done, total, str(message)[:MAX_MESSAGE])
-
-        def change(service: Any) -> None:
-            job = service.jobs.get(self._jobid)
-            if job is not None and job.status == PROCESSING:
-                service.progress[self._jobid] = note
-
-        with self._engine.short_seat() as seat:
-            self._engine.transact(seat, change)

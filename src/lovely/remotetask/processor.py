@@ -8,10 +8,8 @@ workers, and gives up jobs that run too long.  Both wait on events, never in a s
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import logging
-import os
 import queue
 import threading
 import time
@@ -22,13 +20,14 @@ from typing import Any
 
 from zope.interface import implementer
 
-from lovely.remotetask.errors import ServiceGone, ServiceNotStored
-from lovely.remotetask.execution import Engine, Stopping
+from lovely.remotetask.errors import ServiceGone
+from lovely.remotetask.execution import Engine
 from lovely.remotetask.interfaces import PROCESSING, IProcessor
+from lovely.remotetask.keeper import Keeper, free_orphans
 from lovely.remotetask.seat import Seat, check_no_transaction
-from lovely.remotetask.site import path_to
 from lovely.remotetask.step import Claim, claim_of
-from lovely.remotetask.worker import Observer, is_exclusive, local_ids
+from lovely.remotetask.transact import Stopping
+from lovely.remotetask.worker import is_exclusive, local_ids
 
 log = logging.getLogger("lovely.remotetask")
 
@@ -45,15 +44,6 @@ MIN_WAIT_SECONDS = 0.005
 #: that looking may take.
 PROBE_SECONDS = 0.005
 PROBE_SHARE = 0.004
-
-#: Jobs and indexes are checked against each other at the start and then each hour, so many
-#: steps of `check.STEP_SIZE` jobs.
-CHECK_SECONDS = 3600.0
-FIRST_CHECK_STEPS = 2
-CHECK_STEPS = 20
-
-#: Seconds that the end of the interpreter waits for running jobs.
-EXIT_SECONDS = 5.0
 
 
 @implementer(IProcessor)
@@ -72,14 +62,14 @@ class SimpleProcessor:
         self.waitTime = waitTime
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._keep = threading.Event()
         self._batch = 1.0
         self._is_looping = False
         self._abandoned: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self._is_exclusive = is_exclusive(db.storage)
         self._engine = Engine(db, servicePath, self._stop.wait)
-        self.keeper: threading.Thread | None = None
-        self._engine.on_deadline = self._keep.set  # type: ignore[method-assign]
+        self._keeper = Keeper(self._engine, self._needs_keeper, self.wake, self._replace)
+        self._engine.on_deadline = self._keeper.notify  # type: ignore[method-assign]
+        self.keeper_thread: threading.Thread | None = None
 
     # -- the loop -------------------------------------------------------------------
 
@@ -96,13 +86,16 @@ class SimpleProcessor:
         self._rim(self._loop)()
 
     def _start_keeper(self) -> None:
-        if self.keeper is None or not self.keeper.is_alive():
-            self.keeper = threading.Thread(
-                target=self._rim(self._look_after),
+        if self.keeper_thread is None or not self.keeper_thread.is_alive():
+            self.keeper_thread = threading.Thread(
+                target=self._rim(self._keeper),
                 name=f"remotetask-keeper.{self.name}",
                 daemon=True,
             )
-            self.keeper.start()
+            self.keeper_thread.start()
+
+    def _needs_keeper(self) -> bool:
+        return self.running and (self._is_looping or bool(self._engine.in_hand))
 
     @property
     def name(self) -> str:
@@ -113,7 +106,7 @@ class SimpleProcessor:
         """See `IProcessor`."""
         self._stop.set()
         self._wake.set()
-        self._keep.set()
+        self._keeper.notify()
 
     def wake(self) -> None:
         """Let the loop look for jobs."""
@@ -145,7 +138,7 @@ class SimpleProcessor:
                         break
                     faults = faults + 1 if time.monotonic() - begun < 60 else 1
                     with suppress(Stopping):
-                        self._engine.wait_for_storage(error, faults)
+                        self._engine.transact.wait_for_storage(error, faults)
 
         return run
 
@@ -167,7 +160,7 @@ class SimpleProcessor:
     def _loop(self) -> None:
         with self._seat() as seat:
             if self._is_exclusive:
-                self._engine.rescue(seat, self._engine.orphaned(seat))
+                free_orphans(self._engine, seat)
             self._give_back(seat, self._left_over())
             while self.running and not self._is_abandoned():
                 self._wake.clear()
@@ -235,56 +228,9 @@ class SimpleProcessor:
                 return
             step = max(PROBE_SECONDS, (time.monotonic() - before) / PROBE_SHARE)
 
-    # -- the keeper -------------------------------------------------------------------
-
-    def _look_after(self) -> None:
-        # With a connection only while it looks: those of a pool are few.
-        observer = Observer()
-        lease = 0.0
-        first = 0
-        checked: float | None = None
-        while self.running and (self._is_looping or self._engine.in_hand):
-            with self._engine.short_seat() as seat:
-                service = seat.begin()
-                seat.check_reachable(service)
-                lease = float(service.lease_seconds)
-                self._watch(seat, observer, lease)
-                self._engine.prune(seat)
-                if checked is None or time.monotonic() - checked >= CHECK_SECONDS:
-                    steps = FIRST_CHECK_STEPS if checked is None else CHECK_STEPS
-                    first = self._engine.mend(seat, first, steps)
-                    checked = time.monotonic()
-            self._keep.wait(self._keeper_interval(lease))
-            self._keep.clear()
-
-    def _keeper_interval(self, lease: float) -> float:
-        ends = [end for _, end, _, _ in list(self._engine.deadlines.values())]
-        return max(0.0, min([lease / 3, *(end - self._engine.monotonic() for end in ends)]))
-
-    def _watch(self, seat: Seat, observer: Observer, lease: float) -> None:
-        engine = self._engine
-        now = engine.monotonic()
-        for claim, end, seconds, thread in list(engine.deadlines.values()):
-            if now >= end:
-                engine.deadlines.pop(claim.jobid, None)
-                self._abandoned.add(thread)
-                engine.expire(seat, claim, seconds)
-                self._replace()
-        if engine.in_hand and now - engine.last_sign >= lease / 3:
-            engine.beat(seat)
-        local = local_ids()
-        others = {
-            worker_id: worker
-            for worker_id, worker in seat.begin().workers.items()
-            if worker_id not in local
-        }
-        dead = observer.dead(others, lease, now)
-        seat.abort()
-        if engine.rescue(seat, dead):
-            self.wake()
-
-    def _replace(self) -> None:
-        """Start a thread in the place of one that hangs in a job that was given up."""
+    def _replace(self, thread: threading.Thread) -> None:
+        """Start another thread in the place of one that hangs in a job that is given up."""
+        self._abandoned.add(thread)
         threading.Thread(
             target=self._rim(self._loop), name=f"remotetasks.{self.name}", daemon=True
         ).start()
@@ -302,7 +248,7 @@ class SimpleProcessor:
             try:
                 self._engine.run(seat, claim)
             finally:
-                self._keep.set()
+                self._keeper.notify()
             if not self._engine.in_hand:
                 self._engine.give_back(seat, [])
             return True
@@ -417,8 +363,9 @@ class MultiProcessor(SimpleProcessor):
             hand.join()
         super()._leave(seat)
 
-    def _replace(self) -> None:
+    def _replace(self, thread: threading.Thread) -> None:
         """See `SimpleProcessor`: the next claim starts another thread."""
+        self._abandoned.add(thread)
         self.wake()
 
 
@@ -429,128 +376,3 @@ def _groups(claims: list[Claim]) -> Iterator[list[Claim]]:
             yield list(group)
         else:
             yield from ([claim] for claim in group)
-
-
-# -- the processors of this process ------------------------------------------------------
-
-
-class _Started:
-    """A processor and its thread."""
-
-    def __init__(self, processor: Any, thread: threading.Thread) -> None:
-        self.processor = processor
-        self.thread = thread
-
-
-_lock = threading.Lock()
-_started: weakref.WeakKeyDictionary[Any, dict[bytes, _Started]] = weakref.WeakKeyDictionary()
-_stopped: list[_Started] = []
-
-
-def _forget_threads() -> None:
-    # A forked child has none of its parent's threads.
-    global _lock
-    _lock = threading.Lock()
-    _started.clear()
-    _stopped.clear()
-
-
-os.register_at_fork(after_in_child=_forget_threads)
-
-
-def start(service: Any) -> bool:
-    """Start the thread of a service; say whether it did not run already.
-
-    :raises ServiceNotStored: the service was not committed yet.
-    """
-    jar = service._p_jar
-    if jar is None or (service._p_serial == b"\0" * 8 and service._p_changed is not None):
-        raise ServiceNotStored
-    db = jar.db()
-    with _lock:
-        services = _started.setdefault(db, {})
-        if _is_alive(services.get(service._p_oid)):
-            return False
-        path = path_to(service)
-        processor = service.processorFactory(db, path, **service.processorArguments)
-        thread = threading.Thread(
-            target=processor, name="remotetasks." + ".".join(path), daemon=True
-        )
-        services[service._p_oid] = _Started(processor, thread)
-        thread.start()
-        return True
-
-
-def _is_alive(started: _Started | None) -> bool:
-    return started is not None and started.thread.is_alive() and started.processor.running
-
-
-def find(service: Any) -> Any:
-    """Return the processor that works on a service in this process, or None."""
-    jar = service._p_jar
-    if jar is None:
-        return None
-    with _lock:
-        started = _started.get(jar.db(), {}).get(service._p_oid)
-    return started.processor if started is not None and _is_alive(started) else None
-
-
-def stop(service: Any, timeout_seconds: float | None = None) -> None:
-    """Stop the thread of a service, and wait for it if a time is given."""
-    jar = service._p_jar
-    if jar is None:
-        return
-    with _lock:
-        started = _started.get(jar.db(), {}).pop(service._p_oid, None)
-        if started is None:
-            return
-        _stopped[:] = [other for other in _stopped if other.thread.is_alive()]
-        _stopped.append(started)
-    started.processor.stop()
-    if timeout_seconds is not None and started.thread is not threading.current_thread():
-        started.thread.join(timeout_seconds)
-
-
-def stop_all(timeout_seconds: float) -> bool:
-    """Stop all threads of this process, and say whether they ended in time."""
-    with _lock:
-        ending = [started for services in _started.values() for started in services.values()]
-        ending.extend(_stopped)
-        _started.clear()
-    for started in ending:
-        started.processor.stop()
-    end = time.monotonic() + timeout_seconds
-    threads = [started.thread for started in ending]
-    threads.extend(
-        keeper for s in ending if (keeper := getattr(s.processor, "keeper", None)) is not None
-    )
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-    return not any(thread.is_alive() for thread in threads)
-
-
-atexit.register(stop_all, EXIT_SECONDS)
-
-
-def wake_after_commit(service: Any) -> None:
-    """Wake the processor of a service when the current transaction is committed."""
-    jar = service._p_jar
-    if jar is None:
-        return
-    txn = jar.transaction_manager.get()
-    try:
-        services = txn.data(_started)
-    except KeyError:
-        services = set()
-        txn.set_data(_started, services)
-        txn.addAfterCommitHook(_wake, (services,))
-    services.add((jar.db(), service._p_oid))
-
-
-def _wake(is_committed: bool, services: set[tuple[Any, bytes]]) -> None:
-    if not is_committed:
-        return
-    for db, oid in services:
-        started = _started.get(db, {}).get(oid)
-        if started is not None and hasattr(started.processor, "wake"):
-            started.processor.wake()

@@ -20,6 +20,7 @@ that meets the removal of an emptied bucket.  Four rules keep it fast and safe:
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +32,9 @@ from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree, OOTreeSet
 from persistent import Persistent
 from persistent.timestamp import TimeStamp
+from transaction.interfaces import TransientError
 from zc.queue import PersistentQueue as BucketQueue
+from ZODB.POSException import POSError
 
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -43,6 +46,8 @@ from lovely.remotetask.interfaces import (
     STARTLATER,
 )
 from lovely.remotetask.job import CronJob, Job
+
+job_log = logging.getLogger("remotetask.job")
 
 #: How many ids a segment of the ready line holds.
 SEGMENT_SIZE = 64
@@ -246,7 +251,7 @@ class ReadyLine(Persistent):
             for jobid in segment:
                 if jobid in stale:
                     continue
-                job = jobs.get(jobid)
+                job = _load(jobs, jobid)
                 if job is not None and job.place == key:
                     is_used_up = False
                     yield job
@@ -303,6 +308,25 @@ class ReadyLine(Persistent):
     def choose_anew(self) -> None:
         """Start the next pull at another segment: somebody else works on this one."""
         self._v_chosen = None
+
+
+def _load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
+    """Return a job, or None when it is gone or its record cannot be read.
+
+    A record that cannot be read, because code it needs has changed, must not keep others
+    from being run.
+    """
+    job = jobs.get(jobid)
+    if job is None:
+        return None
+    try:
+        job._p_activate()
+    except (POSError, OSError, TransientError):
+        raise
+    except Exception:  # what other people's __setstate__ raises
+        job_log.exception("job %s: its record cannot be read, it is passed over", jobid)
+        return None
+    return job
 
 
 def _is_committed(job: Job) -> bool:
@@ -481,7 +505,7 @@ def _standing(
 ) -> Iterator[Job]:
     """Yield the jobs that stand by their entries, and drop the other entries."""
     for when, jobid in entries:
-        job = jobs.get(jobid)
+        job = _load(jobs, jobid)
         if job is not None and job.place == (when if place is None else place):
             yield job
         else:

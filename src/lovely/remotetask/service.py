@@ -16,7 +16,7 @@ from persistent import Persistent
 from zope.interface import implementer
 from zope.location.location import Location
 
-from lovely.remotetask import processor
+from lovely.remotetask import running
 from lovely.remotetask.autostart import bootStrapSubscriber, getAutostartServiceNames
 from lovely.remotetask.errors import (
     InvalidArgument,
@@ -182,7 +182,7 @@ class TaskService(Persistent, Location):
     def _store(self, job: Job) -> int:
         self.jobs[job.id] = job
         self.queue.file(job)
-        processor.wake_after_commit(self)
+        running.wake_after_commit(self)
         return job.id
 
     def _generateId(self) -> int:
@@ -214,7 +214,7 @@ class TaskService(Persistent, Location):
         self.queue.remove(job)
         job.wait(None)
         self.queue.file(job)
-        processor.wake_after_commit(self)
+        running.wake_after_commit(self)
         return True
 
     def reschedule(self, jobid: int) -> None:
@@ -223,7 +223,7 @@ class TaskService(Persistent, Location):
         if not isinstance(job, CronJob) or job.status not in (CRONJOB, DELAYED):
             raise InvalidArgument(f"job {jobid} waits for no time, it is {job.status}")
         self.queue.reschedule(job, time.time())
-        processor.wake_after_commit(self)
+        running.wake_after_commit(self)
 
     def cancel(self, jobid: int) -> int | None:
         """See `ITaskService`."""
@@ -363,15 +363,15 @@ class TaskService(Persistent, Location):
 
     def startProcessing(self) -> None:
         """See `ITaskService`."""
-        processor.start(self)
+        running.start(self)
 
     def stopProcessing(self, timeout_seconds: float | None = None) -> None:
         """See `ITaskService`."""
-        processor.stop(self, timeout_seconds)
+        running.stop(self, timeout_seconds)
 
     def isProcessing(self) -> bool:
         """See `ITaskService`."""
-        return processor.find(self) is not None
+        return running.find(self) is not None
 
 
 def _time(now: float | None) -> float:

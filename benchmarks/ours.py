@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Our own contenders: a tiny commit as the measure of all, adding, and draining."""
+
+from __future__ import annotations
+
+import payload
+import transaction
+from interleave import Contender, repeat
+from persistent import Persistent
+from places import NOOP, Place
+
+from lovely.remotetask.service import TaskService
+
+FSYNC = "fsync each commit"
+EXACTLY_ONCE = "exactly once in ZODB"
+
+
+class Tiny(Persistent):
+    """One number."""
+
+    number = 0
+
+
+class TinyCommit(Contender):
+    """Commit a change of one small object: what nothing on ZODB can be faster than."""
+
+    name = "one tiny ZODB commit"
+    durability = FSYNC
+    guarantee = "-"
+
+    def open(self) -> None:
+        self._place = Place()
+        self._tiny = self._place.root["tiny"] = Tiny()
+        transaction.commit()
+
+    def work(self, seconds: float) -> float:
+        return repeat(self._commit, seconds)
+
+    def _commit(self) -> int:
+        self._tiny.number += 1
+        transaction.commit()
+        return 1
+
+    def close(self) -> None:
+        self._place.close()
+
+
+class Add(Contender):
+    """Add jobs, each in a commit of its own, to about so many that wait."""
+
+    durability = FSYNC
+    guarantee = EXACTLY_ONCE
+
+    def __init__(self, name: str, depth: int = 1000, place: Place | None = None) -> None:
+        self.name = name
+        self._depth = depth
+        self._place = place
+        self._is_own = place is None
+
+    def open(self) -> None:
+        if self._is_own:
+            self._place = Place()
+
+    def prepare(self, seconds: float) -> None:
+        assert self._place is not None
+        if self._is_own:  # of small ones, a new one each time: they would not stay small
+            self._place.root["tasks"] = TaskService()
+            transaction.commit()
+            self._place.fill(self._depth)
+
+    def work(self, seconds: float) -> float:
+        return repeat(self._add, seconds)
+
+    def _add(self) -> int:
+        assert self._place is not None
+        self._place.service.add("noop", 1)
+        transaction.commit()
+        return 1
+
+    def close(self) -> None:
+        if self._is_own and self._place is not None:
+            self._place.close()
+
+
+class AddMany(Add):
+    """Add jobs, a hundred in a commit."""
+
+    durability = "fsync each 100"
+
+    def _add(self) -> int:
+        assert self._place is not None
+        self._place.service.add_many("noop", [1] * 100)
+        transaction.commit()
+        return 100
+
+
+class Drain(Contender):
+    """Run jobs in the thread of the service, with about so many that wait.
+
+    :param is_shared: the task declares ``shared_commit``.
+    """
+
+    durability = FSYNC
+    guarantee = EXACTLY_ONCE
+
+    def __init__(self, name: str, place: Place, is_shared: bool, depth: int = 1000) -> None:
+        self.name = name
+        self._place = place
+        self._is_shared = is_shared
+        self._depth = depth
+        self._rate = 2000.0
+        if is_shared:
+            self.durability = "fsync each batch"
+
+    def prepare(self, seconds: float) -> None:
+        NOOP.shared_commit = self._is_shared
+        wanted = self._depth + int(self._rate * seconds * 1.5)
+        self._place.fill(wanted - self._place.waiting())
+        # What was claimed before was claimed for the other way to commit; and the size of
+        # the batches is learned anew after the wait at the gate.
+        self._start()
+        payload.measured(0.15)
+
+    def _start(self) -> None:
+        transaction.begin()
+        if not self._place.service.isProcessing():
+            self._place.service.startProcessing()
+
+    def work(self, seconds: float) -> float:
+        rate = payload.measured(seconds)
+        self._rate = max(self._rate, rate)
+        return rate

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The job that everybody runs: it does nothing, counts that it did, and stops at a gate.
+
+Gates and counts lie in a file that all processes map into their memory, so that they cost
+every contender the same, next to nothing, in whatever process its jobs run.  Each
+contender has a slot with a gate and a count of its own.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from pathlib import Path
+
+#: The environment variable that tells other processes where the file is.
+BOARD_VARIABLE = "REMOTETASK_BENCHMARK_BOARD"
+
+#: The environment variable with the number of a process' slot.
+SLOT_VARIABLE = "REMOTETASK_BENCHMARK_SLOT"
+
+#: The slots: 0 are jobs in the process that measures, the next ones worker processes of
+#: ours, the last ones peers.
+SLOTS = 32
+FIRST_PEER = 16
+
+_SLOT = struct.Struct("=qd")  # how many jobs were started; when the last one was
+_SIZE = SLOTS + SLOTS * _SLOT.size
+
+
+class Board:
+    """The shared memory, and one slot of it."""
+
+    def __init__(self, path: str | Path, slot: int = 0) -> None:
+        with open(path, "a+b") as stream:
+            stream.truncate(_SIZE)
+            self._memory = mmap.mmap(stream.fileno(), _SIZE)
+        self._slot = slot
+        self._offset = SLOTS + slot * _SLOT.size
+
+    def open_gate(self, slot: int = 0) -> None:
+        """Let jobs run."""
+        self._memory[slot] = 1
+
+    def close_gate(self, slot: int = 0) -> None:
+        """Let the jobs that start from now on wait."""
+        self._memory[slot] = 0
+
+    def count(self, *slots: int) -> int:
+        """Return how many jobs were started."""
+        return sum(self._read(slot)[0] for slot in slots)
+
+    def last(self, slot: int) -> float:
+        """Return when the last job was started, by the monotonic clock of this machine."""
+        return self._read(slot)[1]
+
+    def _read(self, slot: int) -> tuple[int, float]:
+        count, last = _SLOT.unpack_from(self._memory, SLOTS + slot * _SLOT.size)
+        return count, last
+
+    def tick(self) -> None:
+        """Wait at the gate, and count one job."""
+        now = time.monotonic()
+        while not self._memory[self._slot]:
+            time.sleep(0.001)
+        count, _ = _SLOT.unpack_from(self._memory, self._offset)
+        _SLOT.pack_into(self._memory, self._offset, count + 1, now)
+
+
+_board: Board | None = None
+
+
+def board() -> Board:
+    """Return the board of this process."""
+    global _board
+    if _board is None:
+        _board = Board(os.environ[BOARD_VARIABLE], int(os.environ.get(SLOT_VARIABLE, "0")))
+    return _board
+
+
+def noop(value: object = None) -> None:
+    """Do nothing."""
+    board().tick()
+
+
+def nap(seconds: float) -> None:
+    """Take a while, without using the processor."""
+    board().tick()
+    time.sleep(seconds)
+
+
+def measured(seconds: float, slot: int = 0) -> float:
+    """Open the gate for some seconds; return how many jobs were started a second."""
+    shared = board()
+    before = shared.count(slot)
+    begun = time.perf_counter()
+    shared.open_gate(slot)
+    time.sleep(seconds)
+    count = shared.count(slot) - before
+    elapsed = time.perf_counter() - begun
+    shared.close_gate(slot)
+    return count / elapsed
+
+
+def wait_for(count: int, *slots: int, seconds: float = 60.0) -> None:
+    """Wait until so many jobs were started.
+
+    :raises TimeoutError: they were not.
+    """
+    end = time.monotonic() + seconds
+    while (started := board().count(*slots)) < count:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{started} jobs of {count} were started")
+        time.sleep(0.0005)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Where our service lives while it is measured: a file, or a ZEO server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import payload
+import transaction
+import ZODB
+from interleave import Unavailable
+from zope.component import getGlobalSiteManager
+
+from lovely.remotetask.interfaces import ITask
+from lovely.remotetask.service import TaskService
+from lovely.remotetask.task import SimpleTask
+
+HERE = Path(__file__).parent
+
+#: The one task whose jobs are counted; whether it shares commits is switched between slices.
+NOOP = SimpleTask(payload.noop)
+
+
+def register_tasks() -> None:
+    """Register what the jobs run."""
+    register = getGlobalSiteManager().registerUtility
+    register(NOOP, ITask, name="noop")
+    register(SimpleTask(payload.nap), ITask, name="nap")
+
+
+def scratch_directory() -> Path:
+    """Make a directory on the disk that is measured."""
+    return Path(tempfile.mkdtemp(prefix="benchmark-", dir=os.environ.get("BENCHMARK_DIRECTORY")))
+
+
+class Place:
+    """A database with a service at ``root["tasks"]``, and this thread's connection to it."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.directory = scratch_directory() if path is None else path
+        self.db = self._open()
+        self.connection = self.db.open()
+        self.root = self.connection.root()
+        if "tasks" not in self.root:
+            self.root["tasks"] = TaskService()
+            transaction.commit()
+
+    def _open(self) -> Any:
+        return ZODB.DB(str(self.directory / "Data.fs"))
+
+    @property
+    def service(self) -> Any:
+        """The service, as this thread sees it."""
+        return self.root["tasks"]
+
+    def fill(self, count: int, chunk: int = 2000) -> None:
+        """Add so many jobs, in commits of some thousands."""
+        while count > 0:
+            self.service.add_many("noop", [1] * min(count, chunk))
+            transaction.commit()
+            count -= chunk
+        self.connection.cacheMinimize()
+
+    def waiting(self) -> int:
+        """Return how many jobs wait."""
+        transaction.begin()
+        return len(self.service.queue)
+
+    def release(self) -> None:
+        """Close the database, but keep its file."""
+        transaction.abort()
+        payload.board().open_gate()
+        self.service.stopProcessing(10.0)
+        transaction.abort()
+        self.connection.close()
+        self.db.close()
+
+    def close(self) -> None:
+        """Close the database and remove it."""
+        self.release()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class ZeoPlace(Place):
+    """A place on a ZEO server of its own."""
+
+    def __init__(self) -> None:
+        try:
+            import ZEO  # noqa: F401
+        except ImportError:
+            raise Unavailable("ZEO is not installed", "pip install ZEO") from None
+        with closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = ("127.0.0.1", probe.getsockname()[1])
+        super().__init__()
+
+    def _open(self) -> Any:
+        import ZEO
+
+        configuration = self.directory / "zeo.conf"
+        configuration.write_text(
+            f"<zeo>\n  address {self.address[0]}:{self.address[1]}\n"
+            f"  client-conflict-resolution true\n</zeo>\n"
+            f"<filestorage>\n  path {self.directory / 'Data.fs'}\n</filestorage>\n"
+        )
+        with (self.directory / "zeo.log").open("wb") as log:
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "ZEO.runzeo", "-C", str(configuration)],
+                cwd=self.directory,
+                stdout=log,
+                stderr=log,
+            )
+        return ZEO.DB(self.address, wait_timeout=30)
+
+    def release(self) -> None:
+        """See `Place`."""
+        super().release()
+        end(self._server)
+
+
+class Worker:
+    """A process that works on a service; see ``worker.py``."""
+
+    def __init__(self, place: str, slot: int = 1) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "worker.py"), place],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {payload.SLOT_VARIABLE: str(slot)},
+        )
+        self.ask("hello")
+
+    def ask(self, command: str) -> Any:
+        """Send a command, and return the answer."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        with suppress(Exception):
+            self.ask("quit")
+        end(self._process)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process, kindly at first."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def wait_until_filed(place: Place, count: int, seconds: float = 30.0) -> None:
+    """Wait until so many jobs have ended."""
+    limit = time.monotonic() + seconds
+    while True:
+        transaction.begin()
+        if place.service.countJobs()["completed"] >= count:
+            return
+        if time.monotonic() > limit:
+            raise TimeoutError(f"{place.service.countJobs()}")
+        time.sleep(0.002)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Cancel requests and progress of a running job, through a connection of their own.
+
+The job's own connection sees nothing new while the job runs, and what is written there is
+kept or dropped with the job.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from lovely.remotetask.interfaces import PROCESSING
+from lovely.remotetask.job import Progress
+from lovely.remotetask.seat import Seat
+from lovely.remotetask.step import MAX_MESSAGE
+from lovely.remotetask.transact import Transactor
+
+#: Seconds between two looks at cancel requests, and between two progress notes.
+LOOK_SECONDS = 0.1
+PROGRESS_SECONDS = 0.5
+
+
+class Notes:
+    """The notes about one running job.
+
+    :param short_seat: opens another connection for a moment.
+    """
+
+    def __init__(
+        self,
+        jobid: int,
+        short_seat: Callable[[], AbstractContextManager[Seat]],
+        transact: Transactor,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._jobid = jobid
+        self._short_seat = short_seat
+        self._transact = transact
+        self._monotonic = monotonic
+        self._is_cancelled = False
+        self._looked = self._told = float("-inf")
+
+    def is_cancelled(self) -> bool:
+        """Say whether the job's cancelling was asked for; it may be news of a moment ago."""
+        now = self._monotonic()
+        if not self._is_cancelled and now - self._looked >= LOOK_SECONDS:
+            with self._short_seat() as seat:
+                self._is_cancelled = self._jobid in seat.begin().requests
+            self._looked = now
+        return self._is_cancelled
+
+    def tell(self, done: float, total: float | None, message: str) -> None:
+        """Note how far the job is; see `TaskContext.progress`."""
+        now = self._monotonic()
+        if now - self._told < PROGRESS_SECONDS and (total is None or done < total):
+            return
+        self._told = now
+        note = Progress(done, total, str(message)[:MAX_MESSAGE])
+
+        def change(service: Any) -> None:
+            job = service.jobs.get(self._jobid)
+            if job is not None and job.status == PROCESSING:
+                service.progress[self._jobid] = note
+
+        with self._short_seat() as seat:
+            self._transact(seat, change)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Transactions that are repeated after conflicts, and wait for a storage that is away."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ZODB.POSException import POSError
+
+from lovely.remotetask.errors import ServiceGone
+from lovely.remotetask.job import describe
+from lovely.remotetask.seat import Seat, is_transient
+
+log = logging.getLogger("lovely.remotetask")
+
+#: How often one transaction is repeated after conflicts.
+CONFLICT_BUDGET = 25
+
+#: A repeated transaction waits up to this long, in seconds.
+CONFLICT_CAP_SECONDS = 0.5
+
+#: A storage that cannot write is asked again after this long at the most, in seconds.
+FAULT_CAP_SECONDS = 15.0
+
+#: Faults of one kind are logged once in so many seconds.
+LOG_SECONDS = 60.0
+
+Result = TypeVar("Result")
+
+
+class Stopping(Exception):
+    """The processor is to stop, and what was waited for has not come."""
+
+
+class Transactor:
+    """Runs changes of a service in transactions of their own.
+
+    :param name: the service, for the log.
+    :param pause: called with seconds; waits, and says whether the processor is to stop.
+    :ivar waits: how often the storage was waited for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pause: Callable[[float], bool],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._pause = pause
+        self._monotonic = monotonic
+        self._logged: dict[str, float] = {}
+        self.waits = 0
+
+    def __call__(self, seat: Seat, change: Callable[[Any], Result]) -> Result:
+        """Call ``change(service)`` and commit; repeat it while the storage asks for it.
+
+        :raises Stopping: the processor stops while the storage cannot write.
+        :raises ServiceGone: the service was removed.
+        """
+        conflicts = faults = 0
+        while True:
+            try:
+                result = change(seat.begin())
+                seat.commit()
+                return result
+            except ServiceGone:
+                seat.abort()
+                raise
+            except Exception as error:
+                transient = is_transient(seat, error)
+                seat.abort()
+                if seat.is_closed:
+                    raise
+                if transient and conflicts < CONFLICT_BUDGET:
+                    conflicts += 1
+                    self.back_off(conflicts)
+                elif isinstance(error, (POSError, OSError)) or transient:
+                    faults += 1
+                    self.wait_for_storage(error, faults)
+                else:
+                    raise
+
+    def back_off(self, conflicts: int) -> None:
+        """Wait a little, by chance, so that two that collided do not collide again."""
+        limit = min(CONFLICT_CAP_SECONDS, 0.002 * 2**conflicts)
+        self._pause(random.uniform(0, limit))
+
+    def wait_for_storage(self, error: BaseException, faults: int) -> None:
+        """Wait, the longer the more faults came in a row; log it once a kind and minute.
+
+        :raises Stopping: the processor is to stop.
+        """
+        self.waits += 1
+        kind = type(error).__name__
+        now = self._monotonic()
+        if now - self._logged.get(kind, -LOG_SECONDS) >= LOG_SECONDS:
+            self._logged[kind] = now
+            log.warning(
+                "storage of %s does not work (%s: %s), waiting for it",
+                self._name,
+                kind,
+                describe(error)[:200],
+            )
+        if self._pause(min(FAULT_CAP_SECONDS, 0.05 * 2 ** min(faults, 20))):
+            raise Stopping from error

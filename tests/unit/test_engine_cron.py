@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Delayed and cron jobs in a worker: slots, clocks that jump, schedules that are broken."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from lovely.remotetask.check import check_all
+from lovely.remotetask.errors import RetryLater, TaskError
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED, CRONJOB, DELAYED, ERROR
+from lovely.remotetask.job import MAX_MISSED
+from lovely.remotetask.retry import RetryPolicy
+
+HOUR = 3600.0
+EVERY_MINUTE = range(60)
+
+
+@pytest.fixture
+def ticks(workshop: Any, register: Any) -> list[float]:
+    """The times at which the task *tick* has run; the workshop stands at a full hour."""
+    workshop.now = (workshop.now // HOUR + 2) * HOUR
+    ticks: list[float] = []
+    register("tick", lambda input: ticks.append(workshop.now))
+    return ticks
+
+
+def run_at(workshop: Any, *times: float) -> None:
+    for workshop.now in times:
+        workshop.work()
+
+
+def test_a_delayed_job_runs_once_when_its_delay_is_over(workshop: Any, ticks: list[float]) -> None:
+    begun = workshop.now
+    jobid = workshop.add_cron_job("tick", delay=10)
+    run_at(workshop, begun, begun + 9.9)
+    assert workshop.get(jobid, "status") == DELAYED
+    run_at(workshop, begun + 10, begun + 20, begun + 1000)
+    assert ticks == [begun + 10]
+    assert workshop.get(jobid, "status") == COMPLETED
+
+
+def test_a_cron_job_runs_at_each_of_its_slots(workshop: Any, ticks: list[float]) -> None:
+    begun = workshop.now
+    jobid = workshop.add_cron_job("tick", minute=(10, 13))
+    times = [begun + 60 * minute for minute in range(75)]
+    run_at(workshop, *times)
+    assert ticks == [begun + 60 * minute for minute in (10, 13, 70, 73)]
+    assert workshop.get(jobid, "status", "missed", "attempt") == (CRONJOB, 0, 4)
+
+
+def test_slots_do_not_drift_with_late_runs(workshop: Any, ticks: list[float]) -> None:
+    begun = workshop.now
+    jobid = workshop.add_cron_job("tick", minute=EVERY_MINUTE)
+    run_at(workshop, begun + 73, begun + 130)
+    assert ticks == [begun + 73, begun + 130]
+    assert workshop.get(jobid, "due") == begun + 180
+
+
+def test_missed_slots_are_one_run_and_are_counted(workshop: Any, ticks: list[float]) -> None:
+    begun = workshop.now
+    jobid = workshop.add_cron_job("tick", minute=EVERY_MINUTE)
+    run_at(workshop, begun + 600, begun + 601)
+    assert ticks == [begun + 600]
+    assert workshop.get(jobid, "missed", "due") == (9, begun + 660)
+
+
+def test_slots_that_pass_during_a_run_are_missed(workshop: Any, register: Any) -> None:
+    workshop.now = begun = (workshop.now // HOUR + 2) * HOUR
+
+    def take_long(input: Any) -> None:
+        workshop.now += 150
+
+    register("long", take_long)
+    jobid = workshop.add_cron_job("long", minute=EVERY_MINUTE)
+    workshop.now = begun + 60
+    workshop.step()
+    assert workshop.get(jobid, "missed", "due") == (2, begun + 240)
+
+
+def test_missed_slots_are_counted_up_to_a_bound(workshop: Any, ticks: list[float]) -> None:
+    jobid = workshop.add_cron_job("tick", minute=EVERY_MINUTE)
+    run_at(workshop, workshop.now + 1000 * 24 * HOUR)
+    assert len(ticks) == 1
+    assert workshop.get(jobid, "missed") == MAX_MISSED
+
+
+def test_two_workers_run_a_slot_once(workshop: Any, ticks: list[float]) -> None:
+    workshop.add_cron_job("tick", minute=(0,))
+    rival = workshop.new_engine()
+    workshop.now += HOUR
+    [claim] = workshop.claim()
+    assert rival.claim(workshop.seat, 1) == []
+    workshop.run(claim)
+    assert rival.claim(workshop.seat, 1) == []
+    assert len(ticks) == 1
+
+
+def test_a_cron_job_that_runs_is_not_started_again(workshop: Any, ticks: list[float]) -> None:
+    workshop.add_cron_job("tick", minute=EVERY_MINUTE)
+    workshop.now += 60
+    [claim] = workshop.claim()
+    workshop.now += 60
+    assert workshop.claim() == []
+    workshop.run(claim)
+
+
+# -- failures ----------------------------------------------------------------------------------
+
+
+def test_a_failing_cron_job_goes_on_to_its_next_slot(workshop: Any, register: Any) -> None:
+    workshop.now = begun = (workshop.now // HOUR + 2) * HOUR
+    outcomes = [TaskError("no luck"), None]
+
+    def stumble(input: Any) -> str:
+        if error := outcomes.pop(0):
+            raise error
+        return "done"
+
+    register("stumble", stumble)
+    jobid = workshop.add_cron_job("stumble", minute=(0,))
+    run_at(workshop, begun + HOUR)
+    assert workshop.get(jobid, "status", "error", "due") == (CRONJOB, "no luck", begun + 2 * HOUR)
+    run_at(workshop, begun + 2 * HOUR)
+    assert workshop.get(jobid, "status", "error", "output") == (CRONJOB, None, "done")
+
+
+def test_a_run_of_a_cron_job_is_repeated_as_its_policy_says(workshop: Any, register: Any) -> None:
+    workshop.now = begun = (workshop.now // HOUR + 2) * HOUR
+    calls = []
+
+    def fail(input: Any) -> None:
+        calls.append(workshop.now - begun)
+        raise ValueError("no luck")
+
+    policy = RetryPolicy(attempts=3, first_wait_seconds=100, jitter=0)
+    register("fail", fail)
+    jobid = workshop.add_cron_job("fail", minute=(0,), retry=policy)
+    run_at(workshop, *(begun + second for second in range(0, int(2.2 * HOUR), 20)))
+    assert calls == [3600, 3700, 3900, 7200, 7300, 7500]
+    assert workshop.get(jobid, "status", "due", "errors") == (CRONJOB, begun + 3 * HOUR, 0)
+    assert workshop.get(jobid, "missed") == 0
+
+
+def test_a_run_that_wants_to_be_run_later_keeps_its_slots(workshop: Any, register: Any) -> None:
+    workshop.now = begun = (workshop.now // HOUR + 2) * HOUR
+    calls = []
+
+    def wait(input: Any) -> None:
+        calls.append(workshop.now - begun)
+        if len(calls) == 1:
+            raise RetryLater(600)
+
+    register("wait", wait)
+    workshop.add_cron_job("wait", minute=(0,))
+    run_at(workshop, *(begun + second for second in range(0, int(2.2 * HOUR), 60)))
+    assert calls == [3600, 4200, 7200]
+
+
+def test_slots_that_pass_while_a_run_waits_for_its_repeat_are_missed(
+    workshop: Any, register: Any
+) -> None:
+    workshop.now = begun = (workshop.now // HOUR + 2) * HOUR
+    errors = [ValueError("once"), None]
+
+    def stumble(input: Any) -> None:
+        if error := errors.pop(0):
+            raise error
+
+    policy = RetryPolicy(first_wait_seconds=300, jitter=0)
+    register("stumble", stumble, retry=policy)
+    jobid = workshop.add_cron_job("stumble", minute=EVERY_MINUTE)
+    run_at(workshop, begun + 60, begun + 360)
+    assert errors == []
+    # Of the slots at 120 to 360 the repeat serves one.
+    assert workshop.get(jobid, "missed", "due") == (4, begun + 420)
+
+
+# -- cancelling --------------------------------------------------------------------------------
+
+
+def test_cancelling_a_cron_job_while_it_runs_is_its_end(workshop: Any, register: Any) -> None:
+    def deaf(context: Any, input: Any) -> None:
+        with workshop.service() as service:
+            assert service.cancel(context.jobid) is None
+
+    register("deaf", deaf, context=True)
+    jobid = workshop.add_cron_job("deaf", minute=(0,))
+    workshop.now += HOUR
+    workshop.step()
+    workshop.claim()
+    assert workshop.get(jobid, "status") == CANCELLED
+    workshop.now += 10 * HOUR
+    assert workshop.work() == []
+
+
+# -- clocks ------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_jumps_ahead_leads_to_one_run(workshop: Any, ticks: list[float]) -> None:
+    begun = workshop.now
+    workshop.add_cron_job("tick", minute=(0,))
+    run_at(workshop, begun + 50 * HOUR, begun + 50 * HOUR + 60, begun + 51 * HOUR)
+    assert ticks == [begun + 50 * HOUR, begun + 51 * HOUR]
+
+
+def test_a_clock_that_is_put_back_a_little_repeats_no_slot(
+    workshop: Any, ticks: list[float]
+) -> None:
+    begun = workshop.now
+    workshop.add_cron_job("tick", minute=(0,))
+    run_at(workshop, begun + HOUR, begun + HOUR - 600, begun + HOUR, begun + 2 * HOUR)
+    assert ticks == [begun + HOUR, begun + 2 * HOUR]
+
+
+def test_a_clock_that_was_far_ahead_stops_no_schedule(workshop: Any, ticks: list[float]) -> None:
+    begun = workshop.now
+    jobid = workshop.add_cron_job("tick", minute=(0,))
+    ahead = begun + 1000 * 24 * HOUR
+    run_at(workshop, ahead)
+    assert ticks == [ahead]
+    run_at(workshop, begun + 60)
+    assert workshop.get(jobid, "due") == begun + HOUR
+    run_at(workshop, begun + HOUR)
+    assert ticks == [ahead, begun + HOUR]
+
+
+# -- zones -------------------------------------------------------------------------------------
+
+
+def test_a_job_in_a_zone_keeps_its_wall_clock_time_through_the_year(
+    workshop: Any, ticks: list[float]
+) -> None:
+    zone = ZoneInfo("Europe/Vienna")
+    workshop.now = datetime(2030, 3, 29, 12, tzinfo=zone).timestamp()
+    workshop.add_cron_job("tick", hour=(3,), minute=(30,), timezone="Europe/Vienna")
+    first = workshop.now
+    run_at(workshop, *(first + 1800 * half_hour for half_hour in range(4 * 48)))
+    # Clocks go forward on 31 March 2030, from 2:00 to 3:00.
+    assert [datetime.fromtimestamp(tick, zone).strftime("%d %H:%M") for tick in ticks] == [
+        "30 03:30",
+        "31 03:30",
+        "01 03:30",
+        "02 03:30",
+    ]
+    assert ticks[1] - ticks[0] == 23 * HOUR
+
+
+# -- broken schedules --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"minute": ("x",)},
+        {"month": (2,), "dayOfMonth": (31,)},
+        {"cron": "what?"},
+        {"timezone": "No/Where"},
+        {"minute": None},
+    ],
+    ids=repr,
+)
+def test_a_broken_stored_schedule_sets_that_job_aside_alone(
+    workshop: Any, ticks: list[float], broken: dict[str, Any]
+) -> None:
+    jobid = workshop.add_cron_job("tick", minute=(0,))
+    healthy = workshop.add_cron_job("tick", minute=(0,))
+    with workshop.service() as service:
+        for name, value in broken.items():
+            setattr(service.jobs[jobid], name, value)
+    workshop.now += HOUR
+    workshop.work()
+    workshop.now += HOUR
+    workshop.work()
+    assert len(ticks) >= 2
+    assert workshop.get(jobid, "status") == ERROR
+    assert workshop.get(healthy, "status") == CRONJOB
+    with workshop.service() as service:
+        assert service.countJobs()[ERROR] == 1
+        assert check_all(service, workshop.now, repair=False) == []
+
+
+def test_a_schedule_that_breaks_while_its_job_runs_ends_that_job(
+    workshop: Any, register: Any
+) -> None:
+    def break_it(context: Any, input: Any) -> str:
+        context.service.jobs[context.jobid].month = (13,)
+        return "done"
+
+    register("break", break_it, context=True)
+    jobid = workshop.add_cron_job("break", minute=(0,))
+    follower = workshop.add("echo")
+    workshop.now += HOUR
+    assert sorted(workshop.work()) == sorted([jobid, follower])
+    assert workshop.get(jobid, "status") == ERROR

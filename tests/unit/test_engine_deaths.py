@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Workers that die, and workers that say goodbye."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import transaction
+
+from lovely.remotetask.check import check_all
+from lovely.remotetask.interfaces import (
+    CANCELLED,
+    COMPLETED,
+    CRONJOB,
+    ERROR,
+    PROCESSING,
+    QUEUED,
+)
+from lovely.remotetask.retry import DEATH_WAITS_SECONDS, MAX_DEATHS
+from lovely.remotetask.worker import Identity, Observer, Worker, local_ids
+
+
+def die(workshop: Any) -> None:
+    """Let the worker die with what it holds, and somebody else free that."""
+    dead = workshop.engine.identity.id
+    workshop.engine = workshop.new_engine()
+    workshop.engine.rescue(workshop.seat, [dead])
+
+
+def check_books(workshop: Any) -> None:
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=False) == []
+
+
+# -- rescue ------------------------------------------------------------------------------------
+
+
+def test_the_jobs_of_a_dead_worker_wait_again(workshop: Any) -> None:
+    jobids = [workshop.add("echo", number) for number in range(3)]
+    workshop.claim(3)
+    die(workshop)
+    assert {workshop.get(jobid, "status", "owner") for jobid in jobids} == {(QUEUED, None)}
+    with workshop.service() as service:
+        assert not service.workers
+    check_books(workshop)
+
+
+def test_a_rescue_says_how_many_jobs_were_freed(workshop: Any) -> None:
+    for number in range(3):
+        workshop.add("echo", number)
+    claims = workshop.claim(3)
+    workshop.run(claims[0])
+    rescuer = workshop.new_engine()
+    assert rescuer.rescue(workshop.seat, [workshop.engine.identity.id]) == 2
+    assert rescuer.rescue(workshop.seat, [workshop.engine.identity.id]) == 0
+
+
+def test_three_deaths_are_an_error_that_tells_of_them(
+    workshop: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobid = workshop.add("echo")
+    for death in range(1, MAX_DEATHS + 1):
+        workshop.now += 1000
+        assert [claim.jobid for claim in workshop.claim()] == [jobid]
+        assert workshop.get(jobid, "attempt") == death
+        die(workshop)
+    status, deaths, errors, failures = workshop.get(jobid, "status", "deaths", "errors", "failures")
+    assert (status, deaths, errors) == (ERROR, 3, 0)
+    assert [failure.type for failure in failures] == ["WorkerDied"] * 3
+    assert failures[-1].message.startswith("3 processes died while they held the job; at last ")
+    assert len(caplog.records) == 3
+    check_books(workshop)
+    with workshop.service() as service:
+        assert service.countJobs()[ERROR] == 1
+
+
+def test_the_waits_after_deaths_grow(workshop: Any) -> None:
+    jobid = workshop.add("echo")
+    for wait in DEATH_WAITS_SECONDS:
+        workshop.claim()
+        die(workshop)
+        assert workshop.get(jobid, "due") == workshop.now + wait
+        workshop.now += wait
+    assert list(DEATH_WAITS_SECONDS) == sorted(DEATH_WAITS_SECONDS)
+    assert DEATH_WAITS_SECONDS[1] > 0
+
+
+def test_deaths_are_no_failures_of_the_task(workshop: Any, register: Any) -> None:
+    register("fail", lambda input: 1 / 0)
+    jobid = workshop.add("fail")
+    workshop.claim()
+    die(workshop)
+    for _ in range(10):
+        workshop.work()
+        workshop.now += 10
+    assert workshop.get(jobid, "status", "deaths", "errors", "attempt") == (ERROR, 1, 4, 5)
+
+
+def test_a_success_forgets_the_deaths_before_it(workshop: Any) -> None:
+    jobid = workshop.add("echo")
+    workshop.claim()
+    die(workshop)
+    workshop.work()
+    assert workshop.get(jobid, "status", "deaths", "failures") == (COMPLETED, 0, ())
+
+
+def test_suspects_are_claimed_alone(workshop: Any) -> None:
+    suspects = [workshop.add("echo", number) for number in range(3)]
+    workshop.claim(3)
+    die(workshop)
+    innocent = [workshop.add("echo", number) for number in range(2)]
+    claims = workshop.claim(10)
+    assert [claim.jobid for claim in claims] == suspects[:1]
+    assert claims[0].is_suspect
+    # While one suspect is in hand, no other one is claimed, but the innocent ones are.
+    assert [claim.jobid for claim in workshop.claim(10)] == innocent
+
+
+def test_of_the_jobs_a_dying_process_held_only_the_killer_becomes_an_error(workshop: Any) -> None:
+    killer, *others = [workshop.add("echo", number) for number in range(4)]
+    for _ in range(MAX_DEATHS):
+        workshop.now += 10
+        while claims := workshop.claim(10):
+            if killer in [claim.jobid for claim in claims]:
+                break
+            for claim in claims:
+                workshop.run(claim)
+        die(workshop)
+    workshop.now += 10
+    workshop.work()
+    assert workshop.get(killer, "status") == ERROR
+    assert {workshop.get(jobid, "status") for jobid in others} == {COMPLETED}
+
+
+def test_a_cancel_request_is_honored_at_the_rescue(workshop: Any) -> None:
+    jobid = workshop.add("echo")
+    workshop.claim()
+    with workshop.service() as service:
+        assert service.cancel(jobid) is None
+    die(workshop)
+    with workshop.service() as service:
+        assert service.getStatus(jobid) == CANCELLED
+        assert list(service.requests) == []
+    check_books(workshop)
+
+
+def test_the_progress_of_a_dead_worker_is_forgotten(workshop: Any, register: Any) -> None:
+    register("tell", lambda context, input: context.progress(1, 2), context=True)
+    jobid = workshop.add("tell")
+    workshop.step()
+    with workshop.service() as service:
+        assert service.getProgress(jobid) is not None
+    die(workshop)
+    with workshop.service() as service:
+        assert service.getProgress(jobid) is None
+
+
+def test_a_job_that_ended_before_the_death_is_filed_by_the_rescue(workshop: Any) -> None:
+    jobid = workshop.add("echo", "something")
+    workshop.step()
+    die(workshop)
+    with workshop.service() as service:
+        assert service.getResult(jobid) == "something"
+        service.clean()
+        assert list(service.jobs) == []
+
+
+def test_a_worker_that_was_taken_for_dead_keeps_nothing(workshop: Any, register: Any) -> None:
+    calls = []
+
+    def zombie(input: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            with workshop.service() as service:
+                [worker_id] = service.workers
+            workshop.new_engine().rescue(workshop.rescuer, [worker_id])
+
+    register("zombie", zombie)
+    with workshop.engine.short_seat() as workshop.rescuer:
+        jobid = workshop.add("zombie")
+        assert workshop.step().status is None
+    assert workshop.get(jobid, "status", "deaths") == (QUEUED, 1)
+    assert workshop.work() == [jobid]
+    assert workshop.get(jobid, "status", "attempt") == (COMPLETED, 2)
+
+
+def test_a_heartbeat_collides_with_the_rescue(workshop: Any) -> None:
+    workshop.add("echo")
+    workshop.claim()
+    late = workshop.seat.begin().workers[workshop.engine.identity.id]
+    late.beat()
+    with workshop.engine.short_seat() as seat:
+        workshop.new_engine().rescue(seat, [workshop.engine.identity.id])
+    with pytest.raises(transaction.interfaces.TransientError):
+        workshop.seat.commit()
+
+
+def test_a_cron_job_that_kills_processes_has_no_further_slot(workshop: Any) -> None:
+    jobid = workshop.add_cron_job("echo", minute=(0,))
+    for death in range(MAX_DEATHS):
+        workshop.now = max(workshop.now, workshop.get(jobid, "due"))
+        assert workshop.claim()
+        die(workshop)
+        assert workshop.get(jobid, "status") == (CRONJOB if death < 2 else ERROR)
+    workshop.now += 10_000
+    assert workshop.claim() == []
+
+
+# -- orphans -----------------------------------------------------------------------------------
+
+
+def hold(workshop: Any, jobid: int, worker_id: str) -> None:
+    """Let a worker of a process that is no more hold a job."""
+    with workshop.service() as service:
+        service.queue.remove(service.jobs[jobid])
+        service.jobs[jobid].start(worker_id, workshop.now)
+        service.workers[worker_id] = Worker()
+        service.workers[worker_id].held = (jobid,)
+
+
+def test_workers_of_other_processes_are_orphans(workshop: Any) -> None:
+    workshop.add("echo")
+    workshop.claim()
+    hold(workshop, workshop.add("echo"), "former")
+    assert workshop.new_engine().orphaned(workshop.seat) == ["former"]
+
+
+def test_the_inline_form_frees_what_a_former_process_held(workshop: Any) -> None:
+    jobid = workshop.add("echo", "something")
+    hold(workshop, jobid, "former")
+    with workshop.service() as service:
+        service.process()
+        assert service.getResult(jobid) == "something"
+        assert not service.workers
+    check_books(workshop)
+
+
+def test_an_id_of_a_worker_is_new_for_each_one() -> None:
+    first, second = Identity(), Identity()
+    assert first.id != second.id
+    assert first.id == first.id
+    assert {first.id, second.id} <= local_ids()
+
+
+# -- the observer ------------------------------------------------------------------------------
+
+
+class Record:
+    """A worker's record, of which an observer knows only the serial."""
+
+    def __init__(self, serial: bytes) -> None:
+        self._p_serial = serial
+
+
+def test_a_worker_is_dead_when_its_record_has_not_moved_for_a_lease() -> None:
+    observer = Observer()
+    workers = {"a": Record(b"1"), "b": Record(b"1")}
+    assert observer.dead(workers, 60, 1000.0) == []
+    assert observer.dead(workers, 60, 1059.9) == []
+    workers["b"] = Record(b"2")
+    assert observer.dead(workers, 60, 1060.0) == ["a"]
+    assert observer.dead(workers, 60, 1119.9) == ["a"]
+    assert observer.dead(workers, 60, 1120.0) == ["a", "b"]
+
+
+def test_an_observer_counts_from_its_own_first_look() -> None:
+    workers = {"a": Record(b"1")}
+    first, second = Observer(), Observer()
+    first.dead(workers, 60, 0.0)
+    assert second.dead(workers, 60, 100.0) == []
+    assert first.dead(workers, 60, 100.0) == ["a"]
+
+
+def test_an_observer_forgets_workers_that_are_gone() -> None:
+    observer = Observer()
+    observer.dead({"a": Record(b"1")}, 60, 0.0)
+    observer.dead({}, 60, 10.0)
+    assert observer.dead({"a": Record(b"1")}, 60, 100.0) == []
+
+
+# -- signs of life -----------------------------------------------------------------------------
+
+
+def test_a_heartbeat_moves_the_serial_of_the_record(workshop: Any) -> None:
+    workshop.add("echo")
+    workshop.claim()
+    with workshop.service() as service:
+        before = service.workers[workshop.engine.identity.id]._p_serial
+    workshop.engine.beat(workshop.seat)
+    with workshop.service() as service:
+        record = service.workers[workshop.engine.identity.id]
+        assert record._p_serial > before
+        assert len(record.held) == 1
+
+
+def test_a_heartbeat_disturbs_no_running_job(workshop: Any, register: Any) -> None:
+    def beat(input: Any) -> None:
+        with workshop.engine.short_seat() as seat:
+            workshop.engine.beat(seat)
+
+    register("beat", beat)
+    jobid = workshop.add("beat")
+    assert workshop.step().status == COMPLETED
+    assert workshop.get(jobid, "conflicts") == 0
+
+
+def test_a_claim_and_a_heartbeat_are_signs_of_life(workshop: Any) -> None:
+    workshop.now += 100
+    workshop.add("echo")
+    workshop.claim()
+    assert workshop.engine.last_sign == workshop.now
+    workshop.now += 100
+    workshop.engine.beat(workshop.seat)
+    assert workshop.engine.last_sign == workshop.now
+
+
+# -- goodbye -----------------------------------------------------------------------------------
+
+
+def give_back_all(workshop: Any) -> None:
+    workshop.engine.give_back(workshop.seat, list(workshop.engine.in_hand.values()))
+
+
+def test_what_was_not_started_is_given_back_without_the_attempt(workshop: Any) -> None:
+    jobids = [workshop.add("echo", number) for number in range(3)]
+    workshop.claim(3)
+    give_back_all(workshop)
+    assert workshop.engine.in_hand == {}
+    assert {workshop.get(jobid, "status", "attempt", "owner") for jobid in jobids} == {
+        (QUEUED, 0, None)
+    }
+    with workshop.service() as service:
+        assert not service.workers
+    check_books(workshop)
+
+
+def test_jobs_that_are_given_back_keep_their_order(workshop: Any) -> None:
+    first = [workshop.add("echo", number) for number in range(4)]
+    workshop.claim(4)
+    later = [workshop.add("echo", number) for number in range(2)]
+    give_back_all(workshop)
+    assert workshop.work() == [*first, *later]
+
+
+def test_a_job_that_was_taken_away_is_not_given_back(workshop: Any) -> None:
+    jobid = workshop.add("echo")
+    workshop.claim()
+    with workshop.service() as service:
+        job = service.jobs[jobid]
+        job.wait(None)
+        job.start("somebody else", workshop.now)
+    give_back_all(workshop)
+    assert workshop.get(jobid, "status", "owner", "attempt") == (PROCESSING, "somebody else", 2)
+
+
+def test_a_cancel_request_is_honored_when_the_job_is_given_back(workshop: Any) -> None:
+    jobid = workshop.add("echo")
+    workshop.claim()
+    with workshop.service() as service:
+        service.cancel(jobid)
+    give_back_all(workshop)
+    assert workshop.get(jobid, "status") == CANCELLED
+    check_books(workshop)

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""A task that ends the transaction it runs in: an error, and nothing is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import transaction
+
+from lovely.remotetask.errors import TransactionMeddled
+from lovely.remotetask.interfaces import COMPLETED, ERROR
+from lovely.remotetask.task import TaskContext
+
+
+def commit() -> None:
+    transaction.commit()
+
+
+def abort() -> None:
+    transaction.abort()
+
+
+def begin() -> None:
+    transaction.begin()
+
+
+def doom() -> None:
+    transaction.doom()
+
+
+def abort_and_commit() -> None:
+    transaction.abort()
+    transaction.commit()
+
+
+def commit_twice() -> None:
+    with suppress(Exception):
+        transaction.commit()
+    transaction.commit()
+
+
+def commit_and_abort() -> None:
+    with suppress(Exception):
+        transaction.commit()
+    transaction.abort()
+
+
+def commit_in_a_block() -> None:
+    with transaction.manager:
+        pass
+
+
+def commit_by_attempts() -> None:
+    for attempt in transaction.attempts(3):
+        with attempt:
+            pass
+
+
+def commit_through_the_transaction() -> None:
+    transaction.get().commit()
+
+
+MEDDLING = [
+    commit,
+    abort,
+    begin,
+    doom,
+    abort_and_commit,
+    commit_twice,
+    commit_and_abort,
+    commit_in_a_block,
+    commit_by_attempts,
+    commit_through_the_transaction,
+]
+
+
+def named(function: Any) -> str:
+    return str(getattr(function, "__name__", function))
+
+
+@pytest.fixture
+def run_meddler(workshop: Any, register: Any) -> Callable[..., None]:
+    """Return a function that runs a task that meddles, and checks what became of it."""
+
+    def run_meddler(meddle: Callable[[], None], *, is_swallowed: bool) -> None:
+        calls = []
+
+        def task(context: TaskContext, input: Any) -> str:
+            calls.append(context.jobid)
+            root = context.service._p_jar.root()
+            root["before"] = 1
+            if is_swallowed:
+                with suppress(Exception):
+                    meddle()
+                with suppress(Exception):
+                    root["after"] = 1
+            else:
+                meddle()
+                root["after"] = 1
+            return "done"
+
+        register("meddle", task, context=True)
+        jobid = workshop.add("meddle")
+        follower = workshop.add("echo", "fine")
+        before = workshop.last_transaction()
+        assert workshop.work() == [jobid, follower]
+        assert workshop.last_transaction() > before
+        assert calls == [jobid]
+        with workshop.transaction() as root:
+            assert "before" not in root
+            assert "after" not in root
+            service = root["tasks"]
+            assert service.getStatus(jobid) == ERROR
+            assert service.getResult(jobid) is None
+            assert str(TransactionMeddled()) in service.getError(jobid)
+            assert service.jobs[jobid].attempt == 1
+            assert service.getStatus(follower) == COMPLETED
+
+    return run_meddler
+
+
+@pytest.mark.parametrize("meddle", MEDDLING, ids=named)
+def test_a_task_that_meddles_with_the_transaction_is_an_error(
+    run_meddler: Callable[..., None], meddle: Callable[[], None]
+) -> None:
+    run_meddler(meddle, is_swallowed=False)
+
+
+@pytest.mark.parametrize("meddle", MEDDLING, ids=named)
+def test_a_task_that_swallows_the_refusal_is_an_error_too(
+    run_meddler: Callable[..., None], meddle: Callable[[], None]
+) -> None:
+    run_meddler(meddle, is_swallowed=True)
+
+
+def test_a_task_that_meddles_and_then_fails_is_not_repeated(workshop: Any, register: Any) -> None:
+    calls = []
+
+    def task(input: Any) -> None:
+        calls.append(1)
+        transaction.abort()
+        raise ValueError("and this")
+
+    register("meddle", task)
+    jobid = workshop.add("meddle")
+    workshop.work()
+    assert calls == [1]
+    status, error = workshop.get(jobid, "status", "error")
+    assert status == ERROR
+    assert error == f"{TransactionMeddled()} (and this)"
+
+
+def test_nothing_of_a_meddler_is_in_the_database_at_any_time(workshop: Any, register: Any) -> None:
+    seen = []
+
+    def task(context: TaskContext, input: Any) -> None:
+        context.service._p_jar.root()["before"] = 1
+        with suppress(Exception):
+            transaction.commit()
+        with workshop.transaction() as root:
+            seen.append("before" in root)
+
+    register("meddle", task, context=True)
+    workshop.add("meddle")
+    workshop.work()
+    assert seen == [False]
+
+
+def test_savepoints_are_the_tasks_own_affair(workshop: Any, register: Any) -> None:
+    def task(context: TaskContext, input: Any) -> None:
+        root = context.service._p_jar.root()
+        root["kept"] = 1
+        point = transaction.savepoint()
+        root["dropped"] = 1
+        point.rollback()
+
+    register("save", task, context=True)
+    workshop.add("save")
+    assert workshop.step().status == COMPLETED
+    with workshop.transaction() as root:
+        assert "kept" in root
+        assert "dropped" not in root
+
+
+def test_a_transaction_of_another_manager_is_the_tasks_own_affair(
+    workshop: Any, register: Any
+) -> None:
+    def task(input: Any) -> None:
+        with workshop.transaction() as root:
+            root["kept"] = 1
+
+    register("other", task)
+    workshop.add("other")
+    assert workshop.step().status == COMPLETED
+    with workshop.transaction() as root:
+        assert "kept" in root
+
+
+def test_the_thread_may_commit_again_after_the_run(workshop: Any, register: Any) -> None:
+    workshop.add("echo")
+    workshop.step()
+    workshop.seat.begin().jobs  # noqa: B018 (a read)
+    transaction.commit()
+    assert not workshop.seat.guard.is_broken
