@@ -15,10 +15,10 @@ from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.check import check_all
 from lovely.remotetask.errors import RetryLater, TaskError
-from lovely.remotetask.execution import CONFLICT_BUDGET, Stopping
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING, QUEUED, ITask
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.task import TaskContext
+from lovely.remotetask.transact import CONFLICT_BUDGET, Stopping
 
 AT_ONCE = RetryPolicy(first_wait_seconds=0)
 

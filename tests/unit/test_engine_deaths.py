@@ -17,7 +17,9 @@ from lovely.remotetask.interfaces import (
     PROCESSING,
     QUEUED,
 )
+from lovely.remotetask.keeper import free, free_orphans
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, MAX_DEATHS
+from lovely.remotetask.step import orphans
 from lovely.remotetask.worker import Identity, Observer, Worker, local_ids
 
 
@@ -25,7 +27,7 @@ def die(workshop: Any) -> None:
     """Let the worker die with what it holds, and somebody else free that."""
     dead = workshop.engine.identity.id
     workshop.engine = workshop.new_engine()
-    workshop.engine.rescue(workshop.seat, [dead])
+    free(workshop.engine, workshop.seat, [dead])
 
 
 def check_books(workshop: Any) -> None:
@@ -52,8 +54,8 @@ def test_a_rescue_says_how_many_jobs_were_freed(workshop: Any) -> None:
     claims = workshop.claim(3)
     workshop.run(claims[0])
     rescuer = workshop.new_engine()
-    assert rescuer.rescue(workshop.seat, [workshop.engine.identity.id]) == 2
-    assert rescuer.rescue(workshop.seat, [workshop.engine.identity.id]) == 0
+    assert free(rescuer, workshop.seat, [workshop.engine.identity.id]) == 2
+    assert free(rescuer, workshop.seat, [workshop.engine.identity.id]) == 0
 
 
 def test_three_deaths_are_an_error_that_tells_of_them(
@@ -174,7 +176,7 @@ def test_a_worker_that_was_taken_for_dead_keeps_nothing(workshop: Any, register:
         if len(calls) == 1:
             with workshop.service() as service:
                 [worker_id] = service.workers
-            workshop.new_engine().rescue(workshop.rescuer, [worker_id])
+            free(workshop.new_engine(), workshop.rescuer, [worker_id])
 
     register("zombie", zombie)
     with workshop.engine.short_seat() as workshop.rescuer:
@@ -191,7 +193,7 @@ def test_a_heartbeat_collides_with_the_rescue(workshop: Any) -> None:
     late = workshop.seat.begin().workers[workshop.engine.identity.id]
     late.beat()
     with workshop.engine.short_seat() as seat:
-        workshop.new_engine().rescue(seat, [workshop.engine.identity.id])
+        free(workshop.new_engine(), seat, [workshop.engine.identity.id])
     with pytest.raises(transaction.interfaces.TransientError):
         workshop.seat.commit()
 
@@ -223,7 +225,15 @@ def test_workers_of_other_processes_are_orphans(workshop: Any) -> None:
     workshop.add("echo")
     workshop.claim()
     hold(workshop, workshop.add("echo"), "former")
-    assert workshop.new_engine().orphaned(workshop.seat) == ["former"]
+    with workshop.service() as service:
+        assert orphans(service) == ["former"]
+
+
+def test_orphans_are_freed_where_no_other_process_can_be_alive(workshop: Any) -> None:
+    jobid = workshop.add("echo")
+    hold(workshop, jobid, "former")
+    free_orphans(workshop.engine, workshop.seat)
+    assert workshop.get(jobid, "status", "deaths") == (QUEUED, 1)
 
 
 def test_the_inline_form_frees_what_a_former_process_held(workshop: Any) -> None:

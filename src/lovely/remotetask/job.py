@@ -112,6 +112,9 @@ class Job(Persistent):
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
     """
 
+    id: int = 0
+    task: str = ""
+    input: Any = None
     status: str = QUEUED
     output: Any = None
     started_at: float | None = None
@@ -131,7 +134,8 @@ class Job(Persistent):
     ) -> None:
         self.id = id
         self.task = task
-        self.input = input
+        if input is not None:
+            self.input = input
         self.created_at = time.time()
         if retry is not None:
             self.retry = retry

@@ -84,6 +84,7 @@ class TaskService(Persistent, Location):
     `check_limits`.  The service's own record is written by nothing else.
     """
 
+    jobs: Any = None  # each service has its own; security declarations want a default
     taskInterface: Any = ITask
     processorFactory: Any = SimpleProcessor
     processorArguments: dict[str, Any] = {"waitTime": 1.0}  # noqa: RUF012 (never changed in place)
