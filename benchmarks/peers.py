@@ -291,13 +291,10 @@ class Procrastinate(Peer):
         )
         sys.modules.pop("peer_apps.procrastinate_app", None)
         app = importlib.import_module("peer_apps.procrastinate_app")
-        connector = importlib.import_module("procrastinate").SyncPsycopgConnector(
-            conninfo=os.environ["BENCHMARK_POSTGRES"]
-        )
-        self._app = app.app.with_connector(connector)
+        self._app = app.app
         self._app.open()
         self._app.schema_manager.apply_schema()
-        self._task = self._app.configure_task("noop")
+        self._task = app.noop
 
     def _administer(self, statement: str) -> None:
         with closing(self._psycopg.connect(POSTGRES_DSN, autocommit=True)) as connection:

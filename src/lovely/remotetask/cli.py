@@ -29,7 +29,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zc.lockfile import LockError
 from ZODB import DB
@@ -38,6 +38,9 @@ from lovely.remotetask.autostart import split_patterns, start_services
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 from lovely.remotetask.job import describe
 from lovely.remotetask.running import stop_all
+
+if TYPE_CHECKING:
+    from lovely.remotetask.demo import Plan, Result
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 BY_SIGNAL = 128
@@ -264,7 +267,7 @@ def run_demo(arguments: argparse.Namespace, screen: Screen) -> int:
     return _show_demo(result, arguments, f"{directory}, {size / 1e6:.1f} MB", screen)
 
 
-def _in_words(plan: Any) -> str:
+def _in_words(plan: Plan) -> str:
     parts = [
         (plan.indexed, "indexed already"),
         (plan.failed, "failed before"),
@@ -274,7 +277,7 @@ def _in_words(plan: Any) -> str:
     return ", ".join([f"{len(plan.todo)} jobs to add"] + [f"{n} {text}" for n, text in parts if n])
 
 
-def _show_demo(result: Any, arguments: argparse.Namespace, database: str, screen: Screen) -> int:
+def _show_demo(result: Result, arguments: argparse.Namespace, screen: Screen) -> int:
     speed = f", {result.done / result.seconds:.0f} jobs a second" if result.done else ""
     due = datetime.fromtimestamp(result.next_report or 0, timezone.utc)
     screen.table("Jobs", [(status, f"{count:,}") for status, count in result.jobs.items()])
@@ -285,7 +288,17 @@ def _show_demo(result: Any, arguments: argparse.Namespace, database: str, screen
             ("catalog", f"{result.documents:,} files, {result.words:,} words"),
             ("frequent words", ", ".join(word for word, _ in result.frequent_words)),
             ("next report", f"{due:%H:%M} UTC, by a cron job; {result.reports} so far"),
-            ("database", database),
+            ("database", f"{result.bytes / 1e6:.1f} MB in {result.directory}"),
         ],
     )
-    _show_list("Errors (one file was made to be one)", [text for _, text in result.errors], screen)
+    screen.tell_list("Errors (one file was made to be one)", [text for _, text in result.errors])
+    screen.tell("\nCatalog and completed jobs:")
+    for check in result.checks:
+        screen.tell_list(f"{'WRONG' if check.problems else 'ok   '}  {check.claim}", check.problems)
+    if any(check.problems for check in result.checks):
+        screen.note("remotetask: catalog and completed jobs do not agree")
+        return FAILED
+    screen.tell("They agree.")
+    return DONE
+
+

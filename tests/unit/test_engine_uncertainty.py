@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What a worker believes of its jobs where it cannot know: between threads, after lost replies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transaction import TransactionManager
+
+from lovely.remotetask.check import check_all
+from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED
+from lovely.remotetask.seat import Seat
+
+
+class LateSeat(Seat):
+    """A seat that lets something else happen just after its transaction has begun."""
+
+    def begin(self) -> Any:
+        service = super().begin()
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        return service
+
+    meanwhile: Any = staticmethod(lambda: None)
+
+
+def test_a_job_that_ends_while_a_claim_has_begun_is_filed_all_the_same(workshop: Any) -> None:
+    jobid = workshop.add("echo")
+    [claim] = workshop.claim()
+    late = LateSeat(workshop.db, workshop.path, TransactionManager())
+    late.meanwhile = lambda: workshop.run(claim)
+    workshop.add("echo")
+    workshop.engine.claim(late, 1)
+    late.close()
+    workshop.work()
+    with workshop.service() as service:
+        assert service.getStatus(jobid) == COMPLETED
+        assert check_all(service, workshop.now, repair=False) == []
+        assert sum(service.countJobs().values()) == 2
+
+
+def lose_the_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next commit come to pass, and fail, as when the server dies in its last word."""
+    commit = Seat.commit
+    replies = [ConnectionResetError("the server has gone")]
+
+    def commit_and_lose(seat: Seat) -> None:
+        commit(seat)
+        if replies:
+            raise replies.pop()
+
+    monkeypatch.setattr(Seat, "commit", commit_and_lose)
+
+
+def test_a_claim_whose_reply_is_lost_is_noticed_and_run(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobids = [workshop.add("echo") for _ in range(3)]
+    lose_the_reply(monkeypatch)
+    claims = workshop.claim(limit=2)
+    assert [claim.jobid for claim in claims] == jobids[:2]
+    assert [workshop.run(claim).status for claim in claims] == [COMPLETED, COMPLETED]
+    assert [workshop.get(jobid, "attempt") for jobid in jobids] == [1, 1, 0]
+
+
+def test_a_run_whose_reply_is_lost_is_not_run_again(
+    workshop: Any, register: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effects = []
+    register("note", effects.append)
+    jobid = workshop.add("note", 1)
+    [claim] = workshop.claim()
+    lose_the_reply(monkeypatch)
+    workshop.run(claim)
+    assert workshop.get(jobid, "status", "attempt") == (COMPLETED, 1)
+    assert effects == [1]
+
+
+def test_giving_back_twice_gives_back_once(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid = workshop.add("echo")
+    claims = workshop.claim()
+    assert workshop.get(jobid, "status") == PROCESSING
+    lose_the_reply(monkeypatch)
+    workshop.engine.give_back(workshop.seat, claims)
+    assert workshop.get(jobid, "status", "attempt") == (QUEUED, 0)
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=False) == []
