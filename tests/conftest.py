@@ -315,3 +315,17 @@ def _administer_postgres(dsn: str, statement: str) -> None:
         connection.autocommit = True  # databases are not made inside a transaction
         with connection.cursor() as cursor:
             cursor.execute(statement)
+
+
+# -- options ---------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the size of the acceptance tests; pytest reads options here or in no conftest."""
+    parser.addoption(
+        "--jobs",
+        type=int,
+        default=200,
+        metavar="N",
+        help="how many jobs each acceptance test adds (default: %(default)s)",
+    )

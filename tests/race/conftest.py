@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import Counter
@@ -23,10 +24,11 @@ from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.seat import Seat
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.site import ServicePath, path_to
+from lovely.remotetask.step import rescue
 from lovely.remotetask.task import SimpleTask
 
 #: What a race may take at the most before it counts as hung, in seconds.
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 30.0
 
 
 def wait_until(condition: Callable[[], object], what: str = "it", seconds: float = 0.0) -> None:
@@ -195,6 +197,12 @@ class Arena:
     def give_up(engine: Engine, seat: Seat) -> None:
         """Let a worker give back what it holds, and leave."""
         engine.give_back(seat, list(engine.in_hand.values()))
+
+    @staticmethod
+    def rescue(rescuer: Engine, seat: Seat, dead: Engine) -> int:
+        """Let one worker free what another holds, as if it were dead; return how much."""
+        change = functools.partial(rescue, worker_id=dead.identity.id, now=time.time())
+        return rescuer.transact(seat, change)
 
     # -- what there is ----------------------------------------------------------------
 

@@ -189,7 +189,7 @@ def test_a_rescued_zombie_keeps_nothing(arena: Any, until: Any) -> None:
     arena.spawn(run)
     until(arena.entered.is_set)
     with arena.seat() as seat:
-        assert rescuer.rescue(seat, [zombie.identity.id]) == 1
+        assert arena.rescue(rescuer, seat, zombie) == 1
         (claim,) = rescuer.claim(seat, 1)
         arena.gate.set()
         arena.join()
@@ -253,7 +253,7 @@ def test_of_rescue_and_the_end_of_the_job_exactly_one_wins(arena: Any) -> None:
             arena.spawn(run)
             barrier.wait()
             time.sleep(0.0002 * (number % 10))
-            freed = rescuer.rescue(seat, [worker.identity.id])
+            freed = arena.rescue(rescuer, seat, worker)
             arena.join()
             assert (outcomes, freed) in (([COMPLETED], 0), ([None], 1))
             for claim in rescuer.claim(seat, 10):
@@ -274,7 +274,7 @@ def test_of_two_rescuers_one_frees_the_jobs(arena: Any) -> None:
     def save() -> None:
         with arena.seat() as seat:
             barrier.wait()
-            freed.append(arena.engine().rescue(seat, [dead.identity.id]))
+            freed.append(arena.rescue(arena.engine(), seat, dead))
 
     for _ in range(4):
         arena.spawn(save)
@@ -352,7 +352,7 @@ def test_the_end_of_a_lost_run_does_not_let_go_of_the_next_one(
     arena.spawn(run)
     until(arena.entered.is_set)
     with arena.seat() as seat:
-        arena.engine().rescue(seat, [worker.identity.id])
+        arena.rescue(arena.engine(), seat, worker)
         (claim,) = worker.claim(seat, 1)
         arena.gate.set()
         arena.join()
@@ -399,7 +399,7 @@ def test_a_request_to_cancel_is_not_dropped_by_a_worker_that_lost_the_job(
     zombie, rescuer = arena.engine(), arena.engine()
     with arena.seat() as seat, arena.seat() as other:
         (lost,) = zombie.claim(seat, 1)
-        rescuer.rescue(other, [zombie.identity.id])
+        arena.rescue(rescuer, other, zombie)
         (claim,) = rescuer.claim(other, 1)
         arena.add(1, start=1)
         zombie.claim(seat, 1)  # its new record still names the job that it has lost

@@ -238,7 +238,7 @@ def test_two_processors_on_one_database_fence_each_other(arena: Any, until: Any)
         for number in range(40):
             arena.add(5, "linger", start=100 + 5 * number)
             # Both are alive; that somebody takes them for dead must cost nothing but time.
-            freed += rescuer.rescue(seat, [engines[number % 2].identity.id])
+            freed += arena.rescue(rescuer, seat, engines[number % 2])
     with arena.connected() as (manager, root):
 
         def is_done() -> bool:

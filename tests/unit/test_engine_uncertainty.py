@@ -77,9 +77,7 @@ def test_a_run_whose_reply_is_lost_is_not_run_again(
     assert effects == [1]
 
 
-def test_giving_back_twice_gives_back_once(
-    workshop: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_giving_back_twice_gives_back_once(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     jobid = workshop.add("echo")
     claims = workshop.claim()
     assert workshop.get(jobid, "status") == PROCESSING

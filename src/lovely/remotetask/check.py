@@ -38,7 +38,7 @@ def check_jobs(service: Any, now: float, repair: bool, first: int = 0) -> tuple[
 
     Transaction: caller commits, if `repair`; otherwise reads only.
     """
-    jobs = list(islice(service.jobs.values(min=first), STEP_SIZE))
+    jobs = list(islice(service.jobs.starting_at(first), STEP_SIZE))
     problems = []
     for job in jobs:
         trouble = _trouble(service, job)

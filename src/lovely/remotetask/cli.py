@@ -17,6 +17,7 @@ import os
 import queue
 import re
 import shlex
+import shutil
 import signal
 import sys
 import sysconfig
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 BY_SIGNAL = 128
 
-#: The defaults of ``remotetask demo``.
+#: ``remotetask demo``, if not told otherwise: the directory, and the number of files.
 DEMO_DIRECTORY = "remotetask-demo"
 DEMO_LIMIT = 1500
 
@@ -113,6 +114,14 @@ class Screen:
         for row in rows:
             table.add_row(*row)
         self._console.print(table)
+
+    def tell_list(self, title: str, lines: Sequence[str]) -> None:
+        """Print lines under a title for people, of many only the first ones."""
+        self.tell(title)
+        for line in lines[:MAX_SHOWN]:
+            self.tell(f"  {line}")
+        if len(lines) > MAX_SHOWN:
+            self.tell(f"  and {len(lines) - MAX_SHOWN} more")
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
@@ -251,20 +260,18 @@ def run_demo(arguments: argparse.Namespace, screen: Screen) -> int:
         raise RemoteTaskError(
             f"{directory} is in use by another process; --database names another directory"
         ) from None
-    size = sum(file.stat().st_size for file in directory.iterdir())
     screen.result(
-        {"path": arguments.path, "files": len(files), "database": str(directory), "bytes": size}
-        | {"jobs_added": len(plan.todo), "already_indexed": plan.indexed}
-        | {"failed_before": plan.failed, "waiting_before": plan.waiting}
-        | {"running_before": plan.running, "interrupted": not result.checks}
-        | {"agree": all(check.holds for check in result.checks) if result.checks else None}
+        {"path": arguments.path, "files": len(files), "jobs_added": len(plan.todo)}
+        | {"already_indexed": plan.indexed, "failed_before": plan.failed}
+        | {"left_over": plan.waiting, "was_running": plan.running}
+        | {"agrees": result.agrees}
         | asdict(result)
     )
-    if not result.checks:
-        screen.note(f"Stopped, {result.total - result.done} jobs are left.  Go on with:")
-        screen.note(f"  {arguments.again}")
+    if result.agrees is None:
+        screen.note(f"Stopped, {result.left} jobs are left.  Go on with:")
+        screen.note(f"  {arguments.program} {arguments.again}")
         return BY_SIGNAL + (signals.received or 0)
-    return _show_demo(result, arguments, f"{directory}, {size / 1e6:.1f} MB", screen)
+    return _show_demo(result, arguments, screen)
 
 
 def _in_words(plan: Plan) -> str:
@@ -286,19 +293,275 @@ def _show_demo(result: Result, arguments: argparse.Namespace, screen: Screen) ->
         [
             ("jobs done", f"{result.done:,} in {result.seconds:.1f} s{speed}"),
             ("catalog", f"{result.documents:,} files, {result.words:,} words"),
-            ("frequent words", ", ".join(word for word, _ in result.frequent_words)),
+            ("frequent words", ", ".join(result.frequent_words)),
             ("next report", f"{due:%H:%M} UTC, by a cron job; {result.reports} so far"),
-            ("database", f"{result.bytes / 1e6:.1f} MB in {result.directory}"),
+            ("database", f"{result.bytes / 1e6:.1f} MB in {result.database}"),
         ],
     )
-    screen.tell_list("Errors (one file was made to be one)", [text for _, text in result.errors])
+    screen.tell_list("\nErrors (one file was made to be one)", list(result.errors.values()))
     screen.tell("\nCatalog and completed jobs:")
     for check in result.checks:
         screen.tell_list(f"{'WRONG' if check.problems else 'ok   '}  {check.claim}", check.problems)
-    if any(check.problems for check in result.checks):
+    if not result.agrees:
         screen.note("remotetask: catalog and completed jobs do not agree")
         return FAILED
-    screen.tell("They agree.")
+    uri = f"file://{result.database}"
+    screen.tell("They agree.\n\nNext:")
+    screen.tell(f"  {arguments.program} {arguments.again}\n      goes on where this run ended")
+    screen.tell(f"  {arguments.program} run {shlex.quote(uri)} --import lovely.remotetask.demo")
+    screen.tell("      lets the cron job report every minute, until Ctrl-C")
     return DONE
 
 
+# -- remotetask run -----------------------------------------------------------------------
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "uri",
+        metavar="URI",
+        help="the database: file:///path/Data.fs, zeo://host:port, postgresql://user@host/name",
+    )
+    parser.add_argument(
+        "--autostart",
+        metavar="PATTERNS",
+        default="*@*",
+        help="the services, as site@service patterns with commas between them, "
+        "such as '@tasks, shop@*'; @service is in the root (default: %(default)s, all)",
+    )
+    parser.add_argument(
+        "--import",
+        metavar="MODULE",
+        dest="modules",
+        action="append",
+        default=[],
+        help="import this module first, for the tasks it registers; may be repeated",
+    )
+    parser.add_argument(
+        "--grace",
+        metavar="SECONDS",
+        type=_seconds,
+        default=threading.TIMEOUT_MAX,
+        help="when stopped, wait no longer than this for running jobs (default: without bound)",
+    )
+
+
+def run_services(arguments: argparse.Namespace, screen: Screen) -> int:
+    """Work on the services of a database until a signal comes.
+
+    Transaction: must not run in one; commits.
+    """
+    _set_up_logging(arguments, package=logging.INFO, jobs=logging.WARNING)
+    _import_modules(arguments.modules)
+    shown = _without_password(arguments.uri)
+    db = _open_database(arguments.uri)
+    logging.getLogger().setLevel(logging.WARNING)  # what cannot be opened is told once, by us
+    try:
+        with Signals() as signals:
+            started = start_services(db, split_patterns(arguments.autostart))
+            if not started:
+                raise RemoteTaskError(f"no service in {shown} matches {arguments.autostart!r}")
+            screen.tell(
+                f"{started} service(s) of {shown} at work; to stop: Ctrl-C, or kill {os.getpid()}"
+            )
+            screen.result({"services": started, "database": shown, "pid": os.getpid()})
+            signals.wait()
+            screen.note("Stopping when the running jobs are done; a second signal leaves now.")
+            if not stop_all(arguments.grace):
+                screen.note("remotetask: jobs were still running; they will be run again")
+                _leave_now(FAILED)
+    finally:
+        db.close()
+    return DONE
+
+
+def _import_modules(names: list[str]) -> None:
+    if os.getcwd() not in sys.path:  # as `python -m` has it
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # whatever a module does
+            raise RemoteTaskError(f"cannot import {name}: {_describe(error)}") from error
+
+
+def _open_database(uri: str) -> Any:
+    factory, options = _resolve(uri)
+    shown = _without_password(uri)
+    try:
+        return DB(factory(), **options)
+    except LockError as error:
+        raise RemoteTaskError(f"{shown} is in use by another process") from error
+    except Exception as error:  # storages have no error in common
+        raise RemoteTaskError(f"{shown} cannot be opened: {_describe(error)}") from error
+
+
+def _resolve(uri: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+    try:
+        import zodburi
+    except ImportError:
+        raise RemoteTaskError(
+            "naming databases by URI takes zodburi: pip install 'lovely.remotetask[cli]'"
+        ) from None
+    shown = _without_password(uri)
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        raise InvalidArgument(f"{shown!r} is no URI such as file:///path/Data.fs")
+    path = Path(rest.partition("?")[0])
+    if scheme == "file" and not path.is_file():  # it would be made, and hold no service
+        raise RemoteTaskError(f"there is no database file {path}")
+    if scheme == "postgresql":  # as the whole world calls it, and RelStorage does not
+        uri = f"postgres://{rest}"
+    try:
+        resolved: tuple[Callable[[], Any], dict[str, Any]] = zodburi.resolve_uri(uri)
+    except zodburi.NoResolverForScheme:
+        hint = " (it needs lovely.remotetask[relstorage])" if scheme.startswith("postgres") else ""
+        raise InvalidArgument(f"no storage is known for {scheme}://{hint}") from None
+    except Exception as error:  # each storage has a resolver of its own
+        raise InvalidArgument(f"{shown} is malformed: {_describe(error)}") from error
+    return resolved
+
+
+def _without_password(uri: str) -> str:
+    uri = re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1***@", uri)
+    return re.sub(r"(\bpassword=)[^&]*", r"\1***", uri)
+
+
+# -- the command line ---------------------------------------------------------------------
+
+
+class Command(NamedTuple):
+    """A command: its function, what adds its arguments, and its help."""
+
+    run: Callable[[argparse.Namespace, Screen], int]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    help: str
+    description: str
+
+
+COMMANDS = {
+    "demo": Command(
+        run_demo,
+        _add_demo_arguments,
+        "see it work: index text files, and prove that jobs and catalog agree",
+        """\
+Indexes the text files under PATH, one job a file, into a catalog in the same database, and
+proves that the catalog and the completed jobs agree.  Beside that it shows a delayed job, a
+cron job, and a job that is an error.  Run it again, and it goes on where it was, also after
+Ctrl-C or kill -9.
+
+examples:
+  remotetask demo                      Python's standard library, about 15 seconds
+  remotetask demo ~/src --limit 5000   more files
+  remotetask demo . --json | jq .jobs  for programs
+""",
+    ),
+    "run": Command(
+        run_services,
+        _add_run_arguments,
+        "work on the services of a database until told to stop",
+        """\
+Opens a database and works on the jobs of its services until SIGINT (Ctrl-C) or SIGTERM.  Then
+it finishes the jobs that run, and gives back the others that it holds; a second signal ends
+the process on the spot: its jobs are run again.
+
+examples:
+  remotetask run zeo://localhost:8100 --import shop.tasks
+  remotetask run file:///srv/shop/Data.fs --import shop.tasks --autostart '@tasks'
+  remotetask run 'postgresql://shop:secret@localhost:5432/shop?keep_history=0' --grace 30
+""",
+    ),
+}
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) <= threading.TIMEOUT_MAX:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("remotetask", description="Job queues in ZODB.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        subparser = commands.add_parser(
+            name,
+            help=command.help,
+            description=command.description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(subparser)
+        subparser.add_argument("--json", action="store_true", help="print the result as JSON")
+        subparser.add_argument(
+            "--verbose", action="store_true", help="log each job, and show tracebacks"
+        )
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("lovely.remotetask")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _program() -> str:
+    """Return what calls this command again, as the user has called it."""
+    called = sys.argv[0]
+    if Path(called).name != "remotetask":
+        return "python -m lovely.remotetask.cli"
+    return "remotetask" if shutil.which("remotetask") == called else shlex.quote(called)
+
+
+def _set_up_logging(arguments: argparse.Namespace, package: int, jobs: int) -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.ERROR)
+    for name, level in (("lovely.remotetask", package), ("remotetask.job", jobs)):
+        logging.getLogger(name).setLevel(logging.DEBUG if arguments.verbose else level)
+
+
+def _describe(error: BaseException) -> str:
+    name = type(error).__name__
+    return name if describe(error) == name else f"{name}: {describe(error)}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command ``remotetask`` and return its exit code.
+
+    :param argv: the arguments; None takes those of the process.
+
+    Transaction: must not run in one; commits.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as end:  # argparse has said it all
+        return DONE if end.code is None else int(end.code)
+    arguments.program = _program()
+    arguments.again = shlex.join(sys.argv[1:] if argv is None else argv)
+    try:
+        code: int = arguments.run(arguments, Screen(arguments.json))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return BY_SIGNAL + signal.SIGINT
+    except BrokenPipeError:  # nobody reads any more, as in ``remotetask demo | head -1``
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if arguments.verbose:
+            traceback.print_exc()
+        text = str(error) if isinstance(error, (RemoteTaskError, OSError)) else _describe(error)
+        print("remotetask:", " ".join(text.split()), file=sys.stderr)
+        return WRONG_USAGE if isinstance(error, InvalidArgument) else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -197,15 +197,15 @@ def index_file(context: TaskContext, input: File) -> dict[str, int | None]:
     return {"words": sum(counts.values()), "replaces": replaced}
 
 
-def find_frequent_words(context: TaskContext, input: int) -> list[tuple[str, int]]:
-    """Return the most frequent words of the catalog, `input` of them.
+def find_frequent_words(context: TaskContext, input: int) -> dict[str, int]:
+    """Return the most frequent words of the catalog, `input` of them, the first one first.
 
     Transaction: reads only.
     """
     totals: Counter[str] = Counter()
     for word, _, count in catalog_of(context.service).postings():
         totals[word] += count
-    return totals.most_common(input)
+    return dict(totals.most_common(input))
 
 
 def write_report(context: TaskContext, input: None) -> None:
@@ -291,7 +291,8 @@ def _file(path: Path) -> File | None:
 # -- the proof ----------------------------------------------------------------------------
 
 
-class Check(NamedTuple):
+@dataclass
+class Check:
     """One thing that must be true of jobs and catalog, and where it is not."""
 
     claim: str
@@ -299,7 +300,7 @@ class Check(NamedTuple):
 
 
 def prove(service: TaskService, catalog: Catalog) -> list[Check]:
-    """Check that the completed jobs and the catalog agree, entry by entry.
+    """Check that the jobs and the catalog agree, entry by entry.
 
     Transaction: reads only.
     """
@@ -307,6 +308,25 @@ def prove(service: TaskService, catalog: Catalog) -> list[Check]:
     replaced = {job.output["replaces"] for job in completed}
     jobs = {j.id: (j.input["path"], j.output["words"]) for j in completed if j.id not in replaced}
     documents = {file.id: (path, file.words) for path, file in catalog.documents.items()}
+    return [
+        Check(
+            f"each of {len(jobs)} completed jobs has its document, with the words it counted",
+            [
+                f"job {id}: (path, words) is {job}, in the catalog {documents.get(id)}"
+                for id, job in jobs.items()
+                if job != documents.get(id)
+            ],
+        ),
+        Check(
+            f"each of {len(documents)} documents has its completed job",
+            [f"{path}: no job {id}" for id, (path, _) in documents.items() if id not in jobs],
+        ),
+        *_prove_postings(catalog, documents),
+        _prove_counts(service),
+    ]
+
+
+def _prove_postings(catalog: Catalog, documents: Mapping[int, tuple[str, int]]) -> list[Check]:
     sums: Counter[int] = Counter()
     entries = 0
     for _, id, count in catalog.postings():
@@ -314,29 +334,13 @@ def prove(service: TaskService, catalog: Catalog) -> list[Check]:
         entries += 1
     return [
         Check(
-            f"each of {len(jobs)} completed jobs has its document, with the words it counted",
-            [
-                f"job {id}: (path, words) is {job}, in the catalog it is {documents.get(id)}"
-                for id, job in jobs.items()
-                if job != documents.get(id)
-            ],
-        ),
-        Check(
-            f"each of {len(documents)} documents has its completed job",
-            [
-                f"{path}: there is no job {id}"
-                for id, (path, _) in documents.items()
-                if id not in jobs
-            ],
-        ),
-        Check(
-            f"none of {entries} postings is of an unknown document",
-            [f"document {id} is unknown" for id in sums if id not in documents],
+            f"each of {entries} postings is of a document in the catalog",
+            [f"document {id} is not there" for id in sums if id not in documents],
         ),
         Check(
             "the postings of each document add up to its word count",
             [
-                f"{path}: {sums[id]} in the postings, {words} in the document"
+                f"{path}: {sums[id]} words in the postings, {words} in the document"
                 for id, (path, words) in documents.items()
                 if sums[id] != words
             ],
@@ -344,7 +348,25 @@ def prove(service: TaskService, catalog: Catalog) -> list[Check]:
     ]
 
 
+def _prove_counts(service: TaskService) -> Check:
+    records = Counter(job.status for job in service.jobs.values())
+    return Check(
+        "the counts by status are those of the records",
+        [
+            f"{status}: {count} counted, {records[status]} records"
+            for status, count in service.countJobs().items()
+            if count != records[status]
+        ],
+    )
+
+
 # -- the run ------------------------------------------------------------------------------
+
+#: Waits for so many seconds, and says whether the run is to be interrupted.
+Wait = Callable[[float], bool]
+
+#: Is called now and then with the number of the jobs that are done, and of all.
+Show = Callable[[int, int], None]
 
 
 @dataclass
@@ -367,11 +389,14 @@ class Plan:
 class Result:
     """What a run has come to; when it was interrupted, there are no checks.
 
-    ``done`` jobs of ``total`` ended in it, within ``seconds``.  ``jobs``: counts by status.
-    ``errors``: path and message.  ``next_report``: seconds since the epoch.
+    ``bytes``: the size of the ``database`` and all beside it.  ``done`` jobs ended in the
+    run, within ``seconds``, and ``left`` are still to be done.  ``jobs``: counts by status.
+    ``errors``: path -> message.  ``next_report``: seconds since the epoch.
     """
 
-    total: int
+    database: str
+    bytes: int
+    left: int
     done: int
     seconds: float
     jobs: dict[str, int]
@@ -379,9 +404,14 @@ class Result:
     words: int
     reports: int
     next_report: float | None
-    errors: list[tuple[str, str]]
-    frequent_words: list[tuple[str, int]]
+    errors: dict[str, str]
+    frequent_words: dict[str, int]
     checks: list[Check]
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether jobs and catalog agree; None if the run was interrupted."""
+        return not any(check.problems for check in self.checks) if self.checks else None
 
 
 @contextmanager
@@ -397,7 +427,7 @@ def opened(directory: Path, workers: int) -> Iterator[Demo]:
     storage = FileStorage(str(directory / DATABASE_FILE))
     db = DB(storage, pool_size=workers + 10, cache_size=1_000)
     try:
-        yield Demo(db, directory / UNREADABLE_FILE, workers)
+        yield Demo(db, directory, workers)
     finally:
         db.close()
 
@@ -405,12 +435,13 @@ def opened(directory: Path, workers: int) -> Iterator[Demo]:
 class Demo:
     """The demo's database while it is open, with a connection of its own."""
 
-    def __init__(self, db: Any, unreadable: Path, workers: int) -> None:
+    def __init__(self, db: Any, directory: Path, workers: int) -> None:
         self._manager = transaction.TransactionManager()
         self._root = db.open(self._manager).root()
-        self._unreadable = unreadable
-        if not unreadable.exists():
-            unreadable.write_bytes(b"This is\0no text.\n")
+        self._directory = directory
+        self._unreadable = directory / UNREADABLE_FILE
+        if not self._unreadable.exists():
+            self._unreadable.write_bytes(b"This is\0no text.\n")
         self._change(self._prepare, workers)
 
     def _change(self, change: Callable[..., Any], *arguments: Any) -> Any:
@@ -462,42 +493,39 @@ class Demo:
                 plan.waiting += 1
         return plan
 
-    def work(
-        self, plan: Plan, wait: Callable[[float], bool], show: Callable[[int, int], None]
-    ) -> Result:
+    def work(self, plan: Plan, wait: Wait, show: Show) -> Result:
         """Add the jobs and wait until all have run; then see what has come of it.
-
-        :param wait: waits for seconds; says whether the run is to be interrupted.
-        :param show: called now and then with the number of jobs done, and of all.
 
         Transaction: commits.
         """
         begun = time.monotonic()
         service = self._look()
         total = _left(service) + len(plan.todo)
+        frequent = None
         service.startProcessing()
         try:
-            is_through = self._add(plan.todo, wait) and self._index(total, wait, show)
+            added = self._add(plan.todo, wait)
+            is_through = added == len(plan.todo) and self._index(total, wait, show)
             seconds = time.monotonic() - begun
-            frequent = self._frequent_words(wait) if is_through else None
+            if is_through:
+                frequent = self._frequent_words(wait)
         finally:
             service.stopProcessing(threading.TIMEOUT_MAX)
-        return self._result(total, seconds, frequent)
+        left = _left(self._look()) + len(plan.todo) - added
+        return self._result(left, total - left, seconds, frequent)
 
-    def _add(self, files: list[File], wait: Callable[[float], bool]) -> bool:
+    def _add(self, files: list[File], wait: Wait) -> int:
         def add(chunk: list[File]) -> None:
             for file in chunk:
                 self._service.add(INDEX, file)
 
         for start in range(0, len(files), CHUNK_SIZE):
             if wait(0):
-                return False
+                return start
             self._change(add, files[start : start + CHUNK_SIZE])
-        return True
+        return len(files)
 
-    def _index(
-        self, total: int, wait: Callable[[float], bool], show: Callable[[int, int], None]
-    ) -> bool:
+    def _index(self, total: int, wait: Wait, show: Show) -> bool:
         while left := _left(self._look()):
             show(total - left, total)
             if wait(LOOK_SECONDS):
@@ -505,7 +533,7 @@ class Demo:
         show(total, total)
         return True
 
-    def _frequent_words(self, wait: Callable[[float], bool]) -> list[tuple[str, int]] | None:
+    def _frequent_words(self, wait: Wait) -> dict[str, int] | None:
         def add() -> int:
             return self._service.addCronJob(FREQUENT_WORDS, FREQUENT_COUNT, delay=DELAY_SECONDS)
 
@@ -513,26 +541,28 @@ class Demo:
         while not (job := self._look().jobs[jobid]).is_final:
             if wait(LOOK_SECONDS):
                 return None
-        return job.output or []
+        return job.output or {}
 
-    def _result(self, total: int, seconds: float, frequent: list[tuple[str, int]] | None) -> Result:
+    def _result(
+        self, left: int, done: int, seconds: float, frequent: dict[str, int] | None
+    ) -> Result:
         service = self._look()
         catalog = catalog_of(service)
         jobs = list(service.jobs.values())
-        left = _left(service)
+        failed = [job for job in jobs if job.task == INDEX and job.status == ERROR]
         return Result(
-            total=total,
-            done=total - left,
+            database=str(self._directory / DATABASE_FILE),
+            bytes=sum(file.stat().st_size for file in self._directory.iterdir()),
+            left=left,
+            done=done,
             seconds=seconds,
             jobs=service.countJobs(),
             documents=len(catalog.documents),
             words=sum(document.words for document in catalog.documents.values()),
             reports=len(catalog.reports),
             next_report=min((j.due for j in jobs if j.task == REPORT and j.due), default=None),
-            errors=[
-                (j.input["path"], j.error) for j in jobs if j.task == INDEX and j.status == ERROR
-            ],
-            frequent_words=frequent or [],
+            errors={job.input["path"]: job.error for job in failed},
+            frequent_words=frequent or {},
             checks=[] if frequent is None else prove(service, catalog),
         )
 

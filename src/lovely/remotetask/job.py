@@ -11,11 +11,11 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, MutableMapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from BTrees.IOBTree import IOBTree
+from BTrees.IOBTree import IOBTree, IOBucket
 from persistent import Persistent
 from persistent.wref import WeakRef
 from zodbpickle import pickle
@@ -41,6 +41,9 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.schedule import Schedule, make_schedule
+
+#: How many ids share a page of the `JobTree`: each new job writes its page.
+PAGE_SIZE = 16
 
 #: Of a job that fails on and on, this many of its last failures are kept.
 MAX_FAILURES = 20
@@ -81,11 +84,63 @@ class Progress(NamedTuple):
     message: str
 
 
-class JobTree(IOBTree):
-    """Job id -> job, in small leaves: each new job writes the whole leaf it falls in."""
+class JobTree(Persistent, MutableMapping[int, "Job"]):
+    """Job id -> job.
 
-    max_leaf_size = 16
-    max_internal_size = 32
+    Stored: ``_pages`` IOBTree of page number -> IOBucket of job id -> job, where a page is
+    a range of `PAGE_SIZE` ids.
+
+    A plain BTree would do but for those who add: each leaf it splits, which it does every
+    few jobs, collides with whoever adds elsewhere below the same node.  Pages do not split.
+    """
+
+    def __init__(self) -> None:
+        # Never empty: two who begin to fill an empty BTree collide.
+        self._pages = IOBTree({0: IOBucket()})
+
+    def __getitem__(self, jobid: int) -> Job:
+        try:
+            job: Job = self._pages[jobid // PAGE_SIZE][jobid]
+        except (KeyError, TypeError):
+            raise KeyError(jobid) from None
+        return job
+
+    def get(self, jobid: int, default: Any = None) -> Any:
+        """Return a job, or the default."""
+        page = self._pages.get(jobid // PAGE_SIZE)
+        return default if page is None else page.get(jobid, default)
+
+    def __setitem__(self, jobid: int, job: Job) -> None:
+        page = self._pages.get(jobid // PAGE_SIZE)
+        if page is None:
+            page = self._pages[jobid // PAGE_SIZE] = IOBucket()
+        page[jobid] = job
+
+    def __delitem__(self, jobid: int) -> None:
+        number = jobid // PAGE_SIZE
+        page = self._pages[number]
+        del page[jobid]
+        if not page and number:
+            del self._pages[number]
+
+    def __contains__(self, jobid: object) -> bool:
+        return isinstance(jobid, int) and self.get(jobid) is not None
+
+    def __iter__(self) -> Iterator[int]:
+        for page in self._pages.values():
+            yield from page
+
+    def __len__(self) -> int:
+        """The number of jobs; it takes a walk over all pages."""
+        return sum(len(page) for page in self._pages.values())
+
+    def __bool__(self) -> bool:
+        return any(len(page) for page in self._pages.values())
+
+    def starting_at(self, first: int) -> Iterator[Job]:
+        """Yield the jobs from an id on, by id."""
+        for page in self._pages.values(min=first // PAGE_SIZE):
+            yield from page.values(min=first)
 
 
 def _as_datetime(seconds: float | None) -> datetime | None:

@@ -46,6 +46,10 @@ PROBE_SECONDS = 0.005
 PROBE_SHARE = 0.004
 
 
+#: Closing a database fails its threads a moment before it counts as closed.
+CLOSING_SECONDS = 0.05
+
+
 @implementer(IProcessor)
 class SimpleProcessor:
     """Works on one job at a time, in the order they were added.  See `IProcessor`.
@@ -133,6 +137,8 @@ class SimpleProcessor:
                         log.warning("service %s is gone, its thread ends", self.name)
                     self.stop()
                 except Exception as error:
+                    if not self._is_db_closed():
+                        self._stop.wait(CLOSING_SECONDS)
                     if self._is_db_closed():
                         self.stop()
                         break
@@ -143,8 +149,8 @@ class SimpleProcessor:
         return run
 
     def _is_db_closed(self) -> bool:
-        # A closed database has no storage any more.
-        return getattr(self.db, "storage", None) is None
+        # A closed database has no storage any more; its class has an attribute of the name.
+        return "storage" not in vars(self.db)
 
     def _is_abandoned(self) -> bool:
         return threading.current_thread() in self._abandoned
@@ -355,11 +361,14 @@ class MultiProcessor(SimpleProcessor):
             left.append(self._failed.pop())
         return left
 
+    def stop(self) -> None:
+        """See `IProcessor`."""
+        super().stop()
+        for _ in self.threads:
+            self._claims.put(None)  # wakes one that waits for work
+
     def _leave(self, seat: Seat) -> None:
-        hands = self.threads
-        for _ in hands:
-            self._claims.put(None)
-        for hand in hands:
+        for hand in self.threads:
             hand.join()
         super()._leave(seat)
 

@@ -7,15 +7,18 @@ it is passed over, and dropped at the next opportunity.
 
 The ready line is made of small ``zc.queue`` buckets of job ids, its *segments*, because a
 ``zc.queue.Queue`` is written whole by each put, and a ``CompositeQueue`` can lose a put
-that meets the removal of an emptied bucket.  Four rules keep it fast and safe:
+that meets the removal of an emptied bucket.  Five rules keep it fast and safe:
 
-- Only the last segment is put into; whoever finds it full, or busy, opens a new one.
+- Only the last segment is put into; whoever finds it full opens a new one.
 - A job enters the line once in its life; when it comes back it waits in a time index.
 - Claiming a job writes no segment, so that it collides with nobody's put: the job's
   record makes the entry stale.  A process remembers which entries it has seen stale.
-- A segment is dropped when it is not the last and all its entries are stale.  That also
-  writes the segment, with a mark that conflict resolution refuses: of a put into a
-  segment and its dropping only one can commit.
+- A segment is closed when it is not the last and all its entries are stale.  That writes
+  the segment, with a mark that conflict resolution refuses: of a put into a segment and
+  its closing only one can commit.
+- Closed segments are taken out of the tree many at a time, because that collides with
+  whoever opens a segment: taking the first key out of a BTree's bucket cannot be merged
+  with anything else that happens in the bucket.
 """
 
 from __future__ import annotations
@@ -28,10 +31,10 @@ from itertools import islice
 from typing import Any
 
 from BTrees.Length import Length
+from BTrees.LLBTree import LLTreeSet
 from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree, OOTreeSet
 from persistent import Persistent
-from persistent.timestamp import TimeStamp
 from transaction.interfaces import TransientError
 from zc.queue import PersistentQueue as BucketQueue
 from ZODB.POSException import POSError
@@ -55,11 +58,11 @@ SEGMENT_SIZE = 64
 #: Workers in several processes choose among this many segments at the head.
 HEAD_SEGMENTS = 4
 
-#: A last segment that somebody else has written within this many seconds is busy.
-BUSY_SECONDS = 0.25
+#: No more segments than this are closed in one transaction.
+MAX_CLOSED = 50
 
-#: No more segments than this are dropped in one transaction.
-MAX_DROPS = 50
+#: So many closed segments are taken out of the tree together.
+SWEEP_SIZE = 32
 
 #: How long a process remembers which entries of the ready line it has seen stale.
 MEMORY_SECONDS = 3600.0
@@ -155,12 +158,15 @@ class ReadyLine(Persistent):
     """The ids of the jobs that are ready, in the order they were added.
 
     Stored: ``_segments`` LOBTree, key -> ``zc.queue`` bucket of job ids, where keys grow;
+    ``_closed`` LLTreeSet of the keys of segments that are used up, but still there;
     ``_added`` `BTrees.Length`: how many jobs ever came, and the signal for waiting
     workers; ``_left`` `BTrees.Length`: how many of them no longer wait.
     """
 
     def __init__(self) -> None:
-        self._segments = LOBTree()
+        # Never empty: two who begin to fill an empty BTree collide.
+        self._segments = LOBTree({0: BucketQueue()})
+        self._closed = LLTreeSet()
         self._added = Length()
         self._left = Length()
 
@@ -185,7 +191,7 @@ class ReadyLine(Persistent):
         """Append a job; return the key of its segment."""
         key, segment = self._open_segment()
         segment.put(jobid)
-        self._v_own = key
+        self._v_put = (key, jobid)
         self._added.change(1)
         return key
 
@@ -210,23 +216,21 @@ class ReadyLine(Persistent):
         self._left.change(difference)
 
     def _open_segment(self) -> tuple[int, Any]:
-        if not self._segments:
-            return self._new_segment(0)
         key = self._segments.maxKey()
         segment = self._segments[key]
-        if len(segment) >= SEGMENT_SIZE or self._is_busy(key, segment):
+        if len(segment) >= SEGMENT_SIZE or self._has_lost_a_put():
             return self._new_segment(key)
         return key, segment
 
-    def _is_busy(self, key: int, segment: Any) -> bool:
-        # Two producers that append to one segment merge, but only where the storage can
-        # resolve conflicts of zc.queue.  A segment of one's own, *behind* the busy one,
-        # keeps the order and needs no resolution but that of a BTree.
-        if getattr(self, "_v_own", None) == key:
+    def _has_lost_a_put(self) -> bool:
+        # The puts of two producers into one segment merge, but only where the storage can
+        # resolve conflicts of zc.queue.  Where it cannot, repeating the transaction comes
+        # here again: a segment of one's own, *behind* the others, keeps the order and
+        # needs no resolution but that of a BTree.
+        entry: tuple[int, int] | None = getattr(self, "_v_put", None)
+        if entry is None or entry in self:
             return False
-        serial = segment._p_serial
-        age = time.time() - TimeStamp(serial).timeTime()
-        return bool(serial != _NEW and age < BUSY_SECONDS)
+        return entry[0] in self._segments and entry[0] not in self._closed
 
     def _new_segment(self, last: int) -> tuple[int, Any]:
         # Keys grow with time; the low bits are chance, so that two producers that open a
@@ -236,13 +240,13 @@ class ReadyLine(Persistent):
         return key, segment
 
     def pull(self, jobs: Mapping[int, Job], is_head: bool) -> Iterator[Job]:
-        """Yield the waiting jobs, and drop the segments that hold none any more.
+        """Yield the waiting jobs, and close the segments that hold none any more.
 
         :param jobs: all jobs by id.
         :param is_head: go strictly in order; otherwise start at a segment of one's own.
         """
         known = self._stale_entries()
-        drops = 0
+        closed = 0
         self._v_more = False
         for key in self._keys(is_head):
             segment = self._segments[key]
@@ -258,16 +262,21 @@ class ReadyLine(Persistent):
                 elif job is None or _is_committed(job):
                     stale.add(jobid)
             if is_used_up and key != self._segments.maxKey():
-                segment.closed = True
-                del self._segments[key]
                 known.pop(key, None)
-                drops += 1
-                if drops == MAX_DROPS:
+                self._close(key, segment)
+                closed += 1
+                if closed == MAX_CLOSED:
                     self._v_more = True
                     return
-        if len(known) > 2 * HEAD_SEGMENTS:
-            for key in [key for key in known if key not in self._segments]:
-                del known[key]
+
+    def _close(self, key: int, segment: Any) -> None:
+        segment.closed = True
+        segment._data = ()
+        self._closed.insert(key)
+        if len(self._closed) >= SWEEP_SIZE:
+            for closed in self._closed:
+                del self._segments[closed]
+            self._closed.clear()
 
     def _stale_entries(self) -> dict[int, set[int]]:
         """The entries that this connection has seen stale: segment key -> job ids.
@@ -281,23 +290,26 @@ class ReadyLine(Persistent):
         return self._v_stale
 
     def _keys(self, is_head: bool) -> Iterator[int]:
-        if not self._segments:
-            return
-        key = self._segments.minKey()
+        keys = self._open_keys()
         if not is_head:
-            keys = list(islice(self._segments.keys(), HEAD_SEGMENTS))
-            chosen = getattr(self, "_v_chosen", None)
-            if chosen not in keys:
-                chosen = self._v_chosen = random.choice(keys)
-            start = keys.index(chosen)
-            yield from (*keys[start:], *keys[:start])
-            key = keys[-1] + 1
+            first = list(islice(keys, HEAD_SEGMENTS))
+            if not first:
+                return
+            if getattr(self, "_v_chosen", None) not in first:
+                self._v_chosen: int | None = random.choice(first)
+            start = first.index(self._v_chosen or 0)
+            yield from (*first[start:], *first[:start])
+        yield from keys
+
+    def _open_keys(self) -> Iterator[int]:
+        key = 0
         while True:  # the tree changes under way: step by key, never by iterator
             try:
                 key = self._segments.minKey(key)
             except ValueError:  # there are no more
                 return
-            yield key
+            if key not in self._closed:
+                yield key
             key += 1
 
     @property

@@ -108,6 +108,7 @@ class Observer:
         seen: dict[str, tuple[bytes, float]] = {}
         dead = []
         for worker_id, worker in workers.items():
+            worker._p_activate()  # a ghost has no serial
             serial = worker._p_serial
             before = self._seen.get(worker_id)
             since = before[1] if before is not None and before[0] == serial else monotonic

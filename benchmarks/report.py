@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Tables, goals, JSON and the picture of one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from interleave import Unavailable
+
+BASE = "one tiny ZODB commit"
+HUEY_ADD = "huey on SQLite: add"
+HUEY_DRAIN = "huey on SQLite: drain"
+PROCRASTINATE = "Procrastinate on PostgreSQL: drain"
+DRAIN = "drain, a commit for each job"
+SHARED = "drain, shared_commit=True"
+
+
+class Goal(NamedTuple):
+    """One line of the table of goals.
+
+    :ivar bound: what is to be reached; less is better where `is_upper`.
+    :ivar measure: finds the figure in what a run has found; KeyError when it did not
+        measure it.
+    """
+
+    name: str
+    bound: float
+    is_upper: bool
+    measure: Callable[[dict[str, Any]], float]
+    unit: str = "x"
+    scale: float = 1.0
+
+
+def _ratio(name: str, base: str) -> Callable[[dict[str, Any]], float]:
+    def measure(data: dict[str, Any]) -> float:
+        rates = data["rates"]
+        return float(rates[name]["per_second"] / rates[base]["per_second"])
+
+    return measure
+
+
+def _flatness(line: str) -> Callable[[dict[str, Any]], float]:
+    def measure(data: dict[str, Any]) -> float:
+        rates = data["depth"][line].values()
+        return float(max(rates) / min(rates))
+
+    return measure
+
+
+def _value(start: str) -> Callable[[dict[str, Any]], float]:
+    def measure(data: dict[str, Any]) -> float:
+        return float(next(v for name, v in data["values"].items() if name.startswith(start)))
+
+    return measure
+
+
+def _latency(name: str, percent: str) -> Callable[[dict[str, Any]], float]:
+    return lambda data: float(data["latencies_seconds"][name][percent])
+
+
+_SAME = "same process, FileStorage"
+
+GOALS = (
+    Goal("drain / tiny commit", 0.6, False, _ratio(DRAIN, BASE)),
+    Goal("drain / Procrastinate", 6, False, _ratio(DRAIN, PROCRASTINATE)),
+    Goal("shared drain / huey drain", 3, False, _ratio(SHARED, HUEY_DRAIN)),
+    Goal("shared drain / Procrastinate", 25, False, _ratio(SHARED, PROCRASTINATE)),
+    Goal("add / tiny commit", 0.5, False, _ratio("add, a commit for each", BASE)),
+    Goal("add_many / huey add", 3, False, _ratio("add_many, 100 a commit", HUEY_ADD)),
+    *(
+        Goal(f"{line}: fastest / slowest depth", 1.3, True, _flatness(line))
+        for line in ("drain", "drain shared", "add", "add_many")
+    ),
+    *(
+        Goal(f"{name} at the greatest depth", 5, True, _value(f"{name} at"), "ms", 1e3)
+        for name in ("cancel", "status", "page of 50", "counts by status")
+    ),
+    Goal("idle to start, same process, p50", 1, True, _latency(_SAME, "p50"), "ms", 1e3),
+    Goal("idle to start, same process, p99", 5, True, _latency(_SAME, "p99"), "ms", 1e3),
+    Goal(
+        "idle to start, other process, p50",
+        5,
+        True,
+        _latency("other process, ZEO", "p50"),
+        "ms",
+        1e3,
+    ),
+    Goal("bytes of a job's life", 2000, True, _value("bytes a job, default"), "B"),
+    Goal("bytes of a job's life, shared", 1000, True, _value("bytes a job, shared"), "B"),
+    Goal("memory above an idle worker", 60, True, _value("memory at"), "MB", 1e-6),
+    Goal("tick, 10,000 cron jobs / 10", 1.3, True, _value("tick with many")),
+    Goal("4 processes / 1, jobs of 20 ms", 3.5, False, _value("4 processes, ratio")),
+    Goal("idle share, FileStorage", 0.5, True, _value("idle share of a core, File"), "%", 100),
+    Goal("idle share, ZEO", 0.5, True, _value("idle share of a core, ZEO"), "%", 100),
+    Goal("timeOfNextCall, slowest", 0.5, True, _value("timeOfNextCall"), "ms", 1e3),
+)
+
+
+def note(text: str) -> None:
+    """Tell what is going on, where somebody looks."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def machine() -> dict[str, Any]:
+    """Describe where this runs."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0].partition(":")[2].strip() if names else model
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "ZODB": version("ZODB"),
+        "BTrees": version("BTrees"),
+        "ZEO": _version("ZEO"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except ImportError:
+        return None
+
+
+def tables(data: dict[str, Any]) -> str:
+    """Return all that was found as text."""
+    here = data["machine"]
+    parts = [
+        f"{here['processor']}, {here['cores']} cores, {here['system']}, "
+        f"Python {here['python']}, ZODB {here['ZODB']}",
+        _rates_table(data["rates"]),
+        _depth_table(data["depth"]),
+        _table(
+            ("idle, commit to start", "p50 ms", "p99 ms"),
+            [
+                (name, f"{found['p50'] * 1e3:.2f}", f"{found['p99'] * 1e3:.2f}")
+                for name, found in data["latencies_seconds"].items()
+            ],
+        ),
+        _table(
+            ("value", ""), [(name, f"{value:.6g}") for name, value in data["values"].items()]
+        ),
+        _table(("goal", "bound", "measured", ""), [*_goal_rows(data)]),
+        _table(
+            ("skipped", "because", "command"),
+            [(item["name"], item["reason"], item["command"]) for item in data["skipped"]],
+        ),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _rates_table(rates: dict[str, Any]) -> str:
+    def ratio(rate: float, base: str) -> str:
+        return f"{rate / rates[base]['per_second']:.2f}" if base in rates else "-"
+
+    return _table(
+        ("what", "a second", "spread", "x tiny", "x huey", "durability", "guarantee"),
+        [
+            (
+                name,
+                f"{found['per_second']:,.0f}",
+                f"{found['spread']:.0%}",
+                ratio(found["per_second"], BASE),
+                ratio(found["per_second"], HUEY_ADD if "add" in name else HUEY_DRAIN),
+                found["durability"],
+                found["guarantee"],
+            )
+            for name, found in rates.items()
+        ],
+    )
+
+
+def _depth_table(depth: dict[str, Any]) -> str:
+    if not depth:
+        return ""
+    depths = list(next(iter(depth.values())))
+    return _table(
+        ("a second, at so many waiting", *(f"{int(n):,}" for n in depths), "max/min"),
+        [
+            (
+                name,
+                *(f"{line[n]:,.0f}" for n in depths),
+                f"{max(line.values()) / min(line.values()):.2f}",
+            )
+            for name, line in depth.items()
+        ],
+    )
+
+
+def _goal_rows(data: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows = []
+    for goal in GOALS:
+        try:
+            measured = goal.measure(data) * goal.scale
+        except (KeyError, StopIteration):
+            continue
+        is_met = measured <= goal.bound if goal.is_upper else measured >= goal.bound
+        sign = "<=" if goal.is_upper else ">="
+        rows.append(
+            (
+                goal.name,
+                f"{sign} {goal.bound:g} {goal.unit}",
+                f"{measured:.3g} {goal.unit}" if measured < 1000 else f"{measured:.0f} {goal.unit}",
+                "met" if is_met else "MISSED",
+            )
+        )
+    return rows
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [head, tuple("-" * width for width in widths), *rows]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def as_json(data: dict[str, Any]) -> str:
+    """Return all that was found as JSON."""
+    return json.dumps(data, indent=2) + "\n"
+
+
+def plot(data: dict[str, Any], path: Path) -> None:
+    """Draw the rates against the number of waiting jobs.
+
+    :raises Unavailable: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise Unavailable("matplotlib is not installed", "pip install matplotlib") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for name, line in data["depth"].items():
+        axes.plot([int(depth) for depth in line], list(line.values()), marker="o", label=name)
+    axes.set(xscale="log", yscale="log", xlabel="waiting jobs", ylabel="jobs a second")
+    here = data["machine"]
+    axes.set_title(
+        f"{here['processor']}, {here['cores']} cores, Python {here['python']}", fontsize=9
+    )
+    axes.grid(visible=True, which="major", alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

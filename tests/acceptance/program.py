@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The program that is killed: a process that adds jobs, works on them, or both.
+
+It is run as a script, and it does what an application does: it opens a database, starts
+the service that it finds there, and adds jobs.  Its last line on the standard output is a
+JSON object with what it has found; see `findings`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import json
+import os
+import random
+import resource
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import transaction
+import ZODB
+from BTrees.IOBTree import IOBTree
+from BTrees.OOBTree import OOBTree
+from transaction.interfaces import TransientError
+from ZODB.POSException import ConflictError, POSError
+
+from lovely.remotetask import execution, keeper
+from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
+from lovely.remotetask.seat import Seat
+from lovely.remotetask.service import TaskService
+from lovely.remotetask.task import task
+
+CRASHED = 137
+POOL = 20  # connections: a processor of several threads uses one for each, and some more
+FACTORIES = {"simple": SimpleProcessor, "multi": MultiProcessor}
+
+
+def append(path: Path, text: str) -> None:
+    """Append a line to a log that several processes share; it outlives the process."""
+    with path.open("ab", buffering=0) as log:
+        log.write(f"{text}\n".encode())
+
+
+def key_of(number: int) -> int:
+    """Spread the keys of the effects: rivals then seldom write the same bucket."""
+    return number * 2654435761 % 2**31
+
+
+# -- the tasks ---------------------------------------------------------------------------
+
+
+def register_tasks(executions: Path) -> None:
+    """Register the tasks; each notes its executions outside the database."""
+
+    def note(number: int, attempt: int = 0) -> None:
+        append(executions, f"{number} {os.getpid()} {attempt}")
+
+    def leave_effect(context: Any, number: int) -> None:
+        effects = context.service._p_jar.root()["effects"]
+        key = key_of(number)
+        effects[key] = effects.get(key, 0) + 1
+
+    @task("effect", context=True)
+    def effect(context: Any, number: int) -> int:
+        note(number)
+        leave_effect(context, number)
+        return number
+
+    @task("shared", context=True, shared_commit=True)
+    def shared(context: Any, number: int) -> int:
+        return effect(context, number)
+
+    @task("slow", context=True)
+    def slow(context: Any, number: int) -> int:
+        note(number)
+        leave_effect(context, number)
+        time.sleep(0.03)  # long enough to be killed in
+        return number
+
+    @task("long", context=True)
+    def long(context: Any, number: int) -> int:
+        note(number)
+        leave_effect(context, number)
+        time.sleep(1.0)
+        return number
+
+    @task("twice", context=True)
+    def twice(context: Any, number: int) -> int:
+        """Fails at its first attempt."""
+        note(number, context.attempt)
+        leave_effect(context, number)
+        if context.attempt == 1:
+            raise ValueError("the first attempt fails")
+        return number
+
+    @task("poison")
+    def poison(number: int) -> None:
+        note(number)
+        os._exit(CRASHED)
+
+    @task("tick", context=True)
+    def tick(context: Any, number: int) -> None:
+        ticks = context.service._p_jar.root()["ticks"]
+        slot = context.service.jobs[context.jobid].slot
+        ticks[slot] = ticks.get(slot, 0) + 1
+        note(number)
+
+
+# -- crashes to order --------------------------------------------------------------------
+
+
+def crash_at(step: str, when: str, countdown: int) -> None:
+    """Let the process end at a commit: the n-th of a step, ``before`` or ``after`` it.
+
+    :param step: claim, run, record, beat, rescue or give_back.
+    """
+    place = threading.local()
+    left = itertools.count(countdown, -1)
+
+    def named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **keywords: Any) -> Any:
+            before = getattr(place, "step", None)
+            place.step = name
+            try:
+                return function(*args, **keywords)
+            finally:
+                place.step = before
+
+        return wrapper
+
+    engine = execution.Engine
+    for owner, attribute, name in (
+        (engine, "claim", "claim"),
+        (engine, "run", "run"),
+        (engine, "run_together", "run"),
+        (engine, "record", "record"),
+        (engine, "beat", "beat"),
+        (engine, "give_back", "give_back"),
+        (keeper, "free", "rescue"),
+    ):
+        setattr(owner, attribute, named(name, getattr(owner, attribute)))
+    commit = Seat.commit
+
+    def commit_or_crash(seat: Seat) -> None:
+        is_it = getattr(place, "step", None) == step and bool(seat.manager.get()._resources)
+        is_time = is_it and next(left) <= 1
+        if is_time and when == "before":
+            os._exit(CRASHED)
+        commit(seat)
+        if is_time:
+            os._exit(CRASHED)
+
+    Seat.commit = commit_or_crash  # type: ignore[method-assign]
+
+
+def run_clock(origin: float, factor: float) -> None:
+    """Let the clock of the workers run faster than the wall's."""
+    init = execution.Engine.__init__
+
+    def with_clock(self: Any, *args: Any, **keywords: Any) -> None:
+        init(self, *args, **keywords)
+        self.clock = lambda: origin + (time.time() - origin) * factor
+
+    execution.Engine.__init__ = with_clock  # type: ignore[method-assign]
+
+
+def fill_disk(path: Path, after_seconds: float, for_seconds: float) -> None:
+    """Let the file of the database grow no further for some time."""
+
+    def fill() -> None:
+        time.sleep(after_seconds)
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, hard))
+        print("full", flush=True)
+        time.sleep(for_seconds)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        print("free", flush=True)
+
+    threading.Thread(target=fill, daemon=True).start()
+
+
+# -- the database ------------------------------------------------------------------------
+
+
+def open_database(url: str) -> ZODB.DB:
+    """Open ``zeo:PORT``, ``file:PATH`` or ``postgres:DSN``."""
+    kind, _, rest = url.partition(":")
+    if kind == "zeo":
+        from ZEO.ClientStorage import ClientStorage
+
+        return ZODB.DB(ClientStorage(("127.0.0.1", int(rest)), wait_timeout=60), pool_size=POOL)
+    if kind == "postgres":
+        from relstorage.adapters.postgresql import PostgreSQLAdapter
+        from relstorage.options import Options
+        from relstorage.storage import RelStorage
+
+        options = Options(keep_history=False)
+        adapter = PostgreSQLAdapter(dsn=rest, options=options)
+        return ZODB.DB(RelStorage(adapter, options=options), pool_size=POOL)
+    return ZODB.DB(rest, pool_size=POOL)
+
+
+def set_up(db: ZODB.DB, lease_seconds: float, factory: str) -> None:
+    """Make the service and the places for the traces, if they are not there."""
+    with db.transaction() as connection:
+        root = connection.root()
+        if "tasks" not in root:
+            root["effects"] = IOBTree()
+            root["ticks"] = OOBTree()
+            service = root["tasks"] = TaskService()
+            service.lease_seconds = lease_seconds
+            service.processorFactory = FACTORIES[factory]
+            service.processorArguments = {"waitTime": 0.5}
+
+
+def produce(db: ZODB.DB, acknowledged: Path, task_name: str, start: int, count: int) -> None:
+    """Add jobs; note each one after its commit has returned."""
+    manager = transaction.TransactionManager()
+    connection = db.open(manager)
+    names = task_name.split(",")
+    number, end = start, start + count
+    while number < end:
+        try:
+            manager.begin()
+            connection.root()["tasks"].add(names[number % len(names)], number)
+            manager.commit()
+        except ConflictError:
+            manager.abort()  # it is certain that nothing was stored
+        except (POSError, OSError, TransientError, ValueError):
+            manager.abort()
+            number += 1  # nobody knows: it may be stored, and must not be added again
+            time.sleep(0.05)
+        else:
+            append(acknowledged, str(number))
+            number += 1
+    manager.abort()
+    connection.close()
+
+
+def wait_until_done(db: ZODB.DB, deadline: float) -> None:
+    """Wait until no job waits or runs."""
+    manager = transaction.TransactionManager()
+    connection = db.open(manager)
+    while time.monotonic() < deadline:
+        try:
+            manager.begin()
+            counts = connection.root()["tasks"].countJobs()
+        except (POSError, OSError, TransientError):
+            manager.abort()
+        else:
+            if not sum(counts[name] for name in ("queued", "processing", "delayed")):
+                break
+        time.sleep(0.05)
+    manager.abort()
+    connection.close()
+
+
+def findings(db: ZODB.DB) -> dict[str, Any]:
+    """Return what there is in the database."""
+    with db.transaction() as connection:
+        root = connection.root()
+        jobs = list(root["tasks"].jobs.values())
+        effects = root["effects"]
+        problems = []
+        counted = {name: n for name, n in root["tasks"].countJobs().items() if n}
+        in_records = dict(Counter(job.status for job in jobs))
+        if "processing" not in in_records and counted != in_records:
+            problems.append(f"counted {counted}, but there are {in_records}")
+        return {
+            "statuses": [(job.input, job.status) for job in jobs if job.task != "tick"],
+            "effects": [(job.input, effects.get(key_of(job.input), 0)) for job in jobs],
+            "ticks": sorted(root["ticks"].items()),
+            "missed": sum(getattr(job, "missed", 0) for job in jobs),
+            "attempts": max((job.attempt for job in jobs), default=0),
+            "problems": problems,
+            "errors": sorted({job.error for job in jobs if job.status == "error"}),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--process", action="store_true")
+    parser.add_argument("--factory", choices=FACTORIES, default="simple")
+    parser.add_argument("--lease", type=float, default=1.5)
+    parser.add_argument("--task", default="effect")
+    parser.add_argument("--produce", nargs=2, type=int)
+    parser.add_argument("--schedule")
+    parser.add_argument("--crash")
+    parser.add_argument("--clock", nargs=2, type=float)
+    parser.add_argument("--disk-full", nargs=2, type=float)
+    parser.add_argument("--until-done", type=float)
+    parser.add_argument("--exit-after", type=float)
+    options = parser.parse_args()
+    register_tasks(options.directory / "executions.log")
+    if options.crash:
+        step, when, countdown = options.crash.split(":")
+        crash_at(step, when, int(countdown))
+    if options.clock:
+        run_clock(*options.clock)
+    db = open_database(options.url)
+    while True:
+        try:
+            set_up(db, options.lease, options.factory)
+            break
+        except ConflictError:
+            time.sleep(random.random() / 10)
+    connection = db.open()
+    service = connection.root()["tasks"]
+    if options.schedule:
+        service.addCronJob("tick", -1, cron=options.schedule)
+        transaction.commit()
+    if options.process:
+        service.startProcessing()
+    transaction.abort()
+    print("ready", flush=True)
+    if options.disk_full:
+        fill_disk(Path(options.url.partition(":")[2]), *options.disk_full)
+    if options.produce:
+        produce(db, options.directory / "acknowledged.log", options.task, *options.produce)
+    if options.exit_after is not None:
+        time.sleep(options.exit_after)
+        return
+    if options.until_done is not None:
+        wait_until_done(db, time.monotonic() + options.until_done)
+        found = findings(db)
+        if options.process:
+            service.stopProcessing(5)
+        print(json.dumps(found), flush=True)
+    elif options.process:
+        sys.stdin.read()  # until the parent closes the pipe
+        service.stopProcessing(5)
+    transaction.abort()
+    connection.close()
+    db.close()
+
+
+if __name__ == "__main__":
+    main()

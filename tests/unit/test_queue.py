@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The ready line and the indexes by time, seen from one connection."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import transaction
+import ZODB
+
+from lovely.remotetask import queue
+from lovely.remotetask.interfaces import COMPLETED, CRONJOB, DELAYED, QUEUED, STARTLATER
+from lovely.remotetask.job import CronJob, Job
+from lovely.remotetask.queue import SEGMENT_SIZE, JobQueue, ReadyLine, TimeIndex
+
+# -- the index by time -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def index() -> TimeIndex:
+    index = TimeIndex()
+    for when, jobid in ((30.0, 1), (10.0, 2), (20.0, 3), (10.0, 4)):
+        index.insert(when, jobid)
+    return index
+
+
+def test_an_index_is_in_the_order_of_time_and_id(index: TimeIndex) -> None:
+    assert list(index) == [(10.0, 2), (10.0, 4), (20.0, 3), (30.0, 1)]
+    assert index.first() == (10.0, 2)
+    assert TimeIndex().first() is None
+
+
+def test_an_index_gives_what_is_due(index: TimeIndex) -> None:
+    assert index.until(9.9, 10) == []
+    assert index.until(10.0, 10) == [(10.0, 2), (10.0, 4)]
+    assert index.until(25.0, 10) == [(10.0, 2), (10.0, 4), (20.0, 3)]
+    assert index.until(25.0, 1) == [(10.0, 2)]
+
+
+def test_the_largest_job_id_is_due_with_the_others() -> None:
+    index = TimeIndex()
+    index.insert(10.0, 2**31 - 1)
+    assert index.until(10.0, 1) == [(10.0, 2**31 - 1)]
+
+
+def test_times_go_beyond_2038() -> None:
+    index = TimeIndex()
+    index.insert(2.0**33, 1)
+    assert index.until(2.0**33, 1) == [(2.0**33, 1)]
+
+
+def test_an_index_knows_its_size(index: TimeIndex) -> None:
+    assert len(index) == 4
+    index.insert(30.0, 1)
+    assert len(index) == 4
+    index.remove(30.0, 1)
+    index.remove(30.0, 1)
+    index.remove(99.0, 1)
+    assert len(index) == 3
+    assert (30.0, 1) not in index
+    assert (20.0, 3) in index
+
+
+def test_an_empty_index_is_an_index_all_the_same() -> None:
+    assert TimeIndex()
+    assert ReadyLine()
+    assert JobQueue()
+
+
+def test_an_index_can_be_read_backwards(index: TimeIndex) -> None:
+    assert list(index.latest(2)) == [(30.0, 1), (20.0, 3)]
+    assert list(index.latest(9, before=(20.0, 3))) == [(10.0, 4), (10.0, 2)]
+    assert list(TimeIndex().latest(3)) == []
+
+
+# -- the ready line ----------------------------------------------------------------------------
+
+
+class Line:
+    """A ready line and the jobs that stand in it."""
+
+    def __init__(self) -> None:
+        self.line = ReadyLine()
+        self.jobs: dict[int, Job] = {}
+
+    def put(self, *jobids: int) -> None:
+        for jobid in jobids:
+            job = self.jobs[jobid] = Job(jobid, "echo")
+            job.place = self.line.put(jobid)
+
+    def leave(self, *jobids: int) -> None:
+        for jobid in jobids:
+            self.jobs[jobid].place = None
+            self.line.note_left()
+
+    def pull(self) -> list[int]:
+        return [job.id for job in self.line.pull(self.jobs, is_head=True)]
+
+    def segments(self) -> list[int]:
+        """The lengths of the segments that are not closed."""
+        return [
+            len(segment)
+            for key, segment in self.line._segments.items()
+            if key not in self.line._closed
+        ]
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+def test_a_line_keeps_the_order(line: Line) -> None:
+    line.put(*range(200, 0, -1))
+    assert line.pull() == list(range(200, 0, -1))
+    assert len(line.line) == 200
+
+
+def test_a_line_is_made_of_small_segments(line: Line) -> None:
+    line.put(*range(2 * SEGMENT_SIZE + 1))
+    assert SEGMENT_SIZE == 64
+    assert line.segments() == [64, 64, 1]
+
+
+def test_keys_of_segments_grow(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    line.put(*range(SEGMENT_SIZE))
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # a clock that was put back
+    line.put(*range(100, 200))
+    keys = list(line.line._segments)
+    assert keys == sorted(keys)
+    assert line.pull() == [*range(SEGMENT_SIZE), *range(100, 200)]
+
+
+def test_jobs_that_do_not_stand_by_their_entries_are_passed_over(line: Line) -> None:
+    line.put(*range(10))
+    line.leave(2, 5)
+    del line.jobs[7]
+    line.jobs[8].place = 1
+    assert line.pull() == [0, 1, 3, 4, 6, 9]
+    assert len(line.line) == 8
+
+
+def test_a_line_knows_who_stands_in_it(line: Line) -> None:
+    line.put(1, 2)
+    key = line.jobs[1].place
+    assert (key, 1) in line.line
+    assert (key, 3) not in line.line
+    assert (1, 1) not in line.line
+    assert list(line.line) == [(key, 1), (key, 2)]
+
+
+def test_a_segment_is_closed_when_all_its_jobs_are_gone_and_it_is_not_the_last(
+    line: Line,
+) -> None:
+    line.put(*range(3 * SEGMENT_SIZE))
+    for jobid in list(line.jobs):
+        del line.jobs[jobid]
+    assert line.pull() == []
+    assert line.segments() == [64]
+
+
+def test_a_segment_with_somebody_in_it_stays(line: Line) -> None:
+    line.put(*range(2 * SEGMENT_SIZE))
+    for jobid in range(1, 2 * SEGMENT_SIZE):
+        del line.jobs[jobid]
+    assert line.pull() == [0]
+    assert line.segments() == [64, 64]
+
+
+def test_a_closed_segment_holds_nothing_and_is_never_looked_at_again(line: Line) -> None:
+    line.put(*range(2 * SEGMENT_SIZE))
+    first = line.line._segments.minKey()
+    for jobid in range(SEGMENT_SIZE):
+        del line.jobs[jobid]
+    line.pull()
+    assert line.line._segments[first].closed
+    assert len(line.line._segments[first]) == 0
+    assert list(line.line._closed) == [first]
+    assert line.pull() == list(range(SEGMENT_SIZE, 2 * SEGMENT_SIZE))
+
+
+def test_closed_segments_are_taken_out_many_at_a_time(line: Line) -> None:
+    count = queue.SWEEP_SIZE + 1
+    for number in range(count):
+        line.put(*range(number * SEGMENT_SIZE, (number + 1) * SEGMENT_SIZE))
+    for jobid in range((count - 2) * SEGMENT_SIZE):
+        del line.jobs[jobid]
+    line.pull()
+    assert len(line.line._segments) == count
+    for jobid in range((count - 2) * SEGMENT_SIZE, (count - 1) * SEGMENT_SIZE):
+        del line.jobs[jobid]
+    line.pull()
+    assert len(line.line._segments) == 1
+    assert len(line.line._closed) == 0
+
+
+def test_no_more_than_so_many_segments_are_closed_at_once(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "MAX_CLOSED", 3)
+    line.put(*range(10 * SEGMENT_SIZE))
+    for jobid in range(8 * SEGMENT_SIZE):
+        del line.jobs[jobid]
+    lengths = []
+    while not line.pull():
+        assert line.line.has_more
+        lengths.append(len(line.segments()))
+    assert lengths == [7, 4]
+    assert not line.line.has_more
+    assert len(line.segments()) == 2
+    assert line.pull() == list(range(8 * SEGMENT_SIZE, 10 * SEGMENT_SIZE))
+
+
+def test_a_line_that_was_pulled_to_its_end_has_no_more(line: Line) -> None:
+    assert not line.line.has_more
+    line.put(*range(100))
+    line.pull()
+    assert not line.line.has_more
+
+
+def test_another_segment_is_chosen_among_the_first_ones_only(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line.put(*range(6 * SEGMENT_SIZE))
+    monkeypatch.setattr(queue.random, "choice", lambda keys: keys[2])
+
+    def pull() -> list[int]:
+        return [job.id for job in line.line.pull(line.jobs, is_head=False)]
+
+    third = 2 * SEGMENT_SIZE
+    assert pull() == [*range(third, 4 * SEGMENT_SIZE), *range(third), *range(256, 384)]
+    monkeypatch.setattr(queue.random, "choice", lambda keys: keys[0])
+    assert pull()[0] == third  # it stays with its choice
+    line.line.choose_anew()
+    assert pull()[0] == 0
+
+
+# -- what is remembered ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored_line(db: ZODB.DB) -> Any:
+    """A line of 100 jobs in a database, in the thread's own transaction."""
+    line = Line()
+    root = db.open().root()
+    root["line"] = line.line
+    line.put(*range(100))
+    root["jobs"] = list(line.jobs.values())
+    transaction.commit()
+    return line
+
+
+class Counting(dict[int, Job]):
+    """Counts how often jobs are looked for."""
+
+    looks = 0
+
+    def get(self, key: int, default: Any = None) -> Any:
+        self.looks += 1
+        return super().get(key, default)
+
+
+def test_entries_that_were_seen_stale_are_not_looked_at_again(stored_line: Any) -> None:
+    jobs = stored_line.jobs = Counting(stored_line.jobs)
+    stored_line.leave(*range(60))
+    transaction.commit()
+    assert stored_line.pull() == list(range(60, 100))
+    assert jobs.looks == 100
+    jobs.looks = 0
+    assert stored_line.pull() == list(range(60, 100))
+    assert jobs.looks == 40
+
+
+def test_what_an_abort_brings_back_is_seen_again(stored_line: Any) -> None:
+    stored_line.leave(*range(60))
+    assert stored_line.pull() == list(range(60, 100))
+    transaction.abort()
+    assert stored_line.pull() == list(range(100))
+
+
+def test_the_memory_ends_after_a_while(stored_line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
+    jobs = stored_line.jobs = Counting(stored_line.jobs)
+    stored_line.leave(*range(60))
+    transaction.commit()
+    stored_line.pull()
+    now[0] += queue.MEMORY_SECONDS
+    jobs.looks = 0
+    stored_line.pull()
+    assert jobs.looks == 100
+
+
+def test_segments_that_are_gone_are_forgotten(stored_line: Any) -> None:
+    for start in range(1000, 5000, 100):
+        stored_line.put(*range(start, start + 100))
+        for jobid in list(stored_line.jobs):
+            if jobid < start:
+                del stored_line.jobs[jobid]
+        stored_line.pull()
+    assert len(stored_line.line._v_stale) <= 2 * queue.HEAD_SEGMENTS + 1
+
+
+# -- all places --------------------------------------------------------------------------------
+
+
+class Shop:
+    """A job queue and its jobs."""
+
+    def __init__(self) -> None:
+        self.queue = JobQueue()
+        self.jobs: dict[int, Job] = {}
+
+    def add(self, jobid: int, due: float | None = None) -> Job:
+        job = self.jobs[jobid] = Job(jobid, "echo")
+        job.due = due
+        self.queue.file(job)
+        return job
+
+    def pull(self, now: float, **options: Any) -> list[int]:
+        return [job.id for job in self.queue.pull(self.jobs, now, **options)]
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop()
+
+
+def test_what_is_due_goes_before_the_line(shop: Shop) -> None:
+    shop.add(1)
+    shop.add(2, due=20.0)
+    shop.add(3, due=10.0)
+    shop.add(4, due=30.0)
+    assert shop.pull(25.0) == [3, 2, 1]
+    assert len(shop.queue) == 4
+
+
+def test_an_integral_time_is_no_segment(shop: Shop) -> None:
+    job = shop.add(1, due=20)
+    assert type(job.place) is float
+    assert shop.pull(20) == [1]
+    shop.queue.remove(job)
+    assert len(shop.queue) == 0
+
+
+def test_a_job_can_be_taken_out_of_each_place(shop: Shop) -> None:
+    in_line, timed, parked = shop.add(1), shop.add(2, due=20.0), shop.add(3)
+    shop.queue.park(parked)
+    for job in (in_line, timed, parked):
+        assert shop.queue.stands_by(job)
+        shop.queue.remove(job)
+        assert job.place is None
+        assert not shop.queue.stands_by(job)
+    assert len(shop.queue) == 0
+    assert shop.pull(100.0) == []
+    assert len(shop.queue.parked) == 0
+
+
+def test_parked_jobs_come_back_when_their_task_is_known(shop: Shop) -> None:
+    for jobid in (1, 2):
+        shop.queue.park(shop.add(jobid))
+    later = time.time() + 1
+    assert shop.pull(later, knows=lambda name: False) == []
+    assert sorted(shop.pull(later, knows=lambda name: name == "echo")) == [1, 2]
+    assert len(shop.queue) == 2
+
+
+def test_entries_that_no_job_stands_by_are_dropped_when_they_are_due(shop: Shop) -> None:
+    shop.add(1, due=10.0)
+    shop.add(2, due=10.0)
+    del shop.jobs[1]
+    assert shop.pull(5.0) == []
+    assert len(shop.queue.indexes[QUEUED]) == 2
+    assert shop.pull(10.0) == [2]
+    assert len(shop.queue.indexes[QUEUED]) == 1
+
+
+def test_the_next_time_is_that_of_the_first_waiting_job(shop: Shop) -> None:
+    assert shop.queue.next_due() is None
+    shop.add(1)
+    assert shop.queue.next_due() is None
+    shop.add(2, due=50.0)
+    shop.add(3, due=40.0)
+    assert shop.queue.next_due() == 40.0
+    cron = CronJob(4, "echo", delay=10)
+    cron.due = 30.0
+    shop.queue.file(cron)
+    assert shop.queue.next_due() == 30.0
+
+
+def test_jobs_that_wait_are_seen_without_a_change(shop: Shop) -> None:
+    assert not shop.queue.has_waiting(shop.jobs, 100.0)
+    job = shop.add(1, due=50.0)
+    assert not shop.queue.has_waiting(shop.jobs, 49.0)
+    assert shop.queue.has_waiting(shop.jobs, 50.0)
+    del shop.jobs[1]
+    assert not shop.queue.has_waiting(shop.jobs, 50.0)
+    assert len(shop.queue.indexes[QUEUED]) == 1
+    assert job.place == 50.0
+    shop.add(2)
+    assert shop.queue.has_waiting(shop.jobs, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "status"),
+    [
+        (lambda: CronJob(1, "echo", delay=5), DELAYED),
+        (lambda: CronJob(1, "echo", minute=(5,)), CRONJOB),
+        (lambda: Job(1, "echo"), STARTLATER),
+        (lambda: Job(1, "echo"), COMPLETED),
+    ],
+    ids=[DELAYED, CRONJOB, STARTLATER, COMPLETED],
+)
+def test_jobs_are_filed_by_status(shop: Shop, make: Any, status: str) -> None:
+    job = make()
+    job.status = status
+    shop.queue.file(job)
+    assert [name for name, index in shop.queue.indexes.items() if len(index)] == [status]
+    shop.queue.remove(job)
+    assert not any(len(index) for index in shop.queue.indexes.values())
+
+
+def test_a_job_that_ends_is_filed_by_its_end(shop: Shop) -> None:
+    job = shop.add(1)
+    shop.queue.remove(job)
+    job.start("me", 10.0)
+    job.finish(None, 20.0)
+    assert not shop.queue.is_filed(job)
+    shop.queue.file(job)
+    assert shop.queue.is_filed(job)
+    assert list(shop.queue.indexes[COMPLETED]) == [(20.0, 1)]

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Tasks: made of functions, registered, looked up, and given a context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from zope.component import getGlobalSiteManager, getSiteManager
+from zope.interface import Interface
+from zope.interface.registry import Components
+
+from lovely import remotetask
+from lovely.remotetask.errors import InvalidArgument, JobCancelled
+from lovely.remotetask.interfaces import ITask
+from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.service import TaskService
+from lovely.remotetask.task import EchoTask, SimpleTask, TaskContext, available, look_up, task
+from lovely.remotetask.testing import ExceptionTask
+
+
+def double(input: int) -> int:
+    return input * 2
+
+
+# -- SimpleTask --------------------------------------------------------------------------------
+
+
+def test_a_simple_task_calls_its_function_with_the_input() -> None:
+    assert SimpleTask(double)(TaskService(), 1, input=21) == 42
+
+
+def test_a_simple_task_shows_its_function() -> None:
+    assert repr(SimpleTask(double)) == f"<SimpleTask {double!r}>"
+
+
+def test_a_subclass_shows_its_own_name() -> None:
+    class Doubling(SimpleTask):
+        pass
+
+    assert repr(Doubling(double)) == f"<Doubling {double!r}>"
+
+
+def test_a_simple_task_has_no_schemas_by_default() -> None:
+    assert SimpleTask(double).inputSchema is Interface
+    assert SimpleTask(double).outputSchema is Interface
+
+
+def test_a_task_that_wants_a_context_gets_one() -> None:
+    def describe(context: TaskContext, input: str) -> tuple[Any, ...]:
+        return context.service, context.jobid, context.attempt, input
+
+    service = TaskService()
+    made = SimpleTask(describe, context=True)
+    assert made(service, 7, "x") == (service, 7, 1, "x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((None,), {}),
+        (("double",), {}),
+        ((double,), {"retry": 3}),
+        ((double,), {"timeout_seconds": 0}),
+        ((double,), {"timeout_seconds": -1}),
+        ((double,), {"timeout_seconds": float("inf")}),
+        ((double,), {"timeout_seconds": float("nan")}),
+    ],
+)
+def test_a_simple_task_refuses_what_makes_no_sense(
+    arguments: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidArgument):
+        SimpleTask(*arguments, **options)
+
+
+def test_the_echo_task_returns_its_input() -> None:
+    assert EchoTask()(TaskService(), 1, {"foo": "bar"}) == {"foo": "bar"}
+    assert repr(EchoTask()) == "<EchoTask>"
+
+
+def test_the_exception_task_divides_by_zero() -> None:
+    with pytest.raises(ZeroDivisionError):
+        ExceptionTask()(TaskService(), 1, None)
+    assert repr(ExceptionTask()) == "<ExceptionTask>"
+
+
+# -- the decorator -----------------------------------------------------------------------------
+
+
+def test_a_decorated_function_is_registered_under_its_dotted_name() -> None:
+    @task
+    def triple(input: int) -> int:
+        return input * 3
+
+    name = f"{__name__}.test_a_decorated_function_is_registered_under_its_dotted_name"
+    found = look_up(ITask, f"{name}.<locals>.triple")
+    assert found(TaskService(), 1, 2) == 6
+
+
+def test_a_decorated_function_stays_what_it_is() -> None:
+    assert task(double) is double
+    assert task("double")(double) is double
+    assert task(retry=RetryPolicy())(double) is double
+
+
+def test_a_task_can_be_given_a_name_and_options() -> None:
+    policy = RetryPolicy(attempts=9)
+    task("numbers.double", retry=policy, timeout_seconds=5, shared_commit=True)(double)
+    found = look_up(ITask, "numbers.double")
+    assert found.func is double
+    assert (found.retry, found.timeout_seconds, found.shared_commit) == (policy, 5, True)
+
+
+def test_a_task_can_be_given_options_without_a_name() -> None:
+    task(timeout_seconds=5)(double)
+    assert look_up(ITask, f"{__name__}.double").timeout_seconds == 5
+
+
+def test_the_decorator_is_the_module_that_the_first_api_imports() -> None:
+    assert remotetask.task is task or callable(remotetask.task.task)
+    assert remotetask.task.SimpleTask is SimpleTask
+
+
+# -- look-up -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def current() -> Iterator[Components]:
+    """A registry in the place of the current one, which knows nothing of the global one."""
+    registry = Components("current")
+    getSiteManager.sethook(lambda context=None: registry)
+    yield registry
+    getSiteManager.reset()
+
+
+def test_a_task_that_nobody_registered_is_not_found() -> None:
+    assert look_up(ITask, "nobody's") is None
+
+
+def test_tasks_of_the_current_registry_are_found(current: Components) -> None:
+    mine = SimpleTask(double)
+    current.registerUtility(mine, ITask, name="mine")
+    assert look_up(ITask, "mine") is mine
+    assert available(ITask)["mine"] is mine
+
+
+def test_look_up_falls_back_to_the_global_registry(current: Components) -> None:
+    task("everybody's")(double)
+    assert look_up(ITask, "everybody's").func is double
+    assert "everybody's" in available(ITask)
+
+
+def test_the_current_registry_goes_before_the_global_one(current: Components) -> None:
+    task("shared")(double)
+    mine = SimpleTask(double)
+    current.registerUtility(mine, ITask, name="shared")
+    assert look_up(ITask, "shared") is mine
+    assert available(ITask)["shared"] is mine
+
+
+def test_tasks_can_be_registered_for_an_interface_of_ones_own() -> None:
+    class IMyTask(ITask):
+        """Mine."""
+
+    mine = SimpleTask(double)
+    getGlobalSiteManager().registerUtility(mine, IMyTask, name="mine")
+    assert look_up(IMyTask, "mine") is mine
+    assert set(available(IMyTask)) == {"mine"}
+
+
+def test_a_service_tells_the_tasks_that_can_be_added(empty_registry: None, register: Any) -> None:
+    service = TaskService()
+    assert service.getAvailableTasks() == {}
+    echo = register("echo", lambda input: input)
+    assert service.getAvailableTasks() == {"echo": echo}
+
+
+# -- the context -------------------------------------------------------------------------------
+
+
+def test_a_context_without_an_engine_is_at_peace() -> None:
+    context = TaskContext(TaskService(), 5)
+    context.check_cancelled()
+    context.progress(1, 2, "half")
+    assert not context.should_stop()
+    assert context.time_remaining() is None
+    assert (context.jobid, context.attempt) == (5, 1)
+
+
+def test_a_context_tells_of_each_reason_to_stop() -> None:
+    now = [100.0]
+
+    def make(**options: Any) -> TaskContext:
+        return TaskContext(None, 1, monotonic=lambda: now[0], **options)
+
+    assert make(should_stop=lambda: True).should_stop()
+    assert make(is_cancelled=lambda: True).should_stop()
+    timed = make(timeout_seconds=3)
+    assert not timed.should_stop()
+    now[0] += 3
+    assert timed.should_stop()
+
+
+def test_only_a_cancel_request_raises() -> None:
+    TaskContext(None, 1, should_stop=lambda: True).check_cancelled()
+    with pytest.raises(JobCancelled):
+        TaskContext(None, 1, is_cancelled=lambda: True).check_cancelled()
+
+
+def test_progress_is_handed_on() -> None:
+    told: list[Any] = []
+    TaskContext(None, 1, progress=lambda *note: told.append(note)).progress(3, message="three")
+    assert told == [(3, None, "three")]
