@@ -146,6 +146,7 @@ class Run:
         found = single.single_operations(place, self.extent.samples)
         self.values |= {f"{name} at {depth}, seconds": value for name, value in found.items()}
         self.note(f"memory with {depth:,} jobs")
+        place.fill(depth - place.waiting())
         jobs = min(depth // 2, 3000)
         with closing(Place()) as small:
             small.fill(jobs + 100)

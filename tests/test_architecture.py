@@ -50,9 +50,11 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("processor", "step"): "it hands claims from thread to thread",
     ("execution", "seat"): "it begins and commits there",
     ("execution", "step"): "it runs the steps in transactions",
+    ("inline", "seat"): "the guard of the transaction stands there",
     ("inline", "step"): "it runs the steps in the caller's transaction",
     ("task", "process"): "it calls the functions of some tasks there",
     ("queue", "job"): "it files jobs by their status and their time",
+    ("cli", "autostart"): "`remotetask run` starts what the patterns name",
     ("cli", "demo"): "`remotetask demo` runs it",
 }
 

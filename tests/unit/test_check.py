@@ -275,7 +275,6 @@ def test_many_jobs_are_checked_step_by_step(
     assert look(service) == []
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="the id after the last one is asked for")
 def test_a_step_can_end_at_the_last_id(
     service: TaskService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

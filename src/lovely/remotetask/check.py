@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STATUSES
+from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import Job
 
 #: How many jobs one step looks at.
@@ -98,7 +98,7 @@ def _trouble(service: Any, job: Job) -> str | None:
 
 def _refile(service: Any, job: Job, now: float) -> None:
     job.place = None
-    if not job.is_final:
+    if not job.is_final and job.status != STARTLATER:
         # Not into the ready line: a job enters that once.
         job.wait(job.due if job.due is not None else min(job.created_at, now))
     service.queue.file(job)
@@ -117,6 +117,15 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
                 yield Problem(jobid, f"an entry of the index of {status} jobs is stale")
                 if repair:
                     index.remove(when, jobid)
+    for name, lot in list(service.queue.parked.items()):
+        for when, jobid in list(lot):
+            job = service.jobs.get(jobid)
+            if job is None or job.place != name:
+                yield Problem(jobid, f"an entry of the jobs parked for task {name!r} is stale")
+                if repair:
+                    lot.remove(when, jobid)
+        if repair and not len(lot):
+            del service.queue.parked[name]
     for name in ("requests", "progress"):
         notes = getattr(service, name)
         for jobid in list(notes):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import json
 import logging
 import os
@@ -286,7 +287,7 @@ def _in_words(plan: Plan) -> str:
 
 def _show_demo(result: Result, arguments: argparse.Namespace, screen: Screen) -> int:
     speed = f", {result.done / result.seconds:.0f} jobs a second" if result.done else ""
-    due = datetime.fromtimestamp(result.next_report or 0, timezone.utc)
+    due = result.next_report and datetime.fromtimestamp(result.next_report, timezone.utc)
     screen.table("Jobs", [(status, f"{count:,}") for status, count in result.jobs.items()])
     screen.table(
         "This run",
@@ -294,7 +295,10 @@ def _show_demo(result: Result, arguments: argparse.Namespace, screen: Screen) ->
             ("jobs done", f"{result.done:,} in {result.seconds:.1f} s{speed}"),
             ("catalog", f"{result.documents:,} files, {result.words:,} words"),
             ("frequent words", ", ".join(result.frequent_words)),
-            ("next report", f"{due:%H:%M} UTC, by a cron job; {result.reports} so far"),
+            (
+                "next report",
+                f"{due:%H:%M} UTC, by a cron job; {result.reports} so far" if due else "none",
+            ),
             ("database", f"{result.bytes / 1e6:.1f} MB in {result.database}"),
         ],
     )
@@ -361,9 +365,8 @@ def run_services(arguments: argparse.Namespace, screen: Screen) -> int:
             started = start_services(db, split_patterns(arguments.autostart))
             if not started:
                 raise RemoteTaskError(f"no service in {shown} matches {arguments.autostart!r}")
-            screen.tell(
-                f"{started} service(s) of {shown} at work; to stop: Ctrl-C, or kill {os.getpid()}"
-            )
+            services = "1 service" if started == 1 else f"{started} services"
+            screen.tell(f"{services} of {shown} at work; to stop: Ctrl-C, or kill {os.getpid()}")
             screen.result({"services": started, "database": shown, "pid": os.getpid()})
             signals.wait()
             screen.note("Stopping when the running jobs are done; a second signal leaves now.")
@@ -544,6 +547,9 @@ def main(argv: list[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
     except SystemExit as end:  # argparse has said it all
         return DONE if end.code is None else int(end.code)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names may be no text
+            stream.reconfigure(errors="backslashreplace")
     arguments.program = _program()
     arguments.again = shlex.join(sys.argv[1:] if argv is None else argv)
     try:

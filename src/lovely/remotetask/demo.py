@@ -223,7 +223,10 @@ def write_report(context: TaskContext, input: None) -> None:
 
 
 def catalog_of(service: TaskService) -> Catalog:
-    """Return the catalog in the database of a service."""
+    """Return the catalog in the database of a service.
+
+    Transaction: reads only.
+    """
     catalog: Catalog = service._p_jar.root()["catalog"]
     return catalog
 
@@ -421,6 +424,8 @@ def opened(directory: Path, workers: int) -> Iterator[Demo]:
     :param workers: how many jobs run at the same time.
     :raises zc.lockfile.LockError: another process has it open.
     :raises OSError: it cannot be opened.
+
+    Transaction: commits, through a connection of its own.
     """
     register()
     directory.mkdir(parents=True, exist_ok=True)

@@ -302,8 +302,8 @@ class CronJob(Job):
     ``minute``, ``hour``, ``dayOfMonth``, ``month``, ``dayOfWeek`` tuples of int;
     ``delay`` float seconds or None; ``cron`` str or None; ``timezone`` str or None: set
     by `update`.
-    ``slot`` float seconds since the epoch: the time of the schedule the job last ran for,
-    or from which the schedule was counted; set when it is scheduled and when it runs.
+    ``slot`` float seconds since the epoch: up to here all slots are served or missed; set
+    when the schedule is counted anew, and when the job starts and ends.
     ``missed`` int: slots that passed without a run of their own.
     """
 
@@ -370,8 +370,6 @@ class CronJob(Job):
         self.timezone = schedule.timezone
         self.cron = schedule.cron
         self.delay = delay
-        if self.status in (CRONJOB, DELAYED):
-            self.status = self.resting_status
 
     @property
     def schedule(self) -> Schedule:
@@ -437,13 +435,12 @@ class CronJob(Job):
         return self.slot is not None and self.slot > now + CLOCK_TOLERANCE_SECONDS
 
     def start(self, owner: str, now: float) -> None:
-        """See `Job`.  The slots up to `now` are served by this run."""
-        if self.delay is None and self.due is not None:
-            slot = max(self.due, self.slot or self.due)
-            passed = self.schedule.count_between(slot, now, MAX_MISSED)
-            if passed:
-                self.missed += passed
-            self.slot = max(now, slot)
+        """See `Job`.  The run serves the last of the slots up to `now`; the rest are missed."""
+        if self.delay is None:
+            passed = self.schedule.count_between(self.slot or now, now, MAX_MISSED + 1)
+            if passed > 1:
+                self.missed += passed - 1
+            self.slot = max(now, self.slot or now)
         super().start(owner, now)
 
 

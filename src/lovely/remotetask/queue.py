@@ -93,7 +93,7 @@ class TimeIndex(Persistent):
         self._size = Length()
 
     def __len__(self) -> int:
-        return int(self._size.value)
+        return max(0, int(self._size.value))
 
     def __bool__(self) -> bool:
         return True
@@ -171,6 +171,10 @@ class ReadyLine(Persistent):
         self._left = Length()
 
     def __len__(self) -> int:
+        return max(0, self._count)
+
+    @property
+    def _count(self) -> int:
         return int(self._added.value - self._left.value)
 
     def __bool__(self) -> bool:
@@ -209,7 +213,7 @@ class ReadyLine(Persistent):
         waiting = sum(
             (job := jobs.get(jobid)) is not None and job.place == key for key, jobid in self
         )
-        return len(self) - waiting
+        return self._count - waiting
 
     def correct(self, difference: int) -> None:
         """Make the size smaller."""
@@ -475,8 +479,13 @@ class JobQueue(Persistent):
         job.wait(due)
         self.file(job)
 
-    def has_waiting(self, jobs: Mapping[int, Job], now: float) -> bool:
-        """Say whether a job is ready; nothing is changed."""
+    def has_waiting(
+        self, jobs: Mapping[int, Job], now: float, knows: Callable[[str], bool]
+    ) -> bool:
+        """Say whether a job is ready; nothing is changed.  See `pull`."""
+        for name, lot in self.parked.items():
+            if len(lot) and knows(name):
+                return True
         for status in TIMED_STATUSES:
             for when, jobid in self.indexes[status].until(now, PULL_SIZE):
                 job = jobs.get(jobid)

@@ -101,8 +101,10 @@ class RetryPolicy:
             or not isinstance(error, self.retry_on)
         ):
             return None
-        # The exponent is bounded: 2.0 ** 2000 is an OverflowError, not infinity.
-        wait = self.first_wait_seconds * self.factor ** min(max(failures - 1, 0), 64)
+        try:
+            wait = self.first_wait_seconds * float(self.factor) ** max(failures - 1, 0)
+        except OverflowError:  # what floats say where others say infinity
+            wait = math.inf
         wait = min(wait, self.cap_seconds)
         return wait * (1 - self.jitter * chance())
 

@@ -314,7 +314,9 @@ class TaskService(Persistent, Location):
 
     def hasJobsWaiting(self, now: float | None = None) -> bool:
         """See `ITaskService`."""
-        return self.queue.has_waiting(self.jobs, _time(now))
+        return self.queue.has_waiting(
+            self.jobs, _time(now), lambda name: look_up(self.taskInterface, name) is not None
+        )
 
     def claimNextJob(self, now: float | None = None) -> int | None:
         """See `ITaskService`."""

@@ -13,7 +13,6 @@ from zope.component import getGlobalSiteManager, getSiteManager
 from zope.interface import Interface, Invalid, implementer
 from zope.interface.interfaces import ComponentLookupError
 from zope.schema import getFieldsInOrder
-from zope.schema.interfaces import ValidationError
 
 from lovely.remotetask import process
 from lovely.remotetask.errors import (
@@ -321,7 +320,7 @@ def _problems(schema: Any, value: Any) -> list[str]:
             continue
         try:
             field.validate(given.get(name))
-        except ValidationError as error:
+        except Invalid as error:  # ValidationError is one; constraints may raise others
             problems.append(f"{name}: {_describe(error, name in given)}")
     if not problems:
         errors: list[Invalid] = []
@@ -332,7 +331,7 @@ def _problems(schema: Any, value: Any) -> list[str]:
     return problems
 
 
-def _describe(error: ValidationError, is_given: bool) -> str:
+def _describe(error: Invalid, is_given: bool) -> str:
     if not is_given:
         return "is missing"
     details = ", ".join(str(arg) for arg in error.args if arg not in (None, ""))

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Class paths that stand in databases: they can never change again."""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing
+from typing import Any
+
+import pytest
+import transaction
+import ZODB
+from zodbpickle import pickle
+from zope.component import getGlobalSiteManager
+
+from lovely.remotetask.errors import TaskError
+from lovely.remotetask.interfaces import STATUSES, ITask
+from lovely.remotetask.job import Progress
+from lovely.remotetask.processor import MultiProcessor
+from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.service import TaskService
+from lovely.remotetask.step import Retention
+
+ALLOWED = {
+    "lovely.remotetask.job.CronJob",
+    "lovely.remotetask.job.Failure",
+    "lovely.remotetask.job.Job",
+    "lovely.remotetask.job.JobTree",
+    "lovely.remotetask.job.Progress",
+    "lovely.remotetask.queue.JobQueue",
+    "lovely.remotetask.queue.ReadyLine",
+    "lovely.remotetask.queue.TimeIndex",
+    "lovely.remotetask.retry.RetryPolicy",
+    "lovely.remotetask.service.TaskService",
+    "lovely.remotetask.worker.Worker",
+    # Of other packages.
+    "BTrees.IIBTree.IITreeSet",
+    "BTrees.IOBTree.IOBTree",
+    "BTrees.IOBTree.IOBucket",
+    "BTrees.LLBTree.LLTreeSet",
+    "BTrees.Length.Length",
+    "BTrees.LOBTree.LOBTree",
+    "BTrees.OOBTree.OOBTree",
+    "BTrees.OOBTree.OOSet",
+    "BTrees.OOBTree.OOTreeSet",
+    "builtins.Exception",
+    "persistent.mapping.PersistentMapping",
+    "zc.queue._queue.BucketQueue",
+}
+
+# Where an application sets them.
+ALLOWED_IF_SET = {
+    "lovely.remotetask.processor.MultiProcessor",
+    "lovely.remotetask.processor.SimpleProcessor",
+    "lovely.remotetask.step.Retention",
+}
+
+
+def global_names(data: bytes) -> set[str]:
+    """Return the names of all globals in a record: that of the class, and of the state."""
+    found = set()
+
+    class Finder(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            # Protocol 3 of zodbpickle writes the names that Python 2 had.
+            module = {"__builtin__": "builtins", "exceptions": "builtins"}.get(module, module)
+            found.add(f"{module}.{name}")
+            return super().find_class(module, name)
+
+    unpickler = Finder(io.BytesIO(data))
+    unpickler.persistent_load = lambda reference: None
+    unpickler.load()
+    unpickler.load()
+    return found
+
+
+def stored_globals(db: ZODB.DB) -> set[str]:
+    with closing(db.storage.iterator()) as transactions:
+        return {
+            name
+            for txn in transactions
+            for record in txn
+            if record.data is not None
+            for name in global_names(record.data)
+        }
+
+
+@pytest.fixture
+def populated_db(file_db: ZODB.DB, register: Any) -> ZODB.DB:
+    """A database with a service where everything has happened."""
+
+    def fail(input: Any) -> None:
+        raise TaskError("no")
+
+    register("echo", lambda input: input)
+    register("fail", fail)
+    register("stumble", lambda input: 1 / 0)
+    register("late", lambda input: input)
+    connection = file_db.open()
+    root = connection.root()
+    service = root["tasks"] = TaskService()
+    transaction.commit()
+    service.add("echo", retry=RetryPolicy(retry_on=(Exception,)))
+    service.add("fail")
+    service.add("stumble", retry=RetryPolicy(first_wait_seconds=10_000))
+    service.add("late")
+    service.add_many("echo", range(200))
+    service.cancel(service.add("echo"))
+    service.addCronJob("echo", minute=(1,))
+    service.addCronJob("echo", delay=1000)
+    service.add("echo", startLater=True)
+    getGlobalSiteManager().unregisterUtility(provided=ITask, name="late")
+    transaction.commit()
+    for _ in range(150):
+        service.processNext()
+        transaction.commit()
+    service.add_many("echo", range(200))
+    service.process()
+    transaction.commit()
+    service.add("echo")
+    running = service.claimNextJob()
+    service.cancel(running)
+    service.progress[running] = Progress(1, 2, "half way")
+    service.add("echo")
+    transaction.commit()
+    counts = service.countJobs()
+    assert all(counts[status] for status in STATUSES), counts
+    transaction.abort()
+    connection.close()
+    return file_db
+
+
+def test_the_class_paths_in_a_database_are_these_and_no_others(populated_db: ZODB.DB) -> None:
+    found = stored_globals(populated_db)
+    assert found - ALLOWED == set()
+    ours = {name for name in ALLOWED if name.startswith("lovely.")}
+    assert ours - found == set()
+
+
+def test_what_an_application_sets_has_class_paths_too(file_db: ZODB.DB) -> None:
+    connection = file_db.open()
+    service = connection.root()["tasks"] = TaskService()
+    service.processorFactory = MultiProcessor
+    service.retention = {"completed": Retention(10.0, 10)}
+    transaction.commit()
+    connection.close()
+    assert stored_globals(file_db) - ALLOWED - ALLOWED_IF_SET == set()
+
+
+def test_every_class_path_can_be_found() -> None:
+    for path in sorted(ALLOWED | ALLOWED_IF_SET):
+        module, _, name = path.rpartition(".")
+        assert pickle.Unpickler(io.BytesIO(b"")).find_class(module, name)
+
+
+def test_no_attribute_of_a_service_is_stored_but_its_parts(file_db: ZODB.DB) -> None:
+    assert set(TaskService().__dict__) == {"jobs", "queue", "workers", "requests", "progress"}
