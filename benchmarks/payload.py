@@ -91,13 +91,21 @@ def nap(seconds: float) -> None:
 
 
 def measured(seconds: float, slot: int = 0) -> float:
-    """Open the gate for some seconds; return how many jobs were started a second."""
+    """Open the gate for some seconds; return how many jobs were started a second.
+
+    The clock starts when jobs do: a worker may have gone to sleep at the gate.
+    """
     shared = board()
+    first = shared.count(slot) + 5
+    limit = time.monotonic() + 2.0 + seconds
+    shared.open_gate(slot)
+    while shared.count(slot) < first and time.monotonic() < limit:
+        time.sleep(0.0005)
     before = shared.count(slot)
     begun = time.perf_counter()
-    shared.open_gate(slot)
     time.sleep(seconds)
-    count = shared.count(slot) - before
+    while not (count := shared.count(slot) - before) and time.monotonic() < limit:
+        time.sleep(0.0005)  # not one in all that time: wait for it
     elapsed = time.perf_counter() - begun
     shared.close_gate(slot)
     return count / elapsed

@@ -80,7 +80,10 @@ class Peer(Contender):
                 stdout=log,
                 stderr=log,
                 env=os.environ
-                | {"PYTHONPATH": str(HERE), payload.SLOT_VARIABLE: str(self.slot)},
+                | {
+                    "PYTHONPATH": os.pathsep.join([str(HERE), os.environ["PYTHONPATH"]]),
+                    payload.SLOT_VARIABLE: str(self.slot),
+                },
             )
 
     def command(self) -> list[str]:

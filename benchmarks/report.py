@@ -94,6 +94,7 @@ GOALS = (
     ),
     Goal("bytes of a job's life", 2000, True, _value("bytes a job, default"), "B"),
     Goal("bytes of a job's life, shared", 1000, True, _value("bytes a job, shared"), "B"),
+    Goal("the same, added 100 a commit", 1000, True, _value("bytes a job, shared, added"), "B"),
     Goal("memory above an idle worker", 60, True, _value("memory at"), "MB", 1e-6),
     Goal("tick, 10,000 cron jobs / 10", 1.3, True, _value("tick with many")),
     Goal("4 processes / 1, jobs of 20 ms", 3.5, False, _value("4 processes, ratio")),
@@ -149,9 +150,7 @@ def tables(data: dict[str, Any]) -> str:
                 for name, found in data["latencies_seconds"].items()
             ],
         ),
-        _table(
-            ("value", ""), [(name, f"{value:.6g}") for name, value in data["values"].items()]
-        ),
+        _table(("value", ""), [(name, f"{value:.6g}") for name, value in data["values"].items()]),
         _table(("goal", "bound", "measured", ""), [*_goal_rows(data)]),
         _table(
             ("skipped", "because", "command"),

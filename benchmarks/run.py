@@ -1,253 +1,30 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Measure everything; print one table, and how near the goals are.  See README.rst."""
+"""Run the benchmarks: ``python benchmarks/run.py --help``; README.rst tells how to read them.
+
+What is measured is the package in the tree that this file is in, here and in the processes
+that are started, whatever else is installed.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-# Not an editable install's business: what is measured is the tree that this file is in.
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-
-import payload
-
-BOARD = tempfile.NamedTemporaryFile(prefix="benchmark-board-")  # noqa: SIM115 (until the end)
-os.environ.setdefault(payload.BOARD_VARIABLE, BOARD.name)
-os.environ["PYTHONPATH"] = str(Path(__file__).parents[1] / "src")
-
-import report
-import single
-from interleave import SLICE_SECONDS, Contender, Rates, Unavailable, interleave
-from ours import Add, AddMany, Drain, TinyCommit
-from peers import PEERS, Peer
-from places import Place, ZeoPlace, register_tasks
-
-#: The parts, by the names that `--only` takes.
-PARTS = ("rates", "depth", "latency", "bytes", "cron", "scaling", "idle", "schedule")
+SOURCES = Path(__file__).resolve().parents[1] / "src"
 
 
-class Extent:
-    """How much is measured."""
+def main() -> None:
+    """Prepare the paths and the memory that all processes share, and measure."""
+    sys.path.insert(0, str(SOURCES))
+    os.environ["PYTHONPATH"] = str(SOURCES)
+    import campaign  # only now: it needs the path
+    import payload
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        tiny, quick = arguments.tiny, arguments.quick
-        self.is_full = not (tiny or quick)
-        self.has_peers = not tiny
-        self.slice_seconds = 0.05 if tiny else 0.35 if quick else SLICE_SECONDS
-        self.rounds = 1 if tiny else 3 if quick else 11
-        self.depths = (
-            [100] if tiny else [1000, 10_000] if quick else [1000, 10_000, 100_000, 1_000_000]
-        )
-        self.samples = 5 if tiny else 40 if quick else 200
-        self.jobs = 20 if tiny else 300 if quick else 2000
-        self.cron_jobs = 50 if tiny else 10_000
-        self.scaling_rounds = 1 if quick or tiny else 5
-        self.idle_seconds = 0.2 if tiny else 3.0 if quick else 10.0
-
-
-class Run:
-    """One run, and what it found."""
-
-    def __init__(self, extent: Extent, note: Callable[[str], None]) -> None:
-        self.extent = extent
-        self.note = note
-        self.rates: dict[str, Rates] = {}
-        self.depth: dict[str, dict[int, float]] = {}
-        self.latencies: dict[str, dict[str, float]] = {}
-        self.values: dict[str, float] = {}
-        self.skipped: list[tuple[str, str, str]] = []
-
-    def measure(self, part: str) -> None:
-        """Measure one part; what cannot run here is noted as skipped."""
-        self.note(part)
-        try:
-            getattr(self, f"_measure_{part}")()
-        except Unavailable as error:
-            self.skipped.append((part, str(error), error.command))
-
-    def _interleave(self, contenders: list[Contender]) -> dict[str, Rates]:
-        return interleave(
-            contenders, self.extent.rounds, self.extent.slice_seconds, self.note
-        )
-
-    # -- rates ------------------------------------------------------------------------
-
-    def _measure_rates(self) -> None:
-        with ExitStack() as stack:
-            place = stack.enter_context(closing(Place()))
-            contenders: list[Contender] = [
-                TinyCommit(),
-                Drain("drain, a commit for each job", place, is_shared=False),
-                Drain("drain, shared_commit=True", place, is_shared=True),
-                Add("add, a commit for each"),
-                AddMany("add_many, 100 a commit"),
-                *(peer() for peer in PEERS if self.extent.has_peers),
-            ]
-            opened = []
-            for contender in contenders:
-                self.note(f"starting {contender.name}")
-                try:
-                    contender.open()
-                except Unavailable as error:
-                    self.skipped.append((contender.name, str(error), error.command))
-                else:
-                    opened.append(contender)
-                    stack.callback(contender.close)
-            self.rates = self._interleave(opened)
-            for contender in opened:
-                if isinstance(contender, Peer) and contender.has_worker:
-                    self.note(f"latency of {contender.name}")
-                    self._measure_peer_latency(contender)
-
-    def _measure_peer_latency(self, peer: Peer) -> None:
-        peer.be_idle()
-        name = peer.name.partition(":")[0]
-        samples = max(5, self.extent.samples // 5)
-        with suppress(TimeoutError):
-            self.latencies[name] = single.percentiles([peer.latency() for _ in range(samples)])
-
-    # -- depth ------------------------------------------------------------------------
-
-    def _measure_depth(self) -> None:
-        with ExitStack() as stack:
-            contenders: list[Contender] = []
-            deepest = None
-            for depth in self.extent.depths:
-                self.note(f"filling to {depth:,} jobs")
-                place = deepest = stack.enter_context(closing(Place()))
-                place.fill(depth)
-                adding = place if depth > 50_000 else None  # a slice adds too much to few
-                contenders += [
-                    Drain(f"drain|{depth}", place, False, depth),
-                    Drain(f"drain shared|{depth}", place, True, depth),
-                    Add(f"add|{depth}", depth, adding),
-                    AddMany(f"add_many|{depth}", depth, adding),
-                ]
-            for contender in contenders:
-                contender.open()
-                stack.callback(contender.close)
-            for name, rates in self._interleave(contenders).items():
-                line, _, depth_text = name.partition("|")
-                self.depth.setdefault(line, {})[int(depth_text)] = rates.median
-            assert deepest is not None
-            self._measure_at_depth(deepest, self.extent.depths[-1])
-
-    def _measure_at_depth(self, place: Place, depth: int) -> None:
-        self.note(f"single operations at {depth:,} jobs")
-        payload.board().open_gate()
-        place.service.stopProcessing(10.0)
-        found = single.single_operations(place, self.extent.samples)
-        self.values |= {f"{name} at {depth}, seconds": value for name, value in found.items()}
-        self.note(f"memory with {depth:,} jobs")
-        place.fill(depth - place.waiting())
-        jobs = min(depth // 2, 3000)
-        with closing(Place()) as small:
-            small.fill(jobs + 100)
-            few = single.memory_with(small, jobs)
-        self.values[f"memory at {depth}, bytes"] = single.memory_with(place, jobs) - few
-
-    # -- the rest ---------------------------------------------------------------------
-
-    def _measure_latency(self) -> None:
-        samples = self.extent.samples
-        self.latencies["same process, FileStorage"] = single.percentiles(
-            single.latency_in_process(samples)
-        )
-        self.latencies["other process, ZEO"] = single.percentiles(
-            single.latency_between_processes(samples)
-        )
-
-    def _measure_bytes(self) -> None:
-        for name, is_shared in (("default", False), ("shared", True)):
-            self.values[f"bytes a job, {name}"] = single.bytes_of_a_life(
-                is_shared, self.extent.jobs
-            )
-
-    def _measure_cron(self) -> None:
-        few, many = single.cron_ticks(10, self.extent.cron_jobs, self.extent.samples)
-        self.values["tick with 10 cron jobs, seconds"] = few
-        self.values[f"tick with {self.extent.cron_jobs} cron jobs, seconds"] = many
-        self.values["tick with many cron jobs, ratio"] = many / few
-
-    def _measure_scaling(self) -> None:
-        one, four = single.scaling(self.extent.scaling_rounds)
-        self.values["200 jobs of 20 ms, 1 process, seconds"] = one
-        self.values["200 jobs of 20 ms, 4 processes, seconds"] = four
-        self.values["4 processes, ratio"] = one / four
-
-    def _measure_idle(self) -> None:
-        with closing(Place()) as place:
-            self.values["idle share of a core, FileStorage"] = single.idle_share(
-                place, self.extent.idle_seconds
-            )
-        with closing(ZeoPlace()) as place:
-            self.values["idle share of a core, ZEO"] = single.idle_share(
-                place, self.extent.idle_seconds
-            )
-
-    def _measure_schedule(self) -> None:
-        found = single.time_of_next_call(self.extent.samples)
-        self.values["timeOfNextCall, slowest schedule, seconds"] = max(found.values())
-
-    def as_data(self) -> dict[str, Any]:
-        """Return what was found as JSON can take it."""
-        return {
-            "rates": {
-                name: {
-                    "per_second": rates.median,
-                    "spread": rates.spread,
-                    "slices": rates.rates,
-                    "durability": rates.contender.durability,
-                    "guarantee": rates.contender.guarantee,
-                }
-                for name, rates in self.rates.items()
-            },
-            "depth": {
-                name: {str(depth): rate for depth, rate in line.items()}
-                for name, line in self.depth.items()
-            },
-            "latencies_seconds": self.latencies,
-            "values": self.values,
-            "skipped": [
-                {"name": name, "reason": reason, "command": command}
-                for name, reason, command in self.skipped
-            ],
-        }
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of all, under two minutes")
-    parser.add_argument("--tiny", action="store_true", help="only see whether it all runs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found to FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw rates against depth")
-    parser.add_argument("--only", action="append", choices=PARTS, help="measure only this")
-    options = parser.parse_args(arguments)
-    register_tasks()
-    run = Run(Extent(options), report.note)
-    for part in options.only or PARTS:
-        run.measure(part)
-    data = {"machine": report.machine(), **run.as_data()}
-    report.note("")
-    print(report.tables(data))
-    if options.json:
-        options.json.write_text(report.as_json(data), encoding="utf-8")
-    plot = options.plot
-    if plot is None and run.extent.is_full and not options.only:
-        plot = Path(__file__).parents[1] / "docs" / "_static" / "benchmark-depth.svg"
-    if plot is not None and data["depth"]:
-        try:
-            report.plot(data, plot)
-        except Unavailable as error:
-            print(f"No plot: {error}; {error.command}")
+    with tempfile.NamedTemporaryFile(prefix="benchmark-board-") as board:
+        os.environ[payload.BOARD_VARIABLE] = board.name
+        campaign.main()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import payload
@@ -18,7 +19,6 @@ from places import NOOP, Place, Worker, ZeoPlace, wait_until_filed
 
 from lovely.remotetask.job import CronJob
 from lovely.remotetask.processor import SimpleProcessor
-from lovely.remotetask.service import TaskService
 from lovely.remotetask.site import path_to
 
 #: Schedules from the simplest to the one that is furthest away.
@@ -45,12 +45,12 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 def time_of_next_call(samples: int) -> dict[str, float]:
-    """Return the median seconds of the slowest schedule, and which that is."""
+    """Return the median seconds of each of some schedules, by their names."""
     medians = {}
     for name, fields in SCHEDULES.items():
-        job = CronJob(1, "noop", None, **fields)
+        call = CronJob(1, "noop", None, **fields).timeOfNextCall
         start = 1_767_225_600.0
-        times = [_timed(lambda at=start + n * 86_413: job.timeOfNextCall(at)) for n in range(samples)]
+        times = [_timed(partial(call, start + day * 86_413)) for day in range(samples)]
         medians[name] = statistics.median(times)
     return medians
 
@@ -96,15 +96,18 @@ def single_operations(place: Place, samples: int) -> dict[str, float]:
     }
 
 
-def bytes_of_a_life(is_shared: bool, jobs: int) -> float:
-    """Return how many bytes the file grows by for each job, from `add` to completed."""
+def bytes_of_a_life(is_shared: bool, jobs: int, together: int) -> float:
+    """Return how many bytes the file grows by for each job, from `add` to completed.
+
+    :param together: how many jobs are added in one commit.
+    """
     with closing(Place()) as place:
         NOOP.shared_commit = is_shared
         payload.board().open_gate()
         storage = place.db.storage
         before = storage.getSize()
-        for _ in range(jobs):
-            place.service.add("noop", 1)
+        for start in range(0, jobs, together):
+            place.service.add_many("noop", [1] * min(together, jobs - start))
             transaction.commit()
         place.service.startProcessing()
         wait_until_filed(place, jobs)

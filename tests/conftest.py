@@ -325,7 +325,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--jobs",
         type=int,
-        default=200,
+        default=150,
         metavar="N",
         help="how many jobs each acceptance test adds (default: %(default)s)",
     )

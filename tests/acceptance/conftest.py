@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -135,9 +136,13 @@ class Plant:
         """Let a process work until all is done, and return what it finds."""
         seconds = PATIENCE_SECONDS + PATIENCE_FOR_A_JOB * self.produced
         last = self.start(*options, "--until-done", str(seconds))
-        output, _ = last.communicate(timeout=seconds + 60)
-        self.bury(last)
-        assert last.returncode == 0, self.stderr()[-3000:]
+        # Not communicate(): what was read ahead with the first line would be lost.
+        assert last.stdout is not None
+        guard = threading.Timer(seconds + 60, last.kill)
+        guard.start()
+        output = last.stdout.read()
+        guard.cancel()
+        assert self.bury(last) == 0, self.stderr()[-3000:]
         found: dict[str, Any] = json.loads(output.splitlines()[-1])
         return found
 

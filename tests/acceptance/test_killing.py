@@ -43,7 +43,7 @@ def test_killed_workers_of_a_zeo_server_lose_nothing(
     plant.dismiss(plant.start("--factory", factory))
     workers = [plant.start("--process") for _ in range(WORKERS)]
     producers = [plant.start(*plant.producing(jobs // 4, TASKS)) for _ in range(2)]
-    kills = 4 + jobs // 150
+    kills = 4 + jobs // 200
     for _ in range(kills):
         time.sleep(chance.uniform(0.05, 0.8))
         victim = workers.pop(chance.randrange(len(workers)))
@@ -84,10 +84,9 @@ def test_a_crash_before_or_after_each_commit_loses_nothing(zeo_plant: Any, judge
     plant = zeo_plant
     plant.dismiss(plant.start("--lease", "0.6"))
     for step, when in itertools.product(STEPS, ("before", "after")):
-        plant.bury(
-            plant.start(*plant.producing(8, "twice,long,shared" if step == "beat" else TASKS))
-        )
-        worker = plant.start("--process", "--crash", f"{step}:{when}:2", is_ready=False)
+        crash = ("--crash", f"{step}:{when}:2")
+        jobs = plant.producing(8, "twice,long,shared" if step == "beat" else TASKS)
+        worker = plant.start("--process", *crash, *jobs, is_ready=False)
         assert plant.bury(worker, 60) == CRASHED, f"no commit of {step} was reached"
         plant.kills[f"crash {when} {step}"] += 1
     found = plant.finish("--process")
@@ -114,7 +113,7 @@ def test_a_killed_application_on_a_file_loses_nothing(
 ) -> None:
     plant = file_plant
     plant.dismiss(plant.start("--factory", factory))
-    for _ in range(4 + jobs // 150):
+    for _ in range(3 + jobs // 200):
         process = plant.start("--process", *plant.producing(max(jobs // 6, 50), TASKS))
         time.sleep(chance.uniform(0.0, 0.7))
         plant.kill(process)

@@ -184,9 +184,11 @@ def test_an_aborted_job_is_never_run(workplace: Any, register: Any) -> None:
     ran: list[int] = []
     register("note", ran.append)
     workplace.start()
-    with pytest.raises(RuntimeError), workplace.service() as service:
-        service.add("note", 1)
-        raise RuntimeError("the caller's own")
+    manager = transaction.TransactionManager()
+    connection = workplace.db.open(manager)
+    connection.root()["tasks"].add("note", 1)
+    manager.abort()
+    connection.close()
     workplace.wait_for(workplace.add("note", 2))
     assert ran == [2]
 
@@ -398,9 +400,10 @@ def test_a_path_leads_from_the_root_of_a_plain_script(workplace: Any) -> None:
 def test_a_service_is_found_whatever_its_name_has_become(workplace: Any) -> None:
     workplace.start()
     with workplace.root() as root:
-        root["tasks"].__name__ = "renamed"
-        root["tasks"].__parent__ = None
-    assert workplace.wait_for(workplace.add("echo", 1)) == [COMPLETED]
+        root["renamed"] = root.pop("tasks")
+    jobids = workplace.add("echo", 1, name="renamed")
+    assert workplace.wait_for(jobids, "renamed") == [COMPLETED]
+    workplace.stop("renamed")
 
 
 # -- the end of other things -------------------------------------------------------------------
@@ -472,17 +475,23 @@ def test_jobs_of_a_process_that_died_run_when_the_file_is_opened_again(
 
 
 def test_a_service_without_jobs_writes_nothing(file_workplace: Any, until: Any) -> None:
-    file_workplace.new_service("other", lease_seconds=0.1)
-    before = file_workplace.last_transaction(), file_workplace.db.storage.getSize()
+    names = []
     for kind in KINDS:
-        for name in ("tasks", "other"):
-            with file_workplace.service(name) as service:
-                service.processorFactory = kind
-                service._p_changed = False
-                service.startProcessing()
-                looks = threading.Event()
-                until(lambda looks=looks: looks.wait(0.1) or True)
-                service.stopProcessing(20)
+        names.append(kind.__name__)
+        file_workplace.new_service(
+            kind.__name__,
+            lease_seconds=0.1,
+            processorFactory=kind,
+            processorArguments={"waitTime": 0.01},
+        )
+    before = file_workplace.last_transaction(), file_workplace.db.storage.getSize()
+    for name in names:
+        file_workplace.start(name)
+    end = time.monotonic() + 0.5
+    until(lambda: time.monotonic() > end)
+    for name in names:
+        assert file_workplace.is_processing(name)
+        file_workplace.stop(name)
     assert (file_workplace.last_transaction(), file_workplace.db.storage.getSize()) == before
 
 

@@ -356,13 +356,14 @@ def test_the_end_of_a_lost_run_does_not_let_go_of_the_next_one(
         (claim,) = worker.claim(seat, 1)
         arena.gate.set()
         arena.join()
-        arena.add(1, start=1)
-        (other,) = worker.claim(seat, 1)
+        (other,) = arena.add(1, start=1)
+        claims = worker.claim(seat, 1)
         service = seat.begin()
         assert jobid in service.workers[worker.identity.id].held, "a death would lose the job"
         seat.abort()
+        assert [following.jobid for following in claims] == [other], "the job would run twice"
         worker.run(seat, claim)
-        worker.run(seat, other)
+        worker.run(seat, claims[0])
         arena.give_up(worker, seat)
     assert arena.effects() == {0: 1, 1: 1}
     arena.check_books()

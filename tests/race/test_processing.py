@@ -20,6 +20,7 @@ import transaction
 import ZODB
 from ZODB.DemoStorage import DemoStorage
 from ZODB.FileStorage import FileStorage
+from ZODB.POSException import StorageError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask import processor as processors
@@ -297,6 +298,34 @@ def test_no_job_is_lost_in_the_hands_of_a_thread_that_fails(
     completed = sum(status == "completed" for status in arena.statuses().values())
     assert sum(arena.effects().values()) == completed
     assert set(arena.effects().values()) == {1}
+
+
+def test_a_thread_stopped_while_the_storage_failed_leaves_no_job_behind(
+    memory_arena: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena = memory_arena
+    is_broken, commit = threading.Event(), Seat.commit
+
+    def commit_unless_broken(seat: Seat) -> None:
+        if is_broken.is_set():
+            raise StorageError("the disk is full")
+        commit(seat)
+
+    monkeypatch.setattr(Seat, "commit", commit_unless_broken)
+    arena.add(20, "hang")
+    with arena.connected() as (_, root):
+        service = root["tasks"]
+        service.startProcessing()
+        until(arena.entered.is_set)
+        is_broken.set()
+        arena.gate.set()
+        service.stopProcessing(10)
+        is_broken.clear()
+        service.startProcessing()
+        arena.wait_until_done()
+        service.stopProcessing(10)
+    assert arena.effects() == dict.fromkeys(range(20), 1)
+    arena.check_books()
 
 
 def test_after_a_timeout_there_is_still_one_processor(

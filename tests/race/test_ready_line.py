@@ -193,9 +193,9 @@ def check(db: ZODB.DB, *sides: Side) -> None:
 def test_of_any_two_steps_neither_loses_what_the_other_did(
     state: Any, storage: str, make_storage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for first, second, is_busy in itertools.product(STEPS, STEPS, (False, True)):
-        # Is the last segment another producer's?  Both ways, whatever the clock says.
-        monkeypatch.setattr(queue, "BUSY_SECONDS", 3600.0 if is_busy else 0.0)
+    for first, second, sweep_size in itertools.product(STEPS, STEPS, (1, 1000)):
+        # Used up segments are taken out at once, or only closed.
+        monkeypatch.setattr(queue, "SWEEP_SIZE", sweep_size)
         with closing(ZODB.DB(make_storage(storage))) as db:
             one, two = Side(db, "one"), Side(db, "two")
             one.manager.begin()
@@ -214,10 +214,16 @@ def test_of_any_two_steps_neither_loses_what_the_other_did(
 
 
 @pytest.mark.parametrize("is_put_first", [True, False])
+@pytest.mark.parametrize("sweep_size", [1, 1000])
 @pytest.mark.parametrize("storage", ["memory", "file"])
 def test_a_put_into_a_segment_that_is_dropped_is_not_lost(
-    storage: str, is_put_first: bool, make_storage: Any, monkeypatch: pytest.MonkeyPatch
+    storage: str,
+    is_put_first: bool,
+    sweep_size: int,
+    make_storage: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(queue, "SWEEP_SIZE", sweep_size)
     with closing(ZODB.DB(make_storage(storage))) as db:
         producer, rival, worker = Side(db, "producer"), Side(db, "rival"), Side(db, "worker")
         producer.manager.begin()
@@ -226,14 +232,15 @@ def test_a_put_into_a_segment_that_is_dropped_is_not_lost(
         for side, step in ((producer, put), (worker, drain)):
             side.prepare(step)
             assert side.commit()
-        producer.prepare(put)  # into the first segment, which is its own
-        monkeypatch.setattr(queue, "BUSY_SECONDS", 3600.0)
+        producer.prepare(put)  # into the first segment
+        monkeypatch.setattr(queue, "SEGMENT_SIZE", 1)
         rival.prepare(put)  # into a new one
         assert rival.commit()
-        worker.prepare(look)  # drops the first segment
-        segments = producer.service.queue.line._segments
-        assert len(worker.service.queue.line._segments) == 1
-        assert producer.service.jobs[max(producer._pending[0])].place in segments
+        worker.prepare(look)  # closes the first segment
+        (jobid,) = producer._pending[0]
+        place = producer.service.jobs[jobid].place
+        assert place not in list(worker.service.queue.line._open_keys())
+        monkeypatch.setattr(queue, "SEGMENT_SIZE", 4)
         order = (producer, worker) if is_put_first else (worker, producer)
         assert order[0].commit()
         assert order[1].commit_in_the_end() == 1, "the two must collide"
@@ -242,19 +249,20 @@ def test_a_put_into_a_segment_that_is_dropped_is_not_lost(
             side.manager.abort()
 
 
-def test_two_that_open_the_first_segment_at_once_open_two(make_storage: Any) -> None:
+def test_two_that_put_into_the_first_segment_at_once_do_not_collide(make_storage: Any) -> None:
     with closing(ZODB.DB(make_storage("memory"))) as db:
         one, two = Side(db, "one"), Side(db, "two")
         one.manager.begin()
         one.connection.root()["tasks"] = TaskService()
         one.manager.commit()
-        one.prepare(put)
-        two.prepare(put)
-        assert one.commit()
-        assert two.commit(), "the storage could not merge two first segments"
+        for step in (put, put_many):
+            one.prepare(step)
+            two.prepare(step)
+            assert one.commit()
+            assert two.commit(), "the storage could not merge"
         check(db, one, two)
-        two.manager.begin()
-        assert len(two.service.queue.line._segments) == 2
+        one.manager.abort()
+        two.manager.abort()
 
 
 @pytest.mark.parametrize("is_head", [True, False])

@@ -108,10 +108,7 @@ def test_a_service_is_healthy_in_the_middle_of_work(workshop: Any, register: Any
     "name",
     [
         *(COMPLETED, ERROR, CANCELLED, "repeat", QUEUED, STARTLATER, DELAYED, CRONJOB),
-        pytest.param(
-            "parked",
-            marks=pytest.mark.xfail(strict=True, reason="parked jobs are not looked at"),
-        ),
+        "parked",
     ],
 )
 def test_what_a_deleted_job_leaves_behind_is_found(
@@ -135,9 +132,7 @@ def test_a_deleted_job_that_ran_disturbs_nothing(service: TaskService, jobs: Job
     "name",
     [
         *("repeat", "parked", QUEUED, DELAYED, CRONJOB),
-        pytest.param(
-            STARTLATER, marks=pytest.mark.xfail(strict=True, reason="mending starts the job")
-        ),
+        STARTLATER,
     ],
 )
 def test_a_job_that_waits_nowhere_is_found(service: TaskService, jobs: Jobs, name: str) -> None:
@@ -227,13 +222,7 @@ def test_notes_about_a_running_job_are_left_alone(service: TaskService, jobs: Jo
 
 @pytest.mark.parametrize(
     "difference",
-    [
-        3,
-        pytest.param(
-            -3,
-            marks=pytest.mark.xfail(strict=True, raises=ValueError, reason="len() is below 0"),
-        ),
-    ],
+    [3, -3],
 )
 def test_a_wrong_count_is_found(service: TaskService, jobs: Jobs, difference: int) -> None:
     service.queue.line.note_left(-difference)

@@ -95,12 +95,16 @@ def test_two_workers_never_hold_the_same_job(workshop: Any) -> None:
     assert sorted(claim.jobid for claim in claims) == sorted(added)
 
 
-def test_a_claim_that_conflicts_is_repeated(workshop: Any, fail_commits: Any) -> None:
+def test_a_claim_that_conflicts_is_repeated(
+    workshop: Any, fail_commits: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     jobid = workshop.add("echo")
     fail_commits(ConflictError("somebody was faster"))
     [claim] = workshop.claim()
     assert claim.attempt == workshop.get(jobid, "attempt") == 1
     assert len(workshop.pauses) == 1
+    assert workshop.pauses[0] <= 0.004
+    assert caplog.records == []  # a conflict is no fault of the storage
 
 
 # -- finish ----------------------------------------------------------------------------------

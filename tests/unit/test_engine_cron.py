@@ -160,7 +160,6 @@ def test_a_run_that_wants_to_be_run_later_keeps_its_slots(workshop: Any, registe
     assert calls == [3600, 4200, 7200]
 
 
-@pytest.mark.xfail(strict=True, reason="slots that pass before a repeat are not counted")
 def test_slots_that_pass_while_a_run_waits_for_its_repeat_are_missed(
     workshop: Any, register: Any
 ) -> None:

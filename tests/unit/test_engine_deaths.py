@@ -119,6 +119,15 @@ def test_suspects_are_claimed_alone(workshop: Any) -> None:
     assert [claim.jobid for claim in workshop.claim(10)] == innocent
 
 
+def test_a_suspect_is_claimed_without_innocent_jobs(workshop: Any) -> None:
+    suspect = workshop.add("echo")
+    workshop.claim()
+    die(workshop)
+    innocent = workshop.add("echo")
+    assert [claim.jobid for claim in workshop.claim(10)] == [suspect]
+    assert [claim.jobid for claim in workshop.claim(10)] == [innocent]
+
+
 def test_of_the_jobs_a_dying_process_held_only_the_killer_becomes_an_error(workshop: Any) -> None:
     killer, *others = [workshop.add("echo", number) for number in range(4)]
     for _ in range(MAX_DEATHS):
@@ -355,6 +364,17 @@ def test_jobs_that_are_given_back_keep_their_order(workshop: Any) -> None:
     later = [workshop.add("echo", number) for number in range(2)]
     give_back_all(workshop)
     assert workshop.work() == [*first, *later]
+
+
+def test_jobs_that_are_given_back_go_by_their_age_and_not_by_their_ids(workshop: Any) -> None:
+    added = []
+    for jobid in (500, 300, 400):
+        with workshop.service() as service:
+            service._v_next_id = jobid
+            added.append(service.add("echo"))
+    workshop.claim(3)
+    give_back_all(workshop)
+    assert workshop.work() == added == [500, 300, 400]
 
 
 def test_a_job_that_was_taken_away_is_not_given_back(workshop: Any) -> None:

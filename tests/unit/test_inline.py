@@ -118,7 +118,6 @@ def test_a_claim_that_is_committed_can_be_run_in_the_next_transaction(root: Any)
     assert check_all(root["tasks"], 0, repair=False) == []
 
 
-@pytest.mark.xfail(strict=True, reason="the inline form looks at no requests")
 def test_a_claimed_job_that_is_cancelled_is_not_run(root: Any, register: Any) -> None:
     calls: list[Any] = []
     register("note", calls.append)
@@ -131,7 +130,6 @@ def test_a_claimed_job_that_is_cancelled_is_not_run(root: Any, register: Any) ->
     assert root["tasks"].getStatus(jobid) == CANCELLED
 
 
-@pytest.mark.xfail(strict=True, reason="the run is not noticed to have lost its transaction")
 def test_a_job_that_aborts_the_transaction_is_run_once(root: Any, register: Any) -> None:
     calls = []
 

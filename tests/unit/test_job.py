@@ -214,12 +214,15 @@ def test_fields_are_kept_as_tuples_in_order() -> None:
     assert tuple(job.hour) == (0, 1, 2)
 
 
-def test_an_update_can_change_the_kind() -> None:
+def test_an_update_that_changes_the_kind_counts_once_the_job_waits_anew() -> None:
     job = CronJob(1, "echo", delay=10)
     job.update(minute=(5,))
-    assert (job.status, job.delay) == (CRONJOB, None)
+    assert (job.status, job.delay) == (DELAYED, None)
+    job.wait(job.count_from(0))
+    assert (job.status, job.due) == (CRONJOB, 300.0)
     job.update(delay=3)
-    assert (job.status, job.minute) == (DELAYED, ())
+    job.wait(job.count_from(0))
+    assert (job.status, job.due, job.minute) == (DELAYED, 3.0, ())
 
 
 def test_an_update_of_a_running_job_leaves_its_status() -> None:

@@ -322,6 +322,9 @@ class Shop:
     def pull(self, now: float, **options: Any) -> list[int]:
         return [job.id for job in self.queue.pull(self.jobs, now, **options)]
 
+    def has_waiting(self, now: float) -> bool:
+        return self.queue.has_waiting(self.jobs, now, lambda name: True)
+
 
 @pytest.fixture
 def shop() -> Shop:
@@ -391,16 +394,16 @@ def test_the_next_time_is_that_of_the_first_waiting_job(shop: Shop) -> None:
 
 
 def test_jobs_that_wait_are_seen_without_a_change(shop: Shop) -> None:
-    assert not shop.queue.has_waiting(shop.jobs, 100.0)
+    assert not shop.has_waiting(100.0)
     job = shop.add(1, due=50.0)
-    assert not shop.queue.has_waiting(shop.jobs, 49.0)
-    assert shop.queue.has_waiting(shop.jobs, 50.0)
+    assert not shop.has_waiting(49.0)
+    assert shop.has_waiting(50.0)
     del shop.jobs[1]
-    assert not shop.queue.has_waiting(shop.jobs, 50.0)
+    assert not shop.has_waiting(50.0)
     assert len(shop.queue.indexes[QUEUED]) == 1
     assert job.place == 50.0
     shop.add(2)
-    assert shop.queue.has_waiting(shop.jobs, 0.0)
+    assert shop.has_waiting(0.0)
 
 
 @pytest.mark.parametrize(

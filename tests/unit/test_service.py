@@ -431,7 +431,6 @@ def test_a_service_tells_whether_jobs_wait(service: TaskService) -> None:
     assert not service.hasJobsWaiting()
 
 
-@pytest.mark.xfail(strict=True, reason="parked jobs are not looked at")
 def test_a_parked_job_waits_again_when_its_task_is_there(
     service: TaskService, register: Any
 ) -> None:

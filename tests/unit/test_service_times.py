@@ -196,7 +196,6 @@ def test_rescheduling_counts_from_the_present(service: TaskService) -> None:
 
 
 @pytest.mark.parametrize("then", [TaskService.reschedule, TaskService.cancel])
-@pytest.mark.xfail(strict=True, reason="the old entry is looked for under the new status")
 def test_a_job_that_changes_its_kind_leaves_its_old_place(service: TaskService, then: Any) -> None:
     jobid = service.addCronJob("counter", delay=10)
     service.jobs[jobid].update(minute=(10,))

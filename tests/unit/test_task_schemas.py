@@ -104,7 +104,6 @@ def test_the_elements_of_a_list_count() -> None:
         check_input(SimpleTask(len, inputSchema=INumbers), {"numbers": [1, "2"]})
 
 
-@pytest.mark.xfail(strict=True, reason="only errors of zope.schema are caught")
 def test_a_constraint_may_raise_an_error_of_its_own() -> None:
     def is_odd(value: int) -> bool:
         if not value % 2:

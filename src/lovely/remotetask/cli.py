@@ -15,11 +15,12 @@ import io
 import json
 import logging
 import os
-import queue
 import re
+import select
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import sysconfig
 import threading
@@ -166,9 +167,10 @@ class Signals:
         self.received: int | None = None
         self._since = 0.0
         self._before: dict[int, Any] = {}
-        # Not an Event: a handler that sets it while the same thread is about to wait for
-        # it would wait for itself.
-        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # Not an Event: a handler that sets it while the same thread is about to wait for it
+        # would wait for itself.  Nor a SimpleQueue: in Python 3.10 a `get` whose timeout is
+        # over can wait for ever.
+        self._bell, self._ear = socket.socketpair()
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
@@ -179,12 +181,14 @@ class Signals:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._bell.close()
+        self._ear.close()
 
     def _receive(self, number: int, frame: object) -> None:
         if self.received is None:
             self.received = number
             self._since = time.monotonic()
-            self._news.put(None)
+            self._bell.send(b"!")
         elif time.monotonic() - self._since > ECHO_SECONDS:
             _leave_now(BY_SIGNAL + number)
 
@@ -193,9 +197,7 @@ class Signals:
 
         :param seconds: wait no longer than this; None waits for ever.
         """
-        if self.received is None:
-            with suppress(queue.Empty):
-                self._news.get(timeout=seconds)
+        select.select([self._ear], [], [], seconds)
         return self.received is not None
 
 

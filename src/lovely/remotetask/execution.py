@@ -71,6 +71,19 @@ class Outcome:
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
+class Deadline:
+    """When a running job is to be given up.
+
+    ``end`` is a time of the engine's monotonic clock; ``seconds`` is the timeout of the task.
+    """
+
+    claim: Claim
+    end: float
+    seconds: float
+    thread: threading.Thread
+
+
 class Fenced(Exception):
     """The job is no longer held by this worker."""
 
@@ -117,7 +130,7 @@ class Engine:
         self.in_hand: dict[int, Claim] = {}
         self.last_sign = monotonic()
         self._lock = threading.Lock()
-        self.deadlines: dict[int, tuple[Claim, float, float, threading.Thread]] = {}
+        self.deadlines: list[Deadline] = []
         self.signals: list[Any] = []
         self.signals_seen: list[int] = []
         self._has_more = False
@@ -249,7 +262,7 @@ class Engine:
             seat.abort()
             status = None
             job_log.warning("job %s: no longer held, its run is not kept", claim.jobid)
-        self.in_hand.pop(claim.jobid, None)
+        self._let_go(claim)
         seconds = self.monotonic() - begun
         job_log.debug(
             "job %s: task %s, attempt %s: %s after %.3f s",
@@ -266,9 +279,11 @@ class Engine:
         while True:
             try:
                 return self._run_once(seat, claim, conflicts)
-            except (Fenced, ServiceGone):
+            except Fenced:
                 raise
             except BaseException as error:  # whatever a task, its result or its commit raises
+                if isinstance(error, ServiceGone) and seat.in_begin:
+                    raise
                 is_meddled = seat.guard.is_broken
                 transient = is_transient(seat, error) and not is_meddled
                 in_commit = seat.in_commit
@@ -337,15 +352,13 @@ class Engine:
                 statuses.append(job.status)
             seat.manager.get().note(f"remotetask {len(claims)} jobs")
             seat.commit()
-        except ServiceGone:
-            raise
-        except BaseException as error:  # see `_run_until_kept`
+        except BaseException as error:  # one by one it will be seen what that means
             seat.abort()
             if seat.is_closed:
                 raise Stopping from error
             return None
         for claim in claims:
-            self.in_hand.pop(claim.jobid, None)
+            self._let_go(claim)
         seconds = (self.monotonic() - begun) / len(claims)
         return [
             Outcome(claim.jobid, status, seconds)
@@ -358,13 +371,14 @@ class Engine:
         if seconds is None or getattr(task, "executor", None) is not None:
             yield  # another process is killed by its own clock
             return
-        end = self.monotonic() + seconds
-        self.deadlines[claim.jobid] = (claim, end, seconds, threading.current_thread())
+        deadline = Deadline(claim, self.monotonic() + seconds, seconds, threading.current_thread())
+        self.deadlines.append(deadline)
         self.on_deadline()
         try:
             yield
         finally:
-            self.deadlines.pop(claim.jobid, None)
+            with suppress(ValueError):  # it has passed
+                self.deadlines.remove(deadline)
 
     def on_deadline(self) -> None:
         """Called when a job with a timeout starts; whoever watches sets it."""
@@ -402,12 +416,23 @@ class Engine:
         )
         return status
 
-    def expire(self, seat: Seat, claim: Claim, timeout_seconds: float) -> None:
-        """Give up a job that runs too long: its worker no longer holds it."""
-        with suppress(Fenced):
+    def expire(self, seat: Seat, claim: Claim, timeout_seconds: float) -> bool:
+        """Give up a job that runs too long: its worker no longer holds it.
+
+        :returns: False when it has just ended.
+        """
+        try:
             self.record(seat, claim, JobTimeout(f"the job ran longer than {timeout_seconds} s"))
-        seat.abort()
-        self.in_hand.pop(claim.jobid, None)
+        except Fenced:
+            seat.abort()
+            return False
+        self._let_go(claim)
+        return True
+
+    def _let_go(self, claim: Claim) -> None:
+        # Only of this claim: the job may have been claimed again since.
+        if self.in_hand.get(claim.jobid) is claim:
+            del self.in_hand[claim.jobid]
 
     # -- signs of life, rescue, the end ------------------------------------------------
 
@@ -445,7 +470,7 @@ class Engine:
             held = [jobid for jobid in list(self.in_hand) if jobid not in given]  # see `claim`
             self.transact(seat, change)
             for claim in claims:
-                self.in_hand.pop(claim.jobid, None)
+                self._let_go(claim)
 
     # -- what a running task is given ----------------------------------------------------
 

@@ -7,6 +7,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from lovely.remotetask.check import check_jobs
@@ -87,7 +88,7 @@ class Keeper:
                 with engine.short_seat() as seat:
                     lease = self.tick(seat)
             self._expire()
-            ends = [end for _, end, _, _ in list(engine.deadlines.values())]
+            ends = [deadline.end for deadline in list(engine.deadlines)]
             self._news.wait(max(0.0, min([ticked + lease / 3, *ends]) - engine.monotonic()))
             self._news.clear()
 
@@ -145,9 +146,12 @@ class Keeper:
 
     def _expire(self) -> None:
         engine = self._engine
-        for claim, end, seconds, thread in list(engine.deadlines.values()):
-            if engine.monotonic() >= end:
-                engine.deadlines.pop(claim.jobid, None)
-                self._on_expired(thread)
-                with engine.short_seat() as seat:
-                    engine.expire(seat, claim, seconds)
+        for deadline in list(engine.deadlines):
+            if engine.monotonic() < deadline.end:
+                continue
+            with suppress(ValueError):  # the job has just ended
+                engine.deadlines.remove(deadline)
+            with engine.short_seat() as seat:
+                is_expired = engine.expire(seat, deadline.claim, deadline.seconds)
+            if is_expired:
+                self._on_expired(deadline.thread)

@@ -24,7 +24,7 @@ from lovely.remotetask.errors import ServiceGone
 from lovely.remotetask.execution import Engine
 from lovely.remotetask.interfaces import PROCESSING, IProcessor
 from lovely.remotetask.keeper import Keeper, free_orphans
-from lovely.remotetask.seat import Seat, check_no_transaction
+from lovely.remotetask.seat import Seat, check_no_transaction, is_closed
 from lovely.remotetask.step import Claim, claim_of
 from lovely.remotetask.transact import Stopping
 from lovely.remotetask.worker import is_exclusive, local_ids
@@ -46,10 +46,6 @@ PROBE_SECONDS = 0.005
 PROBE_SHARE = 0.004
 
 
-#: Closing a database fails its threads a moment before it counts as closed.
-CLOSING_SECONDS = 0.05
-
-
 @implementer(IProcessor)
 class SimpleProcessor:
     """Works on one job at a time, in the order they were added.  See `IProcessor`.
@@ -64,6 +60,7 @@ class SimpleProcessor:
         self.db = db
         self.servicePath = servicePath
         self.waitTime = waitTime
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._batch = 1.0
@@ -74,6 +71,7 @@ class SimpleProcessor:
         self._keeper = Keeper(self._engine, self._needs_keeper, self.wake, self._replace)
         self._engine.on_deadline = self._keeper.notify  # type: ignore[method-assign]
         self.keeper_thread: threading.Thread | None = None
+        self.loop_thread: threading.Thread | None = None
 
     # -- the loop -------------------------------------------------------------------
 
@@ -87,7 +85,15 @@ class SimpleProcessor:
         self._is_looping = True
         if not self._is_exclusive:
             self._start_keeper()  # others may die while this one has nothing to do
+        self._run_loop()
+
+    def _run_loop(self) -> None:
+        self.loop_thread = threading.current_thread()
         self._rim(self._loop)()
+        if not self._is_abandoned():
+            self.stop()
+            # What could not be given back is free for whoever comes next.
+            self._engine.identity.retire()
 
     def _start_keeper(self) -> None:
         if self.keeper_thread is None or not self.keeper_thread.is_alive():
@@ -133,13 +139,10 @@ class SimpleProcessor:
                 except Stopping:
                     break
                 except ServiceGone:
-                    if self.running:
-                        log.warning("service %s is gone, its thread ends", self.name)
+                    self._say_gone()
                     self.stop()
                 except Exception as error:
-                    if not self._is_db_closed():
-                        self._stop.wait(CLOSING_SECONDS)
-                    if self._is_db_closed():
+                    if is_closed(self.db):
                         self.stop()
                         break
                     faults = faults + 1 if time.monotonic() - begun < 60 else 1
@@ -148,9 +151,11 @@ class SimpleProcessor:
 
         return run
 
-    def _is_db_closed(self) -> bool:
-        # A closed database has no storage any more; its class has an attribute of the name.
-        return "storage" not in vars(self.db)
+    def _say_gone(self) -> None:
+        with self._lock:
+            if self.running:
+                log.warning("service %s is gone, its thread ends", self.name)
+            self._stop.set()
 
     def _is_abandoned(self) -> bool:
         return threading.current_thread() in self._abandoned
@@ -167,7 +172,7 @@ class SimpleProcessor:
         with self._seat() as seat:
             if self._is_exclusive:
                 free_orphans(self._engine, seat)
-            self._give_back(seat, self._left_over())
+            self._give_back_left(seat)
             while self.running and not self._is_abandoned():
                 self._wake.clear()
                 if not self._work(seat):
@@ -206,9 +211,9 @@ class SimpleProcessor:
         if not self._is_abandoned():
             self._give_back(seat, list(self._engine.in_hand.values()))
 
-    def _left_over(self) -> list[Claim]:
-        """The claims of a loop that has ended by a fault, or was abandoned in a job."""
-        return list(self._engine.in_hand.values())
+    def _give_back_left(self, seat: Seat) -> None:
+        """Give back the claims of a loop that has ended by a fault, or hangs in a job."""
+        self._give_back(seat, list(self._engine.in_hand.values()))
 
     def _give_back(self, seat: Seat, claims: list[Claim]) -> None:
         if claims:
@@ -237,9 +242,10 @@ class SimpleProcessor:
     def _replace(self, thread: threading.Thread) -> None:
         """Start another thread in the place of one that hangs in a job that is given up."""
         self._abandoned.add(thread)
-        threading.Thread(
-            target=self._rim(self._loop), name=f"remotetasks.{self.name}", daemon=True
-        ).start()
+        self.loop_thread = threading.Thread(
+            target=self._run_loop, name=f"remotetasks.{self.name}", daemon=True
+        )
+        self.loop_thread.start()
 
     # -- single steps -------------------------------------------------------------------
 
@@ -317,7 +323,7 @@ class MultiProcessor(SimpleProcessor):
         return self._hands
 
     def _work(self, seat: Seat) -> bool:
-        self._give_back(seat, self._left_over())
+        self._give_back_left(seat)
         # A claim for each job that ends would be a commit for each: claim when half of what
         # may be held has been done, or a thread has nothing to do.
         most = max(1, int(self._batch)) * self.maxThreads
@@ -354,12 +360,11 @@ class MultiProcessor(SimpleProcessor):
                 self._failed.extend(c for c in claims if c.jobid in self._engine.in_hand)
                 self._wake.set()
 
-    def _left_over(self) -> list[Claim]:
+    def _give_back_left(self, seat: Seat) -> None:
         """See `SimpleProcessor`: what waits for a thread, or is run by one, is not left."""
-        left = []
-        while self._failed:
-            left.append(self._failed.pop())
-        return left
+        left = list(self._failed)
+        self._give_back(seat, left)
+        del self._failed[: len(left)]
 
     def stop(self) -> None:
         """See `IProcessor`."""

@@ -15,11 +15,16 @@ from lovely.remotetask.site import path_to
 
 
 class _Started:
-    """A processor and its thread."""
+    """A processor and the thread it was started in."""
 
     def __init__(self, processor: Any, thread: threading.Thread) -> None:
         self.processor = processor
-        self.thread = thread
+        self._thread = thread
+
+    @property
+    def thread(self) -> threading.Thread:
+        """The thread that runs the loop; another one when the first hangs in a job."""
+        return getattr(self.processor, "loop_thread", None) or self._thread
 
 
 _lock = threading.Lock()

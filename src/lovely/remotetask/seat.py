@@ -75,20 +75,23 @@ class Seat:
 
     :param manager: the transaction manager; by default the thread's own, so that what
         tasks find as ``transaction.get()`` is the transaction they run in.
+    :ivar in_begin: the last transaction has not come further than its begin.
+    :ivar in_commit: the last transaction has come to its commit: what fails is no task.
     """
 
     def __init__(self, db: Any, path: ServicePath | list[str], manager: Any = None) -> None:
+        self.db = db
         self.path = path
         self.manager = transaction.manager.manager if manager is None else manager
         self.connection = db.open(self.manager)
         self.guard = Guard()
         self.manager.registerSynch(self.guard)
-        self.in_commit = False
+        self.in_begin = self.in_commit = False
 
     @property
     def is_closed(self) -> bool:
         """Whether the database was closed."""
-        return self.connection.opened is None
+        return self.connection.opened is None or is_closed(self.db)
 
     def begin(self) -> Any:
         """Begin a transaction and return the service.
@@ -96,11 +99,14 @@ class Seat:
         :raises ServiceGone: it is not there.
         """
         self.in_commit = False
+        self.in_begin = True
         self.manager.begin()
-        return self.service()
+        service = self.service()
+        self.in_begin = False
+        return service
 
     def commit(self) -> None:
-        """Commit; ``in_commit`` tells from now on that what fails is not a task."""
+        """Commit."""
         self.in_commit = True
         self.manager.commit()
 
@@ -143,10 +149,17 @@ class Seat:
 
     def close(self) -> None:
         """Give the connection back."""
+        if is_closed(self.db):
+            return  # whoever closes it is at this connection too
         self.abort()
         self.manager.unregisterSynch(self.guard)
         if not self.is_closed:
             self.connection.close()
+
+
+def is_closed(db: Any) -> bool:
+    """Say whether a database was closed, or is being closed."""
+    return "close" in vars(db)  # the first thing it does is to make this do nothing
 
 
 def check_no_transaction() -> None:

@@ -7,9 +7,10 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from ZODB.POSException import POSError
+from ZODB.POSException import POSError, POSKeyError
 
 from lovely.remotetask.errors import ServiceGone
 from lovely.remotetask.job import describe
@@ -80,6 +81,8 @@ class Transactor:
                     conflicts += 1
                     self.back_off(conflicts)
                 elif isinstance(error, (POSError, OSError)) or transient:
+                    if isinstance(error, POSKeyError):
+                        _check_reachable(seat)
                     faults += 1
                     self.wait_for_storage(error, faults)
                 else:
@@ -108,3 +111,10 @@ class Transactor:
             )
         if self._pause(min(FAULT_CAP_SECONDS, 0.05 * 2 ** min(faults, 20))):
             raise Stopping from error
+
+
+def _check_reachable(seat: Seat) -> None:
+    """Raise if the service is gone: then its parts may be packed away."""
+    with suppress(POSError, OSError):
+        seat.check_reachable(seat.begin())
+    seat.abort()

@@ -64,6 +64,10 @@ class Identity:
             _local.add(self)
         return self._id
 
+    def retire(self) -> None:
+        """Count as dead: what this worker still holds may be taken from it."""
+        _local.discard(self)
+
 
 _local: weakref.WeakSet[Identity] = weakref.WeakSet()
 
