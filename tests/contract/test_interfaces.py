@@ -78,6 +78,7 @@ def test_a_job_without_a_time_is_no_cron_job() -> None:
 def test_the_package_exports_these_names_and_no_others() -> None:
     assert sorted(remotetask.__all__) == [
         "RemoteTaskError",
+        "Retention",
         "RetryLater",
         "RetryPolicy",
         "SimpleTask",

@@ -24,6 +24,7 @@ from ZODB.POSException import StorageError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask import processor as processors
+from lovely.remotetask import running
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.seat import Seat
@@ -348,9 +349,9 @@ def test_after_a_timeout_there_is_still_one_processor(
         release.set()
         until(lambda: len([name for name in names_of_threads() if "tasks." in name]) == 1)
         assert service.isProcessing()
-        first = processors.find(service)
+        first = running.find(service)
         service.startProcessing()
-        assert processors.find(service) is first
+        assert running.find(service) is first
         service.stopProcessing(10)
         assert not [name for name in names_of_threads() if name.startswith("remotetasks.")]
 

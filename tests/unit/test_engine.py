@@ -817,10 +817,10 @@ def test_a_task_is_told_when_its_processor_stops(workshop: Any, register: Any) -
 def test_what_a_job_does_after_its_timeout_is_not_kept(workshop: Any, register: Any) -> None:
     def hang(context: TaskContext, input: Any) -> None:
         write(context, input)
-        [(claim, end, seconds, _)] = workshop.engine.deadlines.values()
-        assert (end, seconds) == (workshop.now + 5, 5)
+        [deadline] = workshop.engine.deadlines
+        assert (deadline.end, deadline.seconds) == (workshop.now + 5, 5)
         with workshop.engine.short_seat() as seat:  # as the keeper does
-            workshop.engine.expire(seat, claim, seconds)
+            workshop.engine.expire(seat, deadline.claim, deadline.seconds)
 
     register("hang", hang, context=True, timeout_seconds=5)
     jobid = workshop.add("hang", "something")
@@ -831,7 +831,7 @@ def test_what_a_job_does_after_its_timeout_is_not_kept(workshop: Any, register: 
         "the job ran longer than 5 s",
         1,
     )
-    assert workshop.engine.deadlines == {}
+    assert list(workshop.engine.deadlines) == []
     assert workshop.engine.in_hand == {}
 
 

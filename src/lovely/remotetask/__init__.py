@@ -5,10 +5,12 @@ from lovely.remotetask import task
 from lovely.remotetask.errors import RemoteTaskError, RetryLater, TaskError
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
+from lovely.remotetask.step import Retention
 from lovely.remotetask.task import SimpleTask, TaskContext
 
 __all__ = [
     "RemoteTaskError",
+    "Retention",
     "RetryLater",
     "RetryPolicy",
     "SimpleTask",

@@ -18,7 +18,7 @@ from zope.component import getGlobalSiteManager
 from zope.component.interfaces import ISite
 
 from lovely.remotetask.interfaces import ITaskService
-from lovely.remotetask.site import ROOT_NAME
+from lovely.remotetask.site import ROOT_NAME, entered
 
 log = logging.getLogger("lovely.remotetask")
 
@@ -116,7 +116,8 @@ def _start_matching(database_root: Any, pattern: str, site_name: str, service_na
             service = services.get(wanted_name)
             if service is not None:
                 found += 1
-                started += _start(service, wanted_name, name)
+                with entered(site if ISite.providedBy(site) else None):
+                    started += _start(service, wanted_name, name)
             elif not has_star:
                 log.error("service %s on site %s not found", wanted_name, name)
     if has_star and not found:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import Job
+from lovely.remotetask.queue import load
 
 #: How many jobs one step looks at.
 STEP_SIZE = 1000
@@ -38,15 +39,18 @@ def check_jobs(service: Any, now: float, repair: bool, first: int = 0) -> tuple[
 
     Transaction: caller commits, if `repair`; otherwise reads only.
     """
-    jobs = list(islice(service.jobs.starting_at(first), STEP_SIZE))
+    jobids = list(islice(service.jobs.ids_from(first), STEP_SIZE))
     problems = []
-    for job in jobs:
+    for jobid in jobids:
+        job = load(service.jobs, jobid)
+        if job is None:
+            continue  # nothing can be said of a record that cannot be read, nor mended
         trouble = _trouble(service, job)
         if trouble is not None:
-            problems.append(Problem(job.id, trouble))
+            problems.append(Problem(jobid, trouble))
             if repair:
                 _refile(service, job, now)
-    return problems, jobs[-1].id + 1 if len(jobs) == STEP_SIZE else 0
+    return problems, jobids[-1] + 1 if len(jobids) == STEP_SIZE else 0
 
 
 def check_indexes(service: Any, repair: bool) -> list[Problem]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,6 +57,9 @@ from lovely.remotetask.step import (
 from lovely.remotetask.task import TaskContext, look_up
 from lovely.remotetask.transact import CONFLICT_BUDGET, Stopping, Transactor
 from lovely.remotetask.worker import Identity, Worker
+
+#: After a rival was seen, the strict order is left for so many seconds.
+RIVAL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,7 @@ class Engine:
         self.signals: list[Any] = []
         self.signals_seen: list[int] = []
         self._has_more = False
+        self._saw_rivals = -math.inf
         self._missing_tasks: set[str] = set()
 
     # -- claim ----------------------------------------------------------------------
@@ -159,6 +164,7 @@ class Engine:
         self, seat: Seat, limit: int, held: list[int], tries: Iterator[int], service: Any
     ) -> list[Claim]:
         if next(tries):
+            self._saw_rivals = self.monotonic()
             service.queue.line.choose_anew()  # somebody else works at this one
         claims = self._unnoticed(service, held)
         if limit and not claims:
@@ -201,7 +207,10 @@ class Engine:
 
     def _take(self, service: Any, limit: int, now: float) -> list[Claim]:
         claims: list[Claim] = []
-        is_alone = all(worker_id == self.identity.id for worker_id in service.workers)
+        if any(worker_id != self.identity.id for worker_id in service.workers):
+            self._saw_rivals = self.monotonic()
+        # Rivals that hold nothing at the moment have no record: those seen lately count.
+        is_alone = self.monotonic() - self._saw_rivals > RIVAL_SECONDS
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
         tasks = Tasks(service.taskInterface)
 

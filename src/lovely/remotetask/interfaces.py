@@ -217,6 +217,19 @@ class ITaskService(Interface):
         description="Seconds without a sign of life after which a worker counts as dead.",
     )
 
+    retention = Dict(
+        title="Retention",
+        description="Final status -> `lovely.remotetask.Retention`: what is kept, how long.",
+    )
+
+    max_input_bytes = Int(
+        title="Largest input", description="Bytes, roughly; None sets no bound.", required=False
+    )
+
+    max_input_depth = Int(
+        title="Deepest input", description="Levels; None sets no bound.", required=False
+    )
+
     def getAvailableTasks():
         """Return a dict of the tasks that jobs can be added for: name -> task.
 
@@ -235,6 +248,18 @@ class ITaskService(Interface):
         :param retry: a `RetryPolicy` for this job, in place of the task's.
         :raises TaskNotFound: no task has this name; a ValueError.
         :raises InvalidInput: the input breaks the task's schema or cannot be stored.
+
+        Transaction: caller commits.
+        """
+
+    def add_many(task, inputs, retry=None):
+        """Add a job for each input, and return their ids.
+
+        Adding a hundred jobs in one commit is several times as fast as a commit for each.
+
+        :param inputs: one input a job; see `add`.
+        :raises TaskNotFound: no task has this name; a ValueError.
+        :raises InvalidInput: one of them cannot be accepted; then no job is added.
 
         Transaction: caller commits.
         """
@@ -299,6 +324,18 @@ class ITaskService(Interface):
         :returns: None.
         :raises JobIsLive: a status of jobs that still wait or run is among them; a
             ValueError, and nothing is removed.
+
+        Transaction: caller commits.
+        """
+
+    def remove_oldest(status, limit=None, before=None):
+        """Remove jobs with a final status, those that ended first; return their number.
+
+        To clean a great many jobs, call this with a limit and commit, until it returns 0.
+
+        :param limit: how many jobs to remove at the most; None is all.
+        :param before: seconds since the epoch: only jobs that ended before; None is all.
+        :raises JobIsLive: the status is not a final one; a ValueError.
 
         Transaction: caller commits.
         """

@@ -137,10 +137,10 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
     def __bool__(self) -> bool:
         return any(len(page) for page in self._pages.values())
 
-    def starting_at(self, first: int) -> Iterator[Job]:
-        """Yield the jobs from an id on, by id."""
+    def ids_from(self, first: int) -> Iterator[int]:
+        """Yield the ids from one on, in order."""
         for page in self._pages.values(min=first // PAGE_SIZE):
-            yield from page.values(min=first)
+            yield from page.keys(min=first)
 
 
 def _as_datetime(seconds: float | None) -> datetime | None:

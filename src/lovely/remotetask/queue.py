@@ -259,7 +259,7 @@ class ReadyLine(Persistent):
             for jobid in segment:
                 if jobid in stale:
                     continue
-                job = _load(jobs, jobid)
+                job = load(jobs, jobid)
                 if job is not None and job.place == key:
                     is_used_up = False
                     yield job
@@ -326,7 +326,7 @@ class ReadyLine(Persistent):
         self._v_chosen = None
 
 
-def _load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
+def load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
     """Return a job, or None when it is gone or its record cannot be read.
 
     A record that cannot be read, because code it needs has changed, must not keep others
@@ -526,7 +526,7 @@ def _standing(
 ) -> Iterator[Job]:
     """Yield the jobs that stand by their entries, and drop the other entries."""
     for when, jobid in entries:
-        job = _load(jobs, jobid)
+        job = load(jobs, jobid)
         if job is not None and job.place == (when if place is None else place):
             yield job
         else:

@@ -123,15 +123,7 @@ class TaskService(Persistent, Location):
     def add_many(
         self, task: str, inputs: Iterable[Any], retry: RetryPolicy | None = None
     ) -> list[int]:
-        """Add a job for each input, and return their ids.
-
-        Adding a hundred jobs in one commit is several times as fast as a commit for each.
-
-        :param inputs: one input a job; see `ITaskService.add`.
-        :raises InvalidInput: one of them cannot be accepted; then no job is added.
-
-        Transaction: caller commits.
-        """
+        """See `ITaskService`."""
         inputs = list(inputs)
         for input in inputs:
             self._check(task, input, retry)
@@ -280,16 +272,7 @@ class TaskService(Persistent, Location):
     def remove_oldest(
         self, status: str, limit: int | None = None, before: float | None = None
     ) -> int:
-        """Remove jobs with a final status, those that ended first; return their number.
-
-        To clean a great many jobs, call this with a limit and commit, until it returns 0.
-
-        :param limit: how many jobs to remove at the most; None is all.
-        :param before: seconds since the epoch: only jobs that ended before; None is all.
-        :raises JobIsLive: the status is not a final one.
-
-        Transaction: caller commits.
-        """
+        """See `ITaskService`."""
         if status not in FINAL_STATUSES:
             raise JobIsLive(f"jobs that are {status!r} are still needed; cancel them instead")
         return remove_oldest(self, status, limit, before)

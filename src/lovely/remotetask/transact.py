@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from transaction.interfaces import TransientError
 from ZODB.POSException import POSError, POSKeyError
 
 from lovely.remotetask.errors import ServiceGone
@@ -103,12 +104,11 @@ class Transactor:
         now = self._monotonic()
         if now - self._logged.get(kind, -LOG_SECONDS) >= LOG_SECONDS:
             self._logged[kind] = now
-            log.warning(
-                "storage of %s does not work (%s: %s), waiting for it",
-                self._name,
-                kind,
-                describe(error)[:200],
-            )
+            if isinstance(error, (POSError, OSError, TransientError)):
+                text = "the storage of service %s does not work, waiting for it: %s: %s"
+                log.warning(text, self._name, kind, describe(error)[:200])
+            else:
+                log.error("service %s has stumbled, trying again", self._name, exc_info=error)
         if self._pause(min(FAULT_CAP_SECONDS, 0.05 * 2 ** min(faults, 20))):
             raise Stopping from error
 
