@@ -134,9 +134,6 @@ def test_a_proxied_service_works(workplace: Any, register: Any) -> None:
         proxied.clean()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ForbiddenAttribute, reason="the mapping of jobs is not declared"
-)
 @pytest.mark.usefixtures("system")
 def test_the_jobs_of_a_proxied_service_can_be_read(workplace: Any) -> None:
     [jobid] = workplace.add("echo", 1)

@@ -49,6 +49,7 @@ from lovely.remotetask.step import (
     claim_of,
     finish,
     job_log,
+    release,
     remove_worker,
     retire,
     settle,
@@ -137,6 +138,7 @@ class Engine:
         self.deadlines: list[Deadline] = []
         self.signals: list[Any] = []
         self.signals_seen: list[int] = []
+        self.holds = False  # whether the worker's record holds something
         self._has_more = False
         self._saw_rivals = -math.inf
         self._missing_tasks: set[str] = set()
@@ -158,6 +160,7 @@ class Engine:
                 self.in_hand[claim.jobid] = claim
             if claims:
                 self.last_sign = self.monotonic()
+            self.holds = bool(held or claims)
             return claims
 
     def _claim(
@@ -284,7 +287,7 @@ class Engine:
         return Outcome(claim.jobid, status, seconds)
 
     def _run_until_kept(self, seat: Seat, claim: Claim) -> str:
-        conflicts = 0
+        conflicts = faults = 0
         while True:
             try:
                 return self._run_once(seat, claim, conflicts)
@@ -305,10 +308,12 @@ class Engine:
                     continue
                 if transient or (in_commit and isinstance(error, (POSError, OSError))):
                     # The storage's fault or the task's own?  The storage's, if it takes
-                    # no heartbeat either; then it was no attempt of the job.
+                    # no heartbeat either; then it was no attempt of the job.  The first
+                    # time it has the benefit of the doubt: it may work again by now.
                     waits = self.transact.waits
                     self.beat(seat)
-                    if self.transact.waits > waits:
+                    faults += 1
+                    if self.transact.waits > waits or (faults == 1 and not transient):
                         continue
                 if is_meddled and not isinstance(error, TransactionMeddled):
                     error = TransactionMeddled(f"{TransactionMeddled()} ({describe(error)})")
@@ -480,6 +485,17 @@ class Engine:
             self.transact(seat, change)
             for claim in claims:
                 self._let_go(claim)
+            self.holds = bool(held)
+
+    def release(self, seat: Seat, claim: Claim) -> None:
+        """File a job that was claimed by another worker of this process, and has ended."""
+        with self._lock:
+            self.transact(
+                seat,
+                functools.partial(
+                    release, worker_id=claim.owner, jobid=claim.jobid, now=self.clock()
+                ),
+            )
 
     # -- what a running task is given ----------------------------------------------------
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,16 +13,21 @@ from lovely.remotetask.errors import JobCancelled, RetryLater, TransactionMeddle
 from lovely.remotetask.job import Job
 from lovely.remotetask.seat import Guard
 from lovely.remotetask.site import entered, site_of
-from lovely.remotetask.step import call_task, finish, retire, settle, take
+from lovely.remotetask.step import call_task, finish, settle, take
 from lovely.remotetask.task import TaskContext, look_up
 
 #: Repeats that are due within this many seconds follow at once: nobody is there to wait.
 AT_ONCE_SECONDS = 1.0
 
 
-def claim_inline(service: Any, owner: str, now: float) -> Job | None:
-    """Claim the next job in the caller's transaction."""
+def claim_inline(service: Any, owner: str, now: float, but: Container[int] = ()) -> Job | None:
+    """Claim the next job in the caller's transaction.
+
+    :param but: ids of jobs that are left alone.
+    """
     for job in service.queue.pull(service.jobs, now):
+        if job.id in but:
+            continue
         if look_up(service.taskInterface, job.task) is None:
             service.queue.park(job)
         elif take(service, job, owner, now):
@@ -42,7 +47,6 @@ def run_inline(service: Any, job: Job, now: float) -> None:
         task = look_up(service.taskInterface, job.task)
         while not _run_once(service, job, task, now):
             pass
-    retire(service, job.id, now)
 
 
 def _run_once(service: Any, job: Job, task: Any, now: float) -> bool:

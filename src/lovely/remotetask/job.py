@@ -11,7 +11,14 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import (
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    MutableMapping,
+    ValuesView,
+)
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -84,6 +91,18 @@ class Progress(NamedTuple):
     message: str
 
 
+class JobKeys(KeysView[int]):
+    """The ids of a `JobTree`.  Classes of their own, for the declarations in configure.zcml."""
+
+
+class JobValues(ValuesView["Job"]):
+    """The jobs of a `JobTree`."""
+
+
+class JobItems(ItemsView[int, "Job"]):
+    """The (id, job) pairs of a `JobTree`."""
+
+
 class JobTree(Persistent, MutableMapping[int, "Job"]):
     """Job id -> job.
 
@@ -136,6 +155,18 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
 
     def __bool__(self) -> bool:
         return any(len(page) for page in self._pages.values())
+
+    def keys(self) -> JobKeys:
+        """Return the ids, in order."""
+        return JobKeys(self)
+
+    def values(self) -> JobValues:
+        """Return the jobs, by id."""
+        return JobValues(self)
+
+    def items(self) -> JobItems:
+        """Return the (id, job) pairs, by id."""
+        return JobItems(self)
 
     def ids_from(self, first: int) -> Iterator[int]:
         """Yield the ids from one on, in order."""

@@ -208,8 +208,8 @@ class SimpleProcessor:
         self._batch = max(1.0, min(MAX_BATCH, fitting, self._batch * 1.5))
 
     def _leave(self, seat: Seat) -> None:
-        if not self._is_abandoned():
-            self._give_back(seat, list(self._engine.in_hand.values()))
+        if self._engine.holds and not self._is_abandoned():
+            self._engine.give_back(seat, list(self._engine.in_hand.values()))
 
     def _give_back_left(self, seat: Seat) -> None:
         """Give back the claims of a loop that has ended by a fault, or hangs in a job."""
@@ -261,7 +261,9 @@ class SimpleProcessor:
                 self._engine.run(seat, claim)
             finally:
                 self._keeper.notify()
-            if not self._engine.in_hand:
+            if claim.owner != self._engine.identity.id:
+                self._engine.release(seat, claim)
+            elif not self._engine.in_hand:
                 self._engine.give_back(seat, [])
             return True
 

@@ -444,7 +444,7 @@ class JobQueue(Persistent):
         for name in list(self.parked.keys()):
             if knows(name):
                 lot = self.parked[name]
-                yield from _standing(jobs, lot, lot.until(now, PULL_SIZE), name)
+                yield from _standing(jobs, lot, lot.oldest(PULL_SIZE), name)
         self._recount(jobs, now)
         for status in TIMED_STATUSES:
             index = self.indexes[status]

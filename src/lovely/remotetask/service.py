@@ -45,6 +45,7 @@ from lovely.remotetask.step import (
     DEFAULT_RETENTION,
     Retention,
     orphans,
+    release,
     remove_oldest,
     rescue,
     retire,
@@ -315,35 +316,36 @@ class TaskService(Persistent, Location):
     def processNext(self, now: float | None = None, jobid: int | None = None) -> bool:
         """See `ITaskService`."""
         now = _time(now)
-        self._free_orphans(now)
         if jobid is None:
-            job = claim_inline(self, _caller.id, now)
-        else:
-            job = self._job(jobid)
-            if job.status != PROCESSING or job.owner != _caller.id:
-                return False
-        if job is None:
+            return self._process_one(now, set())
+        job = self._job(jobid)
+        if job.status != PROCESSING or job.owner != _caller.id:
             return False
-        run_inline(self, job, now)
-        self._release(job.id)
+        self._run(job, now)
         return True
-
-    def _free_orphans(self, now: float) -> None:
-        if self._p_jar is not None and is_exclusive(self._p_jar.db().storage):
-            for worker_id in orphans(self):
-                rescue(self, worker_id, now)
-
-    def _release(self, jobid: int) -> None:
-        record = self.workers.get(_caller.id)
-        if record is not None and jobid in record.held:
-            record.held = tuple(held for held in record.held if held != jobid)
-            if not record.held:
-                del self.workers[_caller.id]
 
     def process(self, now: float | None = None) -> None:
         """See `ITaskService`."""
-        while self.processNext(now):
+        # One that asks to be run again at once has to wait for the next call.
+        done: set[int] = set()
+        while self._process_one(_time(now), done):
             pass
+
+    def _process_one(self, now: float, done: set[int]) -> bool:
+        if self._p_jar is not None and is_exclusive(self._p_jar.db().storage):
+            for worker_id in orphans(self):
+                rescue(self, worker_id, now)
+        job = claim_inline(self, _caller.id, now, done)
+        if job is None:
+            return False
+        done.add(job.id)
+        self._run(job, now)
+        return True
+
+    def _run(self, job: Job, now: float) -> None:
+        jobid = job.id
+        run_inline(self, job, now)
+        release(self, _caller.id, jobid, now)
 
     # -- the thread -------------------------------------------------------------------------
 

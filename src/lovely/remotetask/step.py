@@ -176,6 +176,16 @@ def remove_worker(service: Any, worker_id: str) -> None:
     del service.workers[worker_id]
 
 
+def release(service: Any, worker_id: str, jobid: int, now: float) -> None:
+    """Take one job that has ended out of the record of a worker, and file it."""
+    record = service.workers.get(worker_id)
+    if record is not None and jobid in record.held:
+        record.held = tuple(held for held in record.held if held != jobid)
+        if not record.held:
+            remove_worker(service, worker_id)
+    retire(service, jobid, now)
+
+
 def orphans(service: Any) -> list[str]:
     """Return the ids of the workers of other processes."""
     local = local_ids()
