@@ -19,7 +19,10 @@ FRONT = "__init__"
 
 # Imports point down this table.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "shell": ("autostart", "web", "cli", "testing", "demo"),
+    "shell": (
+        *("autostart", "web", "testing", "demo"),
+        *("screen", "database", "upkeep", "cli"),
+    ),
     "front": (FRONT,),
     "door": ("service", "remote"),
     "engine": (
@@ -55,6 +58,12 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("task", "process"): "it calls the functions of some tasks there",
     ("queue", "job"): "it files jobs by their status and their time",
     ("cli", "autostart"): "`remotetask run` starts what the patterns name",
+    ("cli", "screen"): "results go there",
+    ("cli", "database"): "it opens what URIs name",
+    ("cli", "upkeep"): "`remotetask check` and `add` stand there",
+    ("upkeep", "autostart"): "services are named by patterns there too",
+    ("upkeep", "database"): "it opens what URIs name",
+    ("upkeep", "screen"): "results go there",
     ("cli", "demo"): "`remotetask demo` runs it",
 }
 
@@ -69,7 +78,7 @@ STORAGE = ("BTrees", "persistent", "transaction", "ZODB")
 # `transact`; the others only begin and end transactions in which they read.
 ENDS_TRANSACTIONS = {
     *("execution", "seat", "transact", "notes", "keeper", "processor"),
-    *("cli", "demo", "autostart", "testing", "web"),
+    *("cli", "upkeep", "demo", "autostart", "testing", "web"),
 }
 
 Sources = dict[str, str]  # dotted name of a module inside the package -> its source

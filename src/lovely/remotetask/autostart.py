@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import transaction
 from zope.component import getGlobalSiteManager
@@ -103,26 +103,54 @@ def _start_pattern(database_root: Any, pattern: str) -> int:
 
 
 def _start_matching(database_root: Any, pattern: str, site_name: str, service_name: str) -> int:
-    root = database_root.get(ROOT_NAME, database_root)
     has_star = "*" in (site_name, service_name)
     started = found = 0
-    for name, site in _sites(root, site_name):
-        if site is None:
-            log.error("site %s not found", name)
-            continue
-        services = dict(_services(site, site is root))
-        wanted = sorted(services) if service_name == "*" else [service_name]
-        for wanted_name in wanted:
-            service = services.get(wanted_name)
-            if service is not None:
-                found += 1
-                with entered(site if ISite.providedBy(site) else None):
-                    started += _start(service, wanted_name, name)
-            elif not has_star:
-                log.error("service %s on site %s not found", wanted_name, name)
+    for match in _matching(database_root, site_name, service_name):
+        if match.site is None:
+            log.error("site %s not found", match.site_name)
+        elif match.service is not None:
+            found += 1
+            with entered(match.site if ISite.providedBy(match.site) else None):
+                started += _start(match.service, match.service_name, match.site_name)
+        elif not has_star:
+            log.error("service %s on site %s not found", match.service_name, match.site_name)
     if has_star and not found:
         log.warning("no services started by directive %s", pattern)
     return started
+
+
+class Match(NamedTuple):
+    """What a pattern has led to; ``site`` or ``service`` None is what was not found."""
+
+    site_name: str
+    site: Any
+    service_name: str
+    service: Any
+
+
+def find_services(database_root: Any, patterns: Iterable[str]) -> Iterator[Match]:
+    """Yield the services that patterns name, each once.
+
+    Transaction: reads only.
+    """
+    seen = set()
+    for pattern in patterns:
+        site_name, _, service_name = pattern.partition("@")
+        for match in _matching(database_root, site_name, service_name or "*"):
+            if match.service is not None and match.service._p_oid not in seen:
+                seen.add(match.service._p_oid)
+                yield match
+
+
+def _matching(database_root: Any, site_name: str, service_name: str) -> Iterator[Match]:
+    root = database_root.get(ROOT_NAME, database_root)
+    for name, site in _sites(root, site_name):
+        if site is None:
+            yield Match(name, None, service_name, None)
+            continue
+        services = dict(_services(site, site is root))
+        for wanted in sorted(services) if service_name == "*" else [service_name]:
+            yield Match(name, site, wanted, services.get(wanted))
 
 
 def _start(service: Any, service_name: str, site_name: str) -> int:

@@ -10,12 +10,9 @@ ended by signal n.
 from __future__ import annotations
 
 import argparse
-import importlib
 import io
-import json
 import logging
 import os
-import re
 import select
 import shlex
 import shutil
@@ -26,8 +23,8 @@ import sysconfig
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -35,12 +32,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zc.lockfile import LockError
-from ZODB import DB
 
 from lovely.remotetask.autostart import split_patterns, start_services
+from lovely.remotetask.database import (
+    describe_kind,
+    import_modules,
+    open_database,
+    without_password,
+)
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
-from lovely.remotetask.job import describe
 from lovely.remotetask.running import stop_all
+from lovely.remotetask.screen import Screen
+from lovely.remotetask.upkeep import (
+    add_add_arguments,
+    add_check_arguments,
+    add_job,
+    check_services,
+)
 
 if TYPE_CHECKING:
     from lovely.remotetask.demo import Plan, Result
@@ -52,107 +60,8 @@ BY_SIGNAL = 128
 DEMO_DIRECTORY = "remotetask-demo"
 DEMO_LIMIT = 1500
 
-#: Seconds between two lines of progress where there is no terminal.
-PROGRESS_SECONDS = 1.0
-
 #: A signal within this many seconds of the first one is its echo: ``timeout`` sends two.
 ECHO_SECONDS = 0.3
-
-#: Of a long list of problems this many are shown.
-MAX_SHOWN = 10
-
-# -- where results go ---------------------------------------------------------------------
-
-
-def _rich_console(stream: Any) -> Any:
-    """Return a console of rich, or None: it is not installed, or nobody looks."""
-    if not stream.isatty():
-        return None
-    try:
-        from rich.console import Console
-    except ImportError:
-        return None
-    return Console(file=stream, markup=False, highlight=False, emoji=False)
-
-
-class Screen:
-    """Shows results to people or, as JSON, to programs.
-
-    :param is_json: print no texts and tables, only what is given to `result`.
-    """
-
-    def __init__(self, is_json: bool) -> None:
-        self.is_json = is_json
-        self._console = _rich_console(sys.stdout)
-
-    def note(self, text: str) -> None:
-        """Print a line that is no result."""
-        print(text, file=sys.stderr, flush=True)
-
-    def tell(self, text: str = "") -> None:
-        """Print a line for people."""
-        if not self.is_json:
-            print(text, flush=True)
-
-    def result(self, value: Any) -> None:
-        """Print a value for programs."""
-        if self.is_json:
-            print(json.dumps(value, indent=2), flush=True)
-
-    def table(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
-        """Print a table of names and values for people."""
-        if self.is_json:
-            return
-        if self._console is None:
-            width = max(len(name) for name, _ in rows)
-            print(f"\n{title}", *(f"  {name:{width}}  {value}" for name, value in rows), sep="\n")
-            return
-        from rich import box
-        from rich.table import Table
-
-        table = Table(title=title, title_justify="left", show_header=False, box=box.ROUNDED)
-        table.add_column(style="cyan")
-        table.add_column(overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        self._console.print(table)
-
-    def tell_list(self, title: str, lines: Sequence[str]) -> None:
-        """Print lines under a title for people, of many only the first ones."""
-        self.tell(title)
-        for line in lines[:MAX_SHOWN]:
-            self.tell(f"  {line}")
-        if len(lines) > MAX_SHOWN:
-            self.tell(f"  and {len(lines) - MAX_SHOWN} more")
-
-    @contextmanager
-    def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Yield a function that is told, again and again, how many of how many are done."""
-        console = _rich_console(sys.stderr)
-        if console is None:
-            yield _plain_progress(what, self.note)
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        columns = (BarColumn(), MofNCompleteColumn(), what, TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            row = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(row, completed=done, total=total)
-
-
-def _plain_progress(what: str, note: Callable[[str], None]) -> Callable[[int, int], None]:
-    told = -PROGRESS_SECONDS
-
-    def show(done: int, total: int) -> None:
-        nonlocal told
-        if total and time.monotonic() - told >= PROGRESS_SECONDS:
-            told = time.monotonic()
-            note(f"{done} of {total} {what}")
-
-    return show
-
-
-# -- signals ------------------------------------------------------------------------------
 
 
 class Signals:
@@ -358,9 +267,9 @@ def run_services(arguments: argparse.Namespace, screen: Screen) -> int:
     Transaction: must not run in one; commits.
     """
     _set_up_logging(arguments, package=logging.INFO, jobs=logging.WARNING)
-    _import_modules(arguments.modules)
-    shown = _without_password(arguments.uri)
-    db = _open_database(arguments.uri)
+    import_modules(arguments.modules)
+    shown = without_password(arguments.uri)
+    db = open_database(arguments.uri)
     logging.getLogger().setLevel(logging.WARNING)  # what cannot be opened is told once, by us
     try:
         with Signals() as signals:
@@ -378,58 +287,6 @@ def run_services(arguments: argparse.Namespace, screen: Screen) -> int:
     finally:
         db.close()
     return DONE
-
-
-def _import_modules(names: list[str]) -> None:
-    if os.getcwd() not in sys.path:  # as `python -m` has it
-        sys.path.insert(0, os.getcwd())
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # whatever a module does
-            raise RemoteTaskError(f"cannot import {name}: {_describe(error)}") from error
-
-
-def _open_database(uri: str) -> Any:
-    factory, options = _resolve(uri)
-    shown = _without_password(uri)
-    try:
-        return DB(factory(), **options)
-    except LockError as error:
-        raise RemoteTaskError(f"{shown} is in use by another process") from error
-    except Exception as error:  # storages have no error in common
-        raise RemoteTaskError(f"{shown} cannot be opened: {_describe(error)}") from error
-
-
-def _resolve(uri: str) -> tuple[Callable[[], Any], dict[str, Any]]:
-    try:
-        import zodburi
-    except ImportError:
-        raise RemoteTaskError(
-            "naming databases by URI takes zodburi: pip install 'lovely.remotetask[cli]'"
-        ) from None
-    shown = _without_password(uri)
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        raise InvalidArgument(f"{shown!r} is no URI such as file:///path/Data.fs")
-    path = Path(rest.partition("?")[0])
-    if scheme == "file" and not path.is_file():  # it would be made, and hold no service
-        raise RemoteTaskError(f"there is no database file {path}")
-    if scheme == "postgresql":  # as the whole world calls it, and RelStorage does not
-        uri = f"postgres://{rest}"
-    try:
-        resolved: tuple[Callable[[], Any], dict[str, Any]] = zodburi.resolve_uri(uri)
-    except zodburi.NoResolverForScheme:
-        hint = " (it needs lovely.remotetask[relstorage])" if scheme.startswith("postgres") else ""
-        raise InvalidArgument(f"no storage is known for {scheme}://{hint}") from None
-    except Exception as error:  # each storage has a resolver of its own
-        raise InvalidArgument(f"{shown} is malformed: {_describe(error)}") from error
-    return resolved
-
-
-def _without_password(uri: str) -> str:
-    uri = re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1***@", uri)
-    return re.sub(r"(\bpassword=)[^&]*", r"\1***", uri)
 
 
 # -- the command line ---------------------------------------------------------------------
@@ -474,6 +331,33 @@ examples:
   remotetask run zeo://localhost:8100 --import shop.tasks
   remotetask run file:///srv/shop/Data.fs --import shop.tasks --autostart '@tasks'
   remotetask run 'postgresql://shop:secret@localhost:5432/shop?keep_history=0' --grace 30
+""",
+    ),
+    "check": Command(
+        check_services,
+        add_check_arguments,
+        "check jobs against their indexes, and mend what is wrong",
+        """\
+Looks for jobs that wait nowhere, entries of jobs that are gone, claims that nobody holds, and
+counts that are wrong: traces of jobs deleted by hand, of undone transactions, of databases
+partly restored.  Exit code 1 tells of problems that were found and not mended.  It may run
+beside workers, except on a file, which only one process can open.
+
+examples:
+  remotetask check file:///srv/shop/Data.fs
+  remotetask check zeo://localhost:8100 --service '@tasks' --repair
+""",
+    ),
+    "add": Command(
+        add_job,
+        add_add_arguments,
+        "add a job",
+        """\
+Adds one job to a service, commits, and prints the id of the job.  The input is at most 1 MB
+large and nested 100 levels deep, unless the service sets limits of its own.
+
+example:
+  remotetask add zeo://localhost:8100 thumbnail --input '{"size": 128}' --import shop.tasks
 """,
     ),
 }
@@ -533,11 +417,6 @@ def _set_up_logging(arguments: argparse.Namespace, package: int, jobs: int) -> N
         logging.getLogger(name).setLevel(logging.DEBUG if arguments.verbose else level)
 
 
-def _describe(error: BaseException) -> str:
-    name = type(error).__name__
-    return name if describe(error) == name else f"{name}: {describe(error)}"
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command ``remotetask`` and return its exit code.
 
@@ -566,7 +445,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if arguments.verbose:
             traceback.print_exc()
-        text = str(error) if isinstance(error, (RemoteTaskError, OSError)) else _describe(error)
+        text = str(error) if isinstance(error, (RemoteTaskError, OSError)) else describe_kind(error)
         print("remotetask:", " ".join(text.split()), file=sys.stderr)
         return WRONG_USAGE if isinstance(error, InvalidArgument) else FAILED
 
