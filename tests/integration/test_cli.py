@@ -29,7 +29,7 @@ from lovely.remotetask import demo as demo_module
 from lovely.remotetask.cli import main
 
 COMMAND = [sys.executable, "-m", "lovely.remotetask.cli"]
-SECONDS = 60  # within which a command must have ended
+SECONDS = 30  # within which a command must have ended
 
 TASKS = """
     from pathlib import Path
@@ -346,12 +346,12 @@ def test_a_file_whose_name_is_no_text_is_a_file_like_others(tmp_path: Path, tree
     assert "caf\\udce9.txt is no text" in ended.stdout
 
 
-def test_a_reader_who_goes_away_makes_no_traceback(tmp_path: Path, tree: Path) -> None:
+def test_a_reader_who_goes_away_is_no_error_to_tell(tmp_path: Path, tree: Path) -> None:
     with started("demo", tree, cwd=tmp_path) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        assert "Traceback" not in process.stderr.read()
+        assert "Broken" not in process.stderr.read()
         assert process.wait(SECONDS) == 1
 
 
@@ -383,10 +383,12 @@ def wait_for_file(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 def signal_until_it_ends(process: subprocess.Popen[str], number: int) -> None:
-    while process.poll() is None:
+    for _ in range(10 * SECONDS):
         process.send_signal(number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.1)
+            return
+    pytest.fail("the process goes on, whatever it is sent")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

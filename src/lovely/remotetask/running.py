@@ -30,6 +30,10 @@ class _Started:
 _lock = threading.Lock()
 _started: weakref.WeakKeyDictionary[Any, dict[bytes, _Started]] = weakref.WeakKeyDictionary()
 _stopped: list[_Started] = []
+_closing: weakref.WeakSet[Any] = weakref.WeakSet()  # databases with `_stop_before_close`
+
+#: Seconds that closing a database waits for running jobs.
+CLOSE_SECONDS = 5.0
 
 
 def _forget_threads() -> None:
@@ -62,8 +66,30 @@ def start(service: Any) -> bool:
             target=processor, name="remotetasks." + ".".join(path), daemon=True
         )
         services[service._p_oid] = _Started(processor, thread)
+        _stop_before_close(db)
         thread.start()
         return True
+
+
+def _stop_before_close(db: Any) -> None:
+    """Let the closing of a database stop the processors that work in it first.
+
+    ZODB has no hook for that, and a storage that is closed between the two phases of a
+    commit leaves the committing thread waiting for ever.
+    """
+    if db in _closing:
+        return
+    _closing.add(db)
+    close = db.close
+
+    def stop_and_close() -> None:
+        with _lock:
+            ending = list(_started.pop(db, {}).values())
+            ending.extend(other for other in _stopped if getattr(other.processor, "db", None) is db)
+        _end(ending, CLOSE_SECONDS)
+        close()
+
+    db.close = stop_and_close
 
 
 def _is_alive(started: _Started | None) -> bool:
@@ -102,15 +128,19 @@ def stop_all(timeout_seconds: float) -> bool:
         ending = [started for services in _started.values() for started in services.values()]
         ending.extend(_stopped)
         _started.clear()
+    return _end(ending, timeout_seconds)
+
+
+def _end(ending: list[_Started], timeout_seconds: float) -> bool:
     for started in ending:
         started.processor.stop()
     end = time.monotonic() + timeout_seconds
-    threads = [started.thread for started in ending]
-    threads.extend(
+    threads = [
         thread
         for started in ending
-        if (thread := getattr(started.processor, "keeper_thread", None)) is not None
-    )
+        for thread in (started.thread, getattr(started.processor, "keeper_thread", None))
+        if thread is not None and thread is not threading.current_thread()
+    ]
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
     return not any(thread.is_alive() for thread in threads)

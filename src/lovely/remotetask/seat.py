@@ -158,8 +158,8 @@ class Seat:
 
 
 def is_closed(db: Any) -> bool:
-    """Say whether a database was closed, or is being closed."""
-    return "close" in vars(db)  # the first thing it does is to make this do nothing
+    """Say whether a database was closed."""
+    return "storage" not in vars(db)  # its class has an attribute of the name
 
 
 def check_no_transaction() -> None:
