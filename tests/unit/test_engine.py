@@ -226,7 +226,7 @@ def test_a_job_that_waits_for_another_attempt_is_queued(workshop: Any, register:
         assert service.jobs[jobid].scheduledFor is not None
 
 
-def test_a_success_forgets_the_failures_before_it(workshop: Any, register: Any) -> None:
+def test_a_success_keeps_the_failures_before_it(workshop: Any, register: Any) -> None:
     outcomes = [ValueError("once"), None]
 
     def stumble(input: Any) -> str:
@@ -240,7 +240,8 @@ def test_a_success_forgets_the_failures_before_it(workshop: Any, register: Any) 
     with workshop.service() as service:
         assert service.getResult(jobid) == "done"
         assert service.getError(jobid) == "None"
-        assert service.jobs[jobid].failures == ()
+        [failure] = service.jobs[jobid].failures
+        assert (failure.attempt, failure.message) == (1, "once")
         assert service.jobs[jobid].attempt == 2
 
 

@@ -99,12 +99,12 @@ def test_deaths_are_no_failures_of_the_task(workshop: Any, register: Any) -> Non
     assert workshop.get(jobid, "status", "deaths", "errors", "attempt") == (ERROR, 1, 4, 5)
 
 
-def test_a_success_forgets_the_deaths_before_it(workshop: Any) -> None:
+def test_a_success_counts_the_deaths_anew(workshop: Any) -> None:
     jobid = workshop.add("echo")
     workshop.claim()
     die(workshop)
     workshop.work()
-    assert workshop.get(jobid, "status", "deaths", "failures") == (COMPLETED, 0, ())
+    assert workshop.get(jobid, "status", "deaths", "error") == (COMPLETED, 0, None)
 
 
 def test_suspects_are_claimed_alone(workshop: Any) -> None:

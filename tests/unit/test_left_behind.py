@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import transaction
 from ZODB.POSException import ConflictError
+from zope.component import getGlobalSiteManager
 
 from lovely.remotetask import running
 from lovely.remotetask.check import check_all
 from lovely.remotetask.errors import RetryLater, ServiceGone
 from lovely.remotetask.execution import RIVAL_SECONDS
-from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, PROCESSING, QUEUED
+from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, PROCESSING, QUEUED, ITask
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.queue import PULL_SIZE, JobQueue
 from lovely.remotetask.retry import RetryPolicy
@@ -27,8 +28,6 @@ from lovely.remotetask.site import path_to
 PATIENCE_SECONDS = 20.0
 KINDS = [SimpleProcessor, MultiProcessor]
 ONCE = RetryPolicy(attempts=1)
-
-Until = Callable[[Callable[[], object]], None]
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -88,24 +87,29 @@ def crew(workshop: Any) -> Iterator[Crew]:
     crew.end()
 
 
-@pytest.fixture
-def gate(workshop: Any, register: Any) -> Iterator[threading.Event]:
-    """What the task *hang* waits for; *hang* says in ``hanging`` that it runs."""
-    gate = threading.Event()
-    gate.hanging = threading.Event()  # type: ignore[attr-defined]
+class Gate:
+    """What the task *hang* waits for."""
 
-    def hang(input: Any) -> Any:
-        gate.hanging.set()  # type: ignore[attr-defined]
-        assert gate.wait(PATIENCE_SECONDS)
+    def __init__(self) -> None:
+        self.is_open = threading.Event()
+        self.has_come = threading.Event()
+
+    def hang(self, input: Any) -> Any:
+        self.has_come.set()
+        assert self.is_open.wait(PATIENCE_SECONDS)
         return input
 
-    register("hang", hang)
+
+@pytest.fixture
+def gate(workshop: Any, register: Any) -> Iterator[Gate]:
+    gate = Gate()
+    register("hang", gate.hang)
     yield gate
-    gate.set()
+    gate.is_open.set()
 
 
 @pytest.fixture
-def start(workshop: Any, gate: threading.Event) -> Iterator[Callable[..., None]]:
+def start(workshop: Any, gate: Gate) -> Iterator[Callable[..., None]]:
     """Return ``start(kind)``, which starts the service's own thread."""
 
     def start(kind: Any = SimpleProcessor) -> None:
@@ -115,7 +119,7 @@ def start(workshop: Any, gate: threading.Event) -> Iterator[Callable[..., None]]
             service.startProcessing()
 
     yield start
-    gate.set()
+    gate.is_open.set()
     assert running.stop_all(PATIENCE_SECONDS)
 
 
@@ -182,9 +186,9 @@ def test_a_processor_that_is_stopped_while_its_last_job_runs_leaves_no_record(
 ) -> None:
     jobid = workshop.add("hang")
     processor, thread = crew.start(kind)
-    assert gate.hanging.wait(PATIENCE_SECONDS)
+    assert gate.has_come.wait(PATIENCE_SECONDS)
     processor.stop()
-    gate.set()
+    gate.is_open.set()
     thread.join(PATIENCE_SECONDS)
     assert workshop.get(jobid, "status") == COMPLETED
     assert has_left_nothing(workshop)
@@ -276,10 +280,9 @@ def test_a_cron_job_runs_once_however_many_slots_were_missed(
 def test_parked_jobs_run_whatever_the_time_once_their_task_is_there(
     service: TaskService, register: Any
 ) -> None:
-    task = register("late", lambda input: input)
+    register("late", lambda input: input)
     jobids = service.add_many("late", range(3))
-    registry = _registry()
-    registry.unregisterUtility(task, name="late")
+    getGlobalSiteManager().unregisterUtility(provided=ITask, name="late")
     service.process()
     assert {service.jobs[jobid].place for jobid in jobids} == {"late"}
     service.process(0)
@@ -288,12 +291,6 @@ def test_parked_jobs_run_whatever_the_time_once_their_task_is_there(
     service.process(0)
     assert [service.getResult(jobid) for jobid in jobids] == [0, 1, 2]
     assert check_all(service, time.time(), repair=False) == []
-
-
-def _registry() -> Any:
-    from zope.component import getGlobalSiteManager
-
-    return getGlobalSiteManager()
 
 
 # -- whose fault: the storage's or the task's --------------------------------------------------
@@ -360,7 +357,9 @@ def test_a_job_whose_own_commit_always_fails_is_an_error_after_some_runs(
     assert has_left_nothing(workshop)
 
 
-def test_a_task_that_says_the_service_is_gone_is_just_an_error(workshop: Any, register: Any) -> None:
+def test_a_task_that_says_the_service_is_gone_is_just_an_error(
+    workshop: Any, register: Any
+) -> None:
     def vanish(input: Any) -> None:
         raise ServiceGone("the mail service is gone")
 
@@ -406,9 +405,16 @@ class Fragile:
 
 @pytest.fixture
 def break_code(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return what lets the code change under the stored jobs."""
+    """Return what lets the code change under the stored jobs.
+
+    A worker that waits for such a record to be mended is stopped soon.
+    """
+
+    def stop_waiting() -> None:
+        workshop.is_stopping = len(workshop.pauses) > 20
 
     def break_code() -> None:
+        workshop.while_pausing = stop_waiting
         monkeypatch.setattr(Fragile, "is_broken", True)
         workshop.db.cacheMinimize()
 
@@ -506,7 +512,7 @@ def test_a_job_that_runs_too_long_runs_once_and_the_service_goes_on(
     def slow(input: Any) -> None:
         runs.append(input)
         threads.add(threading.get_ident())
-        assert gate.wait(PATIENCE_SECONDS)
+        gate.hang(input)
 
     def where(input: Any) -> int:
         return threading.get_ident()
@@ -522,7 +528,7 @@ def test_a_job_that_runs_too_long_runs_once_and_the_service_goes_on(
     assert "longer than 0.1 s" in workshop.get(stuck, "error")
     assert {workshop.get(other, "status") for other in others} == {COMPLETED}
     assert not threads & {workshop.get(other, "output") for other in others}
-    gate.set()
+    gate.is_open.set()
     late = workshop.add("where")
     wait_until(lambda: has_ended(workshop, late))
     assert is_processing(workshop)
@@ -537,7 +543,7 @@ def test_a_job_that_runs_too_long_runs_once_and_the_service_goes_on(
 def test_a_service_can_be_stopped_and_started_while_a_job_it_gave_up_still_hangs(
     workshop: Any, register: Any, start: Any, gate: Any, kind: Any
 ) -> None:
-    register("slow", lambda input: gate.wait(PATIENCE_SECONDS), timeout_seconds=0.1)
+    register("slow", gate.hang, timeout_seconds=0.1)
     stuck = workshop.add("slow")
     start(kind)
     wait_until(lambda: has_ended(workshop, stuck))
@@ -550,17 +556,31 @@ def test_a_service_can_be_stopped_and_started_while_a_job_it_gave_up_still_hangs
     assert workshop.get(other, "status") == COMPLETED
 
 
+def test_a_service_is_processing_at_every_moment_while_a_hanging_thread_is_replaced(
+    workshop: Any, register: Any, start: Any, gate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[bool] = []
+    begin = threading.Thread.start
+
+    def look_and_begin(thread: threading.Thread) -> None:
+        if thread.name.startswith("remotetasks.") and gate.has_come.is_set():
+            answers.append(is_processing(workshop))
+        begin(thread)
+
+    register("slow", gate.hang, timeout_seconds=0.1)
+    stuck = workshop.add("slow")
+    start()
+    monkeypatch.setattr(threading.Thread, "start", look_and_begin)
+    wait_until(lambda: has_ended(workshop, stuck) and answers)
+    assert answers == [True]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_single_step_that_takes_too_long_starts_no_loop(
-    workshop: Any, register: Any, crew: Crew, gate: Any, kind: Any
+    workshop: Any, register: Any, crew: Crew, kind: Any
 ) -> None:
     def slow(input: Any) -> None:
         wait_until(lambda: workshop.get(stuck, "status") == ERROR)
-        # By now another thread would be at work.
-        wait_until(lambda: not keeper_is_busy())
-
-    def keeper_is_busy() -> bool:
-        return bool(processor._engine.in_hand)
 
     register("slow", slow, timeout_seconds=0.1)
     stuck = workshop.add("slow")
@@ -600,9 +620,9 @@ def test_what_was_stopped_while_the_storage_was_away_is_run_after_a_start(
 ) -> None:
     jobids = [workshop.add(name) for name in ("hang", "echo", "hang", "echo")]
     start(kind)
-    assert gate.hanging.wait(PATIENCE_SECONDS)
+    assert gate.has_come.wait(PATIENCE_SECONDS)
     break_storage(True)
-    gate.set()
+    gate.is_open.set()
     stop(workshop)
     break_storage(False)
     assert PROCESSING in {workshop.get(jobid, "status") for jobid in jobids}

@@ -111,7 +111,7 @@ def _refile(service: Any, job: Job, now: float) -> None:
 def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
     for status, index in service.queue.indexes.items():
         for when, jobid in list(index):
-            job = service.jobs.get(jobid)
+            job = load(service.jobs, jobid)
             stands = job is not None and (
                 (job.status == status and (when, jobid) == service.queue.entry_of(job))
                 if status in FINAL_STATUSES
@@ -123,7 +123,7 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
                     index.remove(when, jobid)
     for name, lot in list(service.queue.parked.items()):
         for when, jobid in list(lot):
-            job = service.jobs.get(jobid)
+            job = load(service.jobs, jobid)
             if job is None or job.place != name:
                 yield Problem(jobid, f"an entry of the jobs parked for task {name!r} is stale")
                 if repair:
@@ -133,7 +133,7 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
     for name in ("requests", "progress"):
         notes = getattr(service, name)
         for jobid in list(notes):
-            job = service.jobs.get(jobid)
+            job = load(service.jobs, jobid)
             if job is None or (job.status != PROCESSING and not _is_held(service, jobid)):
                 yield Problem(jobid, f"an entry of {name} belongs to no running job")
                 if repair:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,12 +20,14 @@ from lovely.remotetask.task import TaskContext, look_up
 AT_ONCE_SECONDS = 1.0
 
 
-def claim_inline(service: Any, owner: str, now: float, but: Container[int] = ()) -> Job | None:
+def claim_inline(
+    service: Any, owner: str, now: float, but: frozenset[int] | set[int] = frozenset()
+) -> Job | None:
     """Claim the next job in the caller's transaction.
 
     :param but: ids of jobs that are left alone.
     """
-    for job in service.queue.pull(service.jobs, now):
+    for job in service.queue.pull(service.jobs, now, more=len(but)):
         if job.id in but:
             continue
         if look_up(service.taskInterface, job.task) is None:

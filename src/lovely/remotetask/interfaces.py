@@ -96,7 +96,7 @@ class IJob(Interface):
 
     error = TextLine(
         title="Error",
-        description="The message of the last failure; None when there is none.",
+        description="The message of the last attempt's failure; None when it did not fail.",
         required=False,
     )
 
@@ -369,7 +369,7 @@ class ITaskService(Interface):
         """
 
     def getError(jobid):
-        """Return the message of the last failure as a str, ``'None'`` when there is none.
+        """Return why the last attempt failed, as a str; ``'None'`` when it did not.
 
         :raises JobNotFound: a KeyError.
 

@@ -252,7 +252,10 @@ class Job(Persistent):
     @property
     def error(self) -> str | None:
         """See `IJob`."""
-        return self.failures[-1].message if self.failures else None
+        if self.status == COMPLETED or not self.failures:
+            return None
+        last = self.failures[-1]
+        return last.message if last.attempt >= self.attempt else None
 
     @property
     def is_final(self) -> bool:
@@ -304,7 +307,7 @@ class Job(Persistent):
         self.output = output
         self.status = COMPLETED
         self.completed_at = now
-        self._forget("failures", "errors", "deaths", "owner")
+        self._forget("errors", "deaths", "owner")
 
     def fail(self, failure: Failure, now: float) -> None:
         """Keep a failure that is the end of the job."""

@@ -242,10 +242,12 @@ class SimpleProcessor:
     def _replace(self, thread: threading.Thread) -> None:
         """Start another thread in the place of one that hangs in a job that is given up."""
         self._abandoned.add(thread)
-        self.loop_thread = threading.Thread(
-            target=self._run_loop, name=f"remotetasks.{self.name}", daemon=True
-        )
-        self.loop_thread.start()
+        if self._is_looping:
+            successor = threading.Thread(
+                target=self._run_loop, name=f"remotetasks.{self.name}", daemon=True
+            )
+            successor.start()
+            self.loop_thread = successor
 
     # -- single steps -------------------------------------------------------------------
 
@@ -263,7 +265,7 @@ class SimpleProcessor:
                 self._keeper.notify()
             if claim.owner != self._engine.identity.id:
                 self._engine.release(seat, claim)
-            elif not self._engine.in_hand:
+            if not self._engine.in_hand:
                 self._engine.give_back(seat, [])
             return True
 

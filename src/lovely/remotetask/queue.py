@@ -35,9 +35,8 @@ from BTrees.LLBTree import LLTreeSet
 from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree, OOTreeSet
 from persistent import Persistent
-from transaction.interfaces import TransientError
 from zc.queue import PersistentQueue as BucketQueue
-from ZODB.POSException import POSError
+from ZODB.POSException import StateLoadError
 
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -211,7 +210,7 @@ class ReadyLine(Persistent):
     def miscounted(self, jobs: Mapping[int, Job]) -> int:
         """Return by how much the size is too large; it takes a walk over all entries."""
         waiting = sum(
-            (job := jobs.get(jobid)) is not None and job.place == key for key, jobid in self
+            (job := load(jobs, jobid)) is not None and job.place == key for key, jobid in self
         )
         return self._count - waiting
 
@@ -337,9 +336,7 @@ def load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
         return None
     try:
         job._p_activate()
-    except (POSError, OSError, TransientError):
-        raise
-    except Exception:  # what other people's __setstate__ raises
+    except StateLoadError:  # what other people's __setstate__ raises
         job_log.exception("job %s: its record cannot be read, it is passed over", jobid)
         return None
     return job
@@ -433,6 +430,7 @@ class JobQueue(Persistent):
         now: float,
         is_head: bool = True,
         knows: Callable[[str], bool] = lambda name: True,
+        more: int = 0,
     ) -> Iterator[Job]:
         """Yield the jobs that may run now: parked ones, due ones, then the line.
 
@@ -440,15 +438,17 @@ class JobQueue(Persistent):
 
         :param is_head: this process works alone, and keeps the order strictly.
         :param knows: whether a task is registered here.
+        :param more: look at so many due jobs more than usual: the caller will leave those.
         """
+        size = PULL_SIZE + more
         for name in list(self.parked.keys()):
             if knows(name):
                 lot = self.parked[name]
-                yield from _standing(jobs, lot, lot.oldest(PULL_SIZE), name)
+                yield from _standing(jobs, lot, lot.oldest(size), name)
         self._recount(jobs, now)
         for status in TIMED_STATUSES:
             index = self.indexes[status]
-            entries = index.until(now, PULL_SIZE)
+            entries = index.until(now, size)
             if entries and not is_head:
                 start = random.randrange(len(entries))
                 entries = [*entries[start:], *entries[:start]]
@@ -467,7 +467,7 @@ class JobQueue(Persistent):
             return
         for status in (DELAYED, CRONJOB):
             for when, jobid in list(islice(self.indexes[status], RECOUNT_LIMIT)):
-                job = jobs.get(jobid)
+                job = load(jobs, jobid)
                 if isinstance(job, CronJob) and job.place == when and job.is_ahead_of(now):
                     self.reschedule(job, now)
 
@@ -488,11 +488,11 @@ class JobQueue(Persistent):
                 return True
         for status in TIMED_STATUSES:
             for when, jobid in self.indexes[status].until(now, PULL_SIZE):
-                job = jobs.get(jobid)
+                job = load(jobs, jobid)
                 if job is not None and job.place == when:
                     return True
         return any(
-            (job := jobs.get(jobid)) is not None and job.place == key for key, jobid in self.line
+            (job := load(jobs, jobid)) is not None and job.place == key for key, jobid in self.line
         )
 
     def entry_of(self, job: Job) -> tuple[float, int]:
