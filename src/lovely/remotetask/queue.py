@@ -64,7 +64,7 @@ MAX_CLOSED = 50
 SWEEP_SIZE = 32
 
 #: How long a process remembers which entries of the ready line it has seen stale.
-MEMORY_SECONDS = 3600.0
+MEMORY_SECONDS = 60.0
 
 #: How many due or parked jobs are looked at in one transaction.
 PULL_SIZE = 200
@@ -259,7 +259,9 @@ class ReadyLine(Persistent):
                 if jobid in stale:
                     continue
                 job = load(jobs, jobid)
-                if job is not None and job.place == key:
+                if job is None and jobid in jobs:  # it may be read again one day
+                    is_used_up = False
+                elif job is not None and job.place == key:
                     is_used_up = False
                     yield job
                 elif job is None or _is_committed(job):
@@ -329,17 +331,25 @@ def load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
     """Return a job, or None when it is gone or its record cannot be read.
 
     A record that cannot be read, because code it needs has changed, must not keep others
-    from being run.
+    from being run.  It is tried again from time to time.
     """
     job = jobs.get(jobid)
-    if job is None:
+    if job is None or job._p_changed is not None:
+        return job
+    key = (id(job._p_jar.db()), job._p_oid)
+    if _unreadable.get(key, 0.0) > time.monotonic():
         return None
     try:
         job._p_activate()
     except StateLoadError:  # what other people's __setstate__ raises
+        _unreadable[key] = time.monotonic() + MEMORY_SECONDS
         job_log.exception("job %s: its record cannot be read, it is passed over", jobid)
         return None
     return job
+
+
+#: Records that could not be read: (id of the database, oid) -> when to try again.
+_unreadable: dict[tuple[int, bytes], float] = {}
 
 
 def _is_committed(job: Job) -> bool:
