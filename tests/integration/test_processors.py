@@ -14,6 +14,7 @@ import transaction
 import ZODB
 from ZODB.FileStorage import FileStorage
 
+from lovely.remotetask import running
 from lovely.remotetask.check import check_all
 from lovely.remotetask.errors import ServiceNotStored, TransactionInProgress
 from lovely.remotetask.interfaces import (
@@ -563,3 +564,22 @@ def test_the_log_of_jobs_tells_task_attempt_and_what_became_of_it(
         level == "DEBUG" and text.startswith(f"job {good}: task echo, attempt 1: completed after ")
         for level, text in messages
     )
+
+
+def test_who_stops_all_twice_hears_twice_that_a_job_still_runs(
+    workplace: Any, register: Any
+) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def hang(input: Any) -> None:
+        begun.set()
+        release.wait(30)
+
+    register("hang", hang)
+    workplace.start()
+    workplace.add("hang", 1)
+    assert begun.wait(10)
+    assert not running.stop_all(0.05)
+    assert not running.stop_all(0.05)
+    release.set()
+    assert running.stop_all(10)

@@ -433,6 +433,7 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     arguments.program = _program()
     arguments.again = shlex.join(sys.argv[1:] if argv is None else argv)
+    _set_up_logging(arguments, package=logging.ERROR, jobs=logging.ERROR)
     try:
         code: int = arguments.run(arguments, Screen(arguments.json))
         sys.stdout.flush()

@@ -144,7 +144,8 @@ def _end(ending: list[_Started], timeout_seconds: float) -> bool:
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
     with _lock:
-        _stopped[:] = [started for started in _stopped if started.thread.is_alive()]
+        others = [started for started in _stopped if started not in ending]
+        _stopped[:] = [s for s in (*others, *ending) if s.thread.is_alive()]
     return not any(thread.is_alive() for thread in threads)
 
 

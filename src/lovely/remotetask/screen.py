@@ -103,6 +103,3 @@ def _plain_progress(what: str, note: Callable[[str], None]) -> Callable[[int, in
             note(f"{done} of {total} {what}")
 
     return show
-
-
-# -- signals ------------------------------------------------------------------------------
