@@ -35,6 +35,7 @@ from zc.lockfile import LockError
 
 from lovely.remotetask.autostart import split_patterns, start_services
 from lovely.remotetask.database import (
+    add_database_arguments,
     describe_kind,
     import_modules,
     open_database,
@@ -232,25 +233,13 @@ def _show_demo(result: Result, arguments: argparse.Namespace, screen: Screen) ->
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "uri",
-        metavar="URI",
-        help="the database: file:///path/Data.fs, zeo://host:port, postgresql://user@host/name",
-    )
+    add_database_arguments(parser)
     parser.add_argument(
         "--autostart",
         metavar="PATTERNS",
         default="*@*",
         help="the services, as site@service patterns with commas between them, "
         "such as '@tasks, shop@*'; @service is in the root (default: %(default)s, all)",
-    )
-    parser.add_argument(
-        "--import",
-        metavar="MODULE",
-        dest="modules",
-        action="append",
-        default=[],
-        help="import this module first, for the tasks it registers; may be repeated",
     )
     parser.add_argument(
         "--grace",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import re
@@ -22,6 +23,23 @@ def describe_kind(error: BaseException) -> str:
     """Return the kind and the message of an exception, in one line or more."""
     name = type(error).__name__
     return name if describe(error) == name else f"{name}: {describe(error)}"
+
+
+def add_database_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name a database, and the code of what is in it."""
+    parser.add_argument(
+        "uri",
+        metavar="URI",
+        help="the database: file:///path/Data.fs, zeo://host:port, postgresql://user@host/name",
+    )
+    parser.add_argument(
+        "--import",
+        metavar="MODULE",
+        dest="modules",
+        action="append",
+        default=[],
+        help="import this module first, for the tasks it registers; may be repeated",
+    )
 
 
 def import_modules(names: list[str]) -> None:

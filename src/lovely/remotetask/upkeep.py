@@ -14,20 +14,20 @@ import transaction
 
 from lovely.remotetask.autostart import Match, find_services, split_patterns
 from lovely.remotetask.check import Problem, check_all
-from lovely.remotetask.database import import_modules, open_database, without_password
+from lovely.remotetask.database import (
+    add_database_arguments,
+    import_modules,
+    open_database,
+    without_password,
+)
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 from lovely.remotetask.job import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
 from lovely.remotetask.screen import Screen
 from lovely.remotetask.site import entered, site_of
 
 
-def add_database_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name a database and services in it."""
-    parser.add_argument(
-        "uri",
-        metavar="URI",
-        help="the database: file:///path/Data.fs, zeo://host:port, postgresql://user@host/name",
-    )
+def _add_service_arguments(parser: argparse.ArgumentParser) -> None:
+    add_database_arguments(parser)
     parser.add_argument(
         "--service",
         metavar="PATTERNS",
@@ -35,25 +35,17 @@ def add_database_arguments(parser: argparse.ArgumentParser) -> None:
         help="the services, as site@service patterns with commas between them "
         "(default: %(default)s, all)",
     )
-    parser.add_argument(
-        "--import",
-        metavar="MODULE",
-        dest="modules",
-        action="append",
-        default=[],
-        help="import this module first, for the tasks and classes it has; may be repeated",
-    )
 
 
 def add_check_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``remotetask check``."""
-    add_database_arguments(parser)
+    _add_service_arguments(parser)
     parser.add_argument("--repair", action="store_true", help="mend what is wrong")
 
 
 def add_add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``remotetask add``."""
-    add_database_arguments(parser)
+    _add_service_arguments(parser)
     parser.add_argument("task", metavar="TASK", help="the name of the task")
     parser.add_argument(
         "--input", metavar="JSON", default="null", help="the input (default: %(default)s)"
