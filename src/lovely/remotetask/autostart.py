@@ -110,7 +110,7 @@ def _start_matching(database_root: Any, pattern: str, site_name: str, service_na
             log.error("site %s not found", match.site_name)
         elif match.service is not None:
             found += 1
-            with entered(match.site if ISite.providedBy(match.site) else None):
+            with entered(match_site(match)):
                 started += _start(match.service, match.service_name, match.site_name)
         elif not has_star:
             log.error("service %s on site %s not found", match.service_name, match.site_name)
@@ -126,6 +126,11 @@ class Match(NamedTuple):
     site: Any
     service_name: str
     service: Any
+
+
+def match_site(match: Match) -> Any:
+    """Return the site to enter for a service; None where the root object is none."""
+    return match.site if ISite.providedBy(match.site) else None
 
 
 def find_services(database_root: Any, patterns: Iterable[str]) -> Iterator[Match]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import transaction
 
-from lovely.remotetask.autostart import Match, find_services, split_patterns
+from lovely.remotetask.autostart import Match, find_services, match_site, split_patterns
 from lovely.remotetask.check import Problem, check_all
 from lovely.remotetask.database import (
     add_database_arguments,
@@ -23,7 +23,7 @@ from lovely.remotetask.database import (
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 from lovely.remotetask.job import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
 from lovely.remotetask.screen import Screen
-from lovely.remotetask.site import entered, site_of
+from lovely.remotetask.site import entered
 
 
 def _add_service_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +121,7 @@ def add_job(arguments: argparse.Namespace, screen: Screen) -> int:
         raise InvalidArgument(f"--input is no JSON: {error}") from error
     with _services(arguments) as (manager, matches):
         if len(matches) > 1:
-            names = ", ".join(f"{match.site_name}@{match.service_name}" for match in matches)
+            names = ", ".join(_pattern(match) for match in matches)
             raise InvalidArgument(f"--service must name one of {names}")
         service = matches[0].service
         check_limits(
@@ -129,9 +129,14 @@ def add_job(arguments: argparse.Namespace, screen: Screen) -> int:
             service.max_input_bytes or OUTSIDE_MAX_BYTES,
             service.max_input_depth or OUTSIDE_MAX_DEPTH,
         )
-        with entered(site_of(service)):
+        with entered(match_site(matches[0])):
             jobid = service.add(arguments.task, value)
         manager.commit()
     screen.tell(str(jobid))
     screen.result({"job": jobid})
     return 0
+
+
+def _pattern(match: Match) -> str:
+    site_name = "" if match.site_name == "root" else match.site_name
+    return f"{site_name}@{match.service_name}"
