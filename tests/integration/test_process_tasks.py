@@ -24,6 +24,7 @@ ONCE = RetryPolicy(attempts=1)
 #: Functions that other processes can import.
 FUNCTIONS = '''
     import os
+    import sys
     import time
     from pathlib import Path
     from lovely.remotetask.errors import RetryLater, TaskError
@@ -46,6 +47,9 @@ FUNCTIONS = '''
 
     def leave(code):
         os._exit(code)
+
+    def leave_politely(code):
+        sys.exit(code)
 
     def refuse(message):
         raise TaskError(message)
@@ -300,12 +304,20 @@ def test_the_thread_that_waited_for_a_killed_child_goes_on(
         assert check_all(service, 0.0, repair=False) == []
 
 
-@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("code", [1, 3])
 def test_a_child_that_leaves_is_an_error_and_no_hang(yard: Yard, code: int) -> None:
     status, _, error = yard.call("leave", code, retry=ONCE)
     assert status == ERROR
     assert error
     assert yard.kind() == "ProcessExpired"
+    assert yard.call("double", 2)[1] == 4
+
+
+@pytest.mark.parametrize("code", [3])
+def test_a_function_that_ends_the_interpreter_is_an_error(yard: Yard, code: int) -> None:
+    status, _, error = yard.call("leave_politely", code, retry=ONCE)
+    assert status == ERROR
+    assert error
     assert yard.call("double", 2)[1] == 4
 
 

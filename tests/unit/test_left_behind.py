@@ -110,11 +110,12 @@ def gate(workshop: Any, register: Any) -> Iterator[Gate]:
 
 @pytest.fixture
 def start(workshop: Any, gate: Gate) -> Iterator[Callable[..., None]]:
-    """Return ``start(kind)``, which starts the service's own thread."""
+    """Return ``start(kind, **arguments)``, which starts the service's own thread."""
 
-    def start(kind: Any = SimpleProcessor) -> None:
+    def start(kind: Any = SimpleProcessor, **arguments: Any) -> None:
         with workshop.service() as service:
             service.processorFactory = kind
+            service.processorArguments = arguments
         with workshop.service() as service:
             service.startProcessing()
 
@@ -540,19 +541,24 @@ def test_a_job_that_runs_too_long_runs_once_and_the_service_goes_on(
     assert has_left_nothing(workshop)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "arguments"), [(SimpleProcessor, {}), (MultiProcessor, {"maxThreads": 1})]
+)
 def test_a_service_can_be_stopped_and_started_while_a_job_it_gave_up_still_hangs(
-    workshop: Any, register: Any, start: Any, gate: Any, kind: Any
+    workshop: Any, register: Any, start: Any, gate: Any, kind: Any, arguments: dict[str, Any]
 ) -> None:
     register("slow", gate.hang, timeout_seconds=0.1)
     stuck = workshop.add("slow")
-    start(kind)
-    wait_until(lambda: has_ended(workshop, stuck))
+    following = workshop.add("echo")
+    start(kind, **arguments)
+    wait_until(lambda: has_ended(workshop, stuck, following))  # so that a thread is in its place
+    begun = time.monotonic()
     stop(workshop)
+    assert time.monotonic() - begun < PATIENCE_SECONDS / 2
     assert not is_processing(workshop)
     wait_until(lambda: has_left_nothing(workshop))
     other = workshop.add("echo")
-    start(kind)
+    start(kind, **arguments)
     wait_until(lambda: has_ended(workshop, other))
     assert workshop.get(other, "status") == COMPLETED
 

@@ -15,8 +15,7 @@ from typing import Any
 from zc.lockfile import LockError
 from ZODB import DB
 
-from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
-from lovely.remotetask.job import describe
+from lovely.remotetask.errors import InvalidArgument, RemoteTaskError, describe
 
 
 def describe_kind(error: BaseException) -> str:

@@ -52,6 +52,9 @@ class RetryLater(RemoteTaskError):
         super().__init__(message or "The task asks to be run again.")
         self.delay_seconds = delay_seconds
 
+    def __reduce__(self) -> tuple[type[RetryLater], tuple[float | None, str]]:
+        return type(self), (self.delay_seconds, str(self))
+
 
 class JobCancelled(RemoteTaskError):
     """The job was cancelled while it ran."""
@@ -111,3 +114,12 @@ class InvalidArgument(RemoteTaskError, ValueError):
 
 class JobIsLive(RemoteTaskError, ValueError):
     """Jobs that are waiting or running are cancelled, not cleaned."""
+
+
+def describe(error: BaseException) -> str:
+    """Return the message of an exception, whatever it does when it is printed."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(the message cannot be printed)"
+    return message or type(error).__name__

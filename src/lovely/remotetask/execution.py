@@ -37,9 +37,10 @@ from lovely.remotetask.errors import (
     RetryLater,
     ServiceGone,
     TransactionMeddled,
+    describe,
 )
 from lovely.remotetask.interfaces import ERROR
-from lovely.remotetask.job import Job, describe
+from lovely.remotetask.job import Job
 from lovely.remotetask.notes import Notes
 from lovely.remotetask.seat import Seat, is_transient
 from lovely.remotetask.site import ServicePath, entered

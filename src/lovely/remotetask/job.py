@@ -33,6 +33,7 @@ from lovely.remotetask.errors import (
     InvalidInput,
     InvalidSchedule,
     RemoteTaskError,
+    describe,
 )
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -559,12 +560,3 @@ def _rough_size(item: Any) -> int:
     if isinstance(item, int):
         return 2 + item.bit_length() // 8
     return 2
-
-
-def describe(error: BaseException) -> str:
-    """Return the message of an exception, whatever it does when it is printed."""
-    try:
-        message = str(error)
-    except Exception:
-        message = "(the message cannot be printed)"
-    return message or type(error).__name__

@@ -5,12 +5,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
-from lovely.remotetask.errors import InvalidArgument, JobCancelled, JobTimeout
+from lovely.remotetask.errors import (
+    InvalidArgument,
+    InvalidInput,
+    InvalidResult,
+    JobCancelled,
+    JobTimeout,
+    TaskError,
+    describe,
+)
 
 #: Seconds between two looks whether the job is to stop.
 LOOK_SECONDS = 0.1
@@ -32,18 +41,50 @@ def call(
     :param is_cancelled: asked now and then; when it is true the process is killed.
     :raises JobTimeout: it took too long.
     :raises JobCancelled: it was cancelled.
-    :raises Exception: what the function raises; ``pebble.ProcessExpired`` when its process died.
+    :raises InvalidInput: the function or the input cannot be sent there.
+    :raises InvalidResult: the result cannot be sent back.
+    :raises Exception: what the function raises; ``pebble.ProcessExpired`` when its process
+        died, but for ``os._exit(0)``, which only the timeout ends.
     """
-    future = _the_pool().schedule(function, args=[input], timeout=timeout_seconds)
+    try:
+        order = pickle.dumps((function, input))
+    except Exception as error:  # whatever the input's __reduce__ raises
+        raise InvalidInput(f"not fit for another process: {error}") from error
+    future = _the_pool().schedule(_obey, args=[order], timeout=timeout_seconds)
     while True:
         try:
-            return future.result(timeout=LOOK_SECONDS)
+            answer = future.result(timeout=LOOK_SECONDS)
+            break
         except FutureTimeout as error:
             if future.done():
                 raise JobTimeout(f"the job ran longer than {timeout_seconds} s") from error
         if is_cancelled():
             future.cancel()
             raise JobCancelled
+    try:
+        result, raised = pickle.loads(answer)
+    except Exception as error:  # it can be pickled there, but not loaded here
+        raise InvalidResult(f"the result cannot be loaded: {error}") from error
+    if raised is not None:
+        raise raised
+    return result
+
+
+def _obey(order: bytes) -> bytes:
+    """Do in the other process what was ordered: both ways go bytes that surely can go."""
+    function, input = pickle.loads(order)
+    try:
+        result, raised = function(input), None
+    except Exception as error:
+        result, raised = None, error
+    try:
+        answer = pickle.dumps((result, raised))
+        pickle.loads(answer)
+    except Exception as error:  # of a result or an exception that cannot travel, the text does
+        text = describe(error) if raised is None else f"{type(raised).__name__}: {describe(raised)}"
+        kind = InvalidResult if raised is None else TaskError
+        answer = pickle.dumps((None, kind(text)))
+    return answer
 
 
 def check_installed() -> None:

@@ -14,8 +14,12 @@ from transaction.interfaces import ISynchronizer, TransientError
 from ZODB.POSException import POSKeyError
 from zope.interface import implementer
 
-from lovely.remotetask.errors import ServiceGone, TransactionInProgress, TransactionMeddled
-from lovely.remotetask.job import describe
+from lovely.remotetask.errors import (
+    ServiceGone,
+    TransactionInProgress,
+    TransactionMeddled,
+    describe,
+)
 from lovely.remotetask.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
 
 log = logging.getLogger("lovely.remotetask")

@@ -8,9 +8,15 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lovely.remotetask.errors import InvalidResult, JobCancelled, RetryLater, WorkerDied
+from lovely.remotetask.errors import (
+    InvalidResult,
+    JobCancelled,
+    RetryLater,
+    WorkerDied,
+    describe,
+)
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
-from lovely.remotetask.job import SCHEDULE_ERRORS, Failure, Job, check_storable, describe
+from lovely.remotetask.job import SCHEDULE_ERRORS, Failure, Job, check_storable
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, DEFAULT_POLICY, MAX_DEATHS
 from lovely.remotetask.task import TaskContext, check_output, running_in
 from lovely.remotetask.worker import Worker, local_ids

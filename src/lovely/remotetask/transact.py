@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 from transaction.interfaces import TransientError
 from ZODB.POSException import POSError, POSKeyError
 
-from lovely.remotetask.errors import ServiceGone
-from lovely.remotetask.job import describe
+from lovely.remotetask.errors import ServiceGone, describe
 from lovely.remotetask.seat import Seat, is_transient
 
 log = logging.getLogger("lovely.remotetask")
