@@ -63,6 +63,13 @@ FUNCTIONS = '''
     def need_arguments(input):
         raise NeedsArguments("one", "two")
 
+    class NeedsMore(BaseException):
+        def __init__(self, first, second):
+            super().__init__(first)
+
+    def need_more(input):
+        raise NeedsMore("one", "two")
+
     def later(path):
         if Path(path).exists():
             return "done"
@@ -238,7 +245,9 @@ def test_an_exception_that_cannot_be_loaded_is_an_error_and_no_hang(yard: Yard) 
     assert error
 
 
-@pytest.mark.parametrize("name", ["need_arguments", "later", "make_lambda", "leave", "time_out"])
+@pytest.mark.parametrize(
+    "name", ["need_arguments", "need_more", "later", "make_lambda", "leave", "time_out"]
+)
 def test_whatever_becomes_of_a_job_the_next_one_runs(yard: Yard, tmp_path: Path, name: str) -> None:
     yard.call(name, 1 if name == "leave" else str(tmp_path / "first"), retry=ONCE)
     assert yard.call("double", 2, retry=ONCE) == (COMPLETED, 4, None)

@@ -491,3 +491,18 @@ def test_what_is_missing_is_told(tmp_path: Path, arguments: tuple[str, ...]) -> 
     assert ended.returncode == 2
     assert "usage: remotetask" in ended.stderr
     assert "required" in ended.stderr
+
+
+def test_the_input_can_come_from_stdin(place: Place, jobs: Jobs) -> None:
+    ended = subprocess.run(
+        [*COMMAND, "add", place.uri, "note", "--import", "shop", "--input", "-", "--json"],
+        cwd=place.directory,
+        input='{"size": [1, 2]}',
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert ended.returncode == 0, ended.stderr
+    with place.root() as root:
+        job = root["tasks"].jobs[json.loads(ended.stdout)["job"]]
+        assert (job.status, job.input) == (QUEUED, {"size": [1, 2]})

@@ -75,7 +75,7 @@ def _obey(order: bytes) -> bytes:
     function, input = pickle.loads(order)
     try:
         result, raised = function(input), None
-    except Exception as error:
+    except BaseException as error:  # what ended the loop there would break the pool
         result, raised = None, error
     try:
         answer = pickle.dumps((result, raised))
@@ -103,7 +103,7 @@ def check_installed() -> None:
 def _the_pool() -> Any:
     global _pool
     with _lock:
-        if _pool is None:
+        if _pool is None or not _pool.active:
             import pebble
 
             # Never a plain fork: the threads of the parent may hold any lock.

@@ -45,6 +45,9 @@ MIN_WAIT_SECONDS = 0.005
 PROBE_SECONDS = 0.005
 PROBE_SHARE = 0.004
 
+#: Seconds between two looks whether a thread that is waited for was abandoned.
+JOIN_SECONDS = 0.05
+
 
 @implementer(IProcessor)
 class SimpleProcessor:
@@ -377,8 +380,8 @@ class MultiProcessor(SimpleProcessor):
             self._claims.put(None)  # wakes one that waits for work
 
     def _leave(self, seat: Seat) -> None:
-        for hand in self.threads:
-            hand.join()
+        while hands := self.threads:  # but for those that have been abandoned meanwhile
+            hands[0].join(JOIN_SECONDS)
         super()._leave(seat)
 
     def _replace(self, thread: threading.Thread) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,7 +49,10 @@ def add_add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_service_arguments(parser)
     parser.add_argument("task", metavar="TASK", help="the name of the task")
     parser.add_argument(
-        "--input", metavar="JSON", default="null", help="the input (default: %(default)s)"
+        "--input",
+        metavar="JSON",
+        default="null",
+        help="the input; - reads it from stdin (default: %(default)s)",
     )
 
 
@@ -116,7 +120,7 @@ def add_job(arguments: argparse.Namespace, screen: Screen) -> int:
     Transaction: must not run in one; commits.
     """
     try:
-        value = json.loads(arguments.input)
+        value = json.loads(sys.stdin.read() if arguments.input == "-" else arguments.input)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"--input is no JSON: {error}") from error
     with _services(arguments) as (manager, matches):
