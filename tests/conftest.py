@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -329,3 +330,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="how many jobs each acceptance test adds (default: %(default)s)",
     )
+
+
+@pytest.fixture(autouse=True)
+def levels_of_loggers() -> Iterator[None]:
+    """Put back the levels that the command sets, where a test calls it in this process."""
+    loggers = [logging.getLogger(name) for name in ("lovely.remotetask", "remotetask.job")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
