@@ -262,8 +262,7 @@ class TaskService(Persistent, Location):
         for name in statuses:
             if name not in STATUSES:
                 raise InvalidArgument(f"there is no status {name!r}")
-            if name not in FINAL_STATUSES:
-                raise JobIsLive(f"jobs that are {name!r} are still needed; cancel them instead")
+            _check_final(name)
         for worker in self.workers.values():
             for jobid in worker.held:
                 retire(self, jobid, time.time())
@@ -274,8 +273,7 @@ class TaskService(Persistent, Location):
         self, status: str, limit: int | None = None, before: float | None = None
     ) -> int:
         """See `ITaskService`."""
-        if status not in FINAL_STATUSES:
-            raise JobIsLive(f"jobs that are {status!r} are still needed; cancel them instead")
+        _check_final(status)
         return remove_oldest(self, status, limit, before)
 
     def countJobs(self) -> dict[str, int]:
@@ -368,3 +366,8 @@ def _time(now: float | None) -> float:
     if isinstance(now, bool) or not isinstance(now, (int, float)) or not math.isfinite(now):
         raise InvalidArgument(f"now must be seconds since the epoch, not {now!r}")
     return now
+
+
+def _check_final(status: str) -> None:
+    if status not in FINAL_STATUSES:
+        raise JobIsLive(f"jobs that are {status!r} are still needed; cancel them instead")
