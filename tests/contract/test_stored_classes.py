@@ -15,7 +15,7 @@ from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import STATUSES, ITask
-from lovely.remotetask.job import Progress
+from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import MultiProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
@@ -155,3 +155,62 @@ def test_every_class_path_can_be_found() -> None:
 
 def test_no_attribute_of_a_service_is_stored_but_its_parts(file_db: ZODB.DB) -> None:
     assert set(TaskService().__dict__) == {"jobs", "queue", "workers", "requests", "progress"}
+
+
+# -- the records of jobs -----------------------------------------------------------------
+
+#: States as they stand in databases.  What is here must be read for ever.
+STATES: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+    ((7, "echo", None, 5.0, 0, None, None, None, None, 3), {"status": "queued", "place": 3}),
+    (
+        (7, "echo", 1, 5.0, 1, 2, 6.0, None, None, None, "worker"),
+        {"status": "processing", "attempt": 2, "started_at": 6.0, "owner": "worker"},
+    ),
+    (
+        (7, "echo", 1, 5.0, 2, 1, 6.0, 7.0, "output"),
+        {"status": "completed", "completed_at": 7.0, "output": "output"},
+    ),
+    ((7, "echo", 1, 5.0, 3, 1, 6.0, 7.0), {"status": "error", "output": None}),
+    ((7, "echo", 1, 5.0, 4), {"status": "cancelled", "attempt": 0}),
+    (
+        (7, "echo", 1, 5.0, 5, None, None, None, None, 9.0, None, 9.0, {"delay": 4}),
+        {"status": "delayed", "due": 9.0, "place": 9.0, "delay": 4, "minute": ()},
+    ),
+    (
+        (7, "echo", 1, 5.0, 6, None, None, None, None, 9.0, None, 9.0, {"minute": (1,)}),
+        {"status": "cronjob", "minute": (1,)},
+    ),
+    ((7, "echo", 1, 5.0, 7), {"status": "start later"}),
+]
+
+
+@pytest.mark.parametrize(("state", "attributes"), STATES)
+def test_records_of_jobs_are_read_as_they_were_once_written(
+    state: tuple[Any, ...], attributes: dict[str, Any]
+) -> None:
+    job = CronJob.__new__(CronJob)
+    job.__setstate__(state)
+    assert {name: getattr(job, name) for name in attributes} == attributes
+    assert (job.id, job.task, job.created_at) == (7, "echo", 5.0)
+    assert job.__getstate__() == state
+
+
+def test_every_status_has_a_state_of_its_own() -> None:
+    assert {attributes["status"] for _, attributes in STATES} == set(STATUSES)
+
+
+def test_what_an_application_adds_to_a_job_is_stored_with_it() -> None:
+    job = Job(7, "echo")
+    job.color = "red"
+    job._v_cache = "of no worth"
+    job.status = "of its own"
+    copy = Job.__new__(Job)
+    copy.note = "forgotten"
+    copy.__setstate__(job.__getstate__())
+    assert vars(copy) == {
+        "id": 7,
+        "task": "echo",
+        "created_at": job.created_at,
+        "status": "of its own",
+        "color": "red",
+    }
