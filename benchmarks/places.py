@@ -66,8 +66,10 @@ class Place:
     def fill(self, count: int, chunk: int = 2000) -> None:
         """Add so many jobs, in commits of some thousands."""
         while count > 0:
-            self.service.add_many("noop", [1] * min(count, chunk))
-            transaction.commit()
+            # The worker, on its way to the gate, may take used up segments out of the line.
+            for attempt in transaction.manager.attempts(10):
+                with attempt:
+                    self.service.add_many("noop", [1] * min(count, chunk))
             count -= chunk
         self.connection.cacheMinimize()
 

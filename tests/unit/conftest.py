@@ -117,6 +117,18 @@ class Workshop:
         """Claim jobs."""
         return self.engine.claim(self.seat, limit)
 
+    def reserve(self, limit: int = 10) -> list[Claim]:
+        """Claim jobs, or reserve those that may share a commit."""
+        return self.engine.claim(self.seat, limit, may_reserve=True)
+
+    def run_together(self, claims: list[Claim]) -> list[Outcome] | None:
+        """Run reserved jobs in one transaction."""
+        return self.engine.run_together(self.seat, claims)
+
+    def claim_reserved(self, claims: list[Claim]) -> list[Claim]:
+        """Claim what is still to be had of reserved jobs."""
+        return self.engine.claim_reserved(self.seat, claims)
+
     def run(self, claim: Claim) -> Outcome:
         """Run one claimed job."""
         return self.engine.run(self.seat, claim)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import transaction
 from persistent.mapping import PersistentMapping
 from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError, StorageError
 from zope.component import getGlobalSiteManager
@@ -561,85 +560,6 @@ def test_an_oid_that_is_used_twice_is_a_conflict(workshop: Any, fail_commits: An
     fail_commits(ValueError("A different object already has the same oid"))
     assert workshop.run(claim).status == COMPLETED
     assert workshop.get(jobid, "attempt", "conflicts") == (1, 1)
-
-
-# -- several jobs in one transaction -----------------------------------------------------------
-
-
-def test_jobs_that_declare_it_share_a_transaction(file_workshop: Any, register: Any) -> None:
-    register("share", lambda input: input * 2, shared_commit=True)
-    added = [file_workshop.add("share", number) for number in range(5)]
-    claims = file_workshop.claim(5)
-    assert all(claim.is_shared for claim in claims)
-    before = file_workshop.count_transactions()
-    outcomes = file_workshop.engine.run_together(file_workshop.seat, claims)
-    assert file_workshop.count_transactions() == before + 1
-    assert [(outcome.jobid, outcome.status) for outcome in outcomes] == [
-        (jobid, COMPLETED) for jobid in added
-    ]
-    assert [file_workshop.get(jobid, "output") for jobid in added] == [0, 2, 4, 6, 8]
-    assert file_workshop.engine.in_hand == {}
-
-
-@pytest.mark.parametrize("ending", ["raise", "abort", "conflict", "unstorable", "exit"])
-def test_if_one_of_them_fails_nothing_of_any_is_kept(
-    file_workshop: Any, register: Any, ending: str
-) -> None:
-    def share(context: TaskContext, input: int) -> Any:
-        root = context.service._p_jar.root()
-        root["written"] = root.get("written", 0) + 1
-        if input == 2:
-            match ending:
-                case "raise":
-                    raise TaskError("no")
-                case "abort":
-                    transaction.abort()
-                case "conflict":
-                    raise ConflictError("no")
-                case "exit":
-                    raise SystemExit
-                case "unstorable":
-                    return lambda: None
-        return None
-
-    register("share", share, context=True, shared_commit=True, retry=RetryPolicy(attempts=1))
-    added = [file_workshop.add("share", number) for number in range(4)]
-    claims = file_workshop.claim(4)
-    before = file_workshop.count_transactions()
-    assert file_workshop.engine.run_together(file_workshop.seat, claims) is None
-    assert file_workshop.count_transactions() == before
-    assert written(file_workshop) is None
-    assert {file_workshop.get(jobid, "status") for jobid in added} == {PROCESSING}
-    for claim in claims:  # one by one, as the processor does then
-        file_workshop.run(claim)
-    statuses = [file_workshop.get(jobid, "status") for jobid in added]
-    assert statuses == [COMPLETED, COMPLETED, ERROR, COMPLETED]
-    assert written(file_workshop) == 3
-
-
-def test_a_job_that_was_taken_away_is_not_run_with_the_others(workshop: Any, register: Any) -> None:
-    register("share", lambda input: input, shared_commit=True)
-    first, _ = workshop.add("share"), workshop.add("share")
-    claims = workshop.claim(2)
-    take_away(workshop, first)
-    assert workshop.engine.run_together(workshop.seat, claims) is None
-    assert [workshop.run(claim).status for claim in claims] == [None, COMPLETED]
-
-
-def test_jobs_share_no_transaction_with_what_failed_before(workshop: Any, register: Any) -> None:
-    register("share", lambda input: 1 / 0, shared_commit=True, retry=AT_ONCE)
-    workshop.add("share")
-    [claim] = workshop.claim()
-    assert claim.is_shared
-    workshop.run(claim)
-    [claim] = workshop.claim()
-    assert not claim.is_shared
-
-
-def test_jobs_with_a_timeout_share_no_transaction(workshop: Any, register: Any) -> None:
-    register("share", lambda input: input, shared_commit=True, timeout_seconds=5)
-    workshop.add("share")
-    assert not workshop.claim()[0].is_shared
 
 
 # -- tasks that are not there ------------------------------------------------------------------

@@ -8,6 +8,12 @@ This is the one place of the core that commits.  The steps of one job:
   and status.  Commit, together with whatever the task wrote.
 - `Engine.record`, after a failure only: another attempt later, or the error.  Commit.
 
+Jobs whose tasks declare ``shared_commit`` change nothing outside of ZODB.  So it does no harm
+if one of them is run by two workers, as long as only one commits; they are only *reserved*:
+their ids stand in the worker's record, for the case that it dies, and their own records are
+written once, by `Engine.run_together`.  Of two workers that have run such a job, or of one
+and somebody who cancels it, one commits: the job's record is the lock here too.
+
 A conflict repeats the transaction, not the attempt.  A storage that cannot write is waited
 for.  Any other failure is the job's own, and its retry policy says what follows.
 
@@ -24,7 +30,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +53,13 @@ from lovely.remotetask.site import ServicePath, entered
 from lovely.remotetask.step import (
     Claim,
     call_task,
+    can_share,
     claim_of,
     finish,
     job_log,
     release,
     remove_worker,
+    reserve,
     retire,
     settle,
     take,
@@ -146,14 +154,20 @@ class Engine:
 
     # -- claim ----------------------------------------------------------------------
 
-    def claim(self, seat: Seat, limit: int) -> list[Claim]:
-        """Claim up to `limit` jobs, in one commit, and file the jobs that have ended."""
+    def claim(self, seat: Seat, limit: int, may_reserve: bool = False) -> list[Claim]:
+        """Claim up to `limit` jobs, in one commit, and file the jobs that have ended.
+
+        :param may_reserve: only reserve jobs whose tasks declare ``shared_commit``, for
+            `run_together`.
+        """
         with self._lock:
             # Before the transaction begins: a job that leaves the hand from here on may
             # still be running in what the transaction sees, and must stay in the record.
             held = list(self.in_hand)
             while True:
-                claim_once = functools.partial(self._claim, seat, limit, held, itertools.count())
+                claim_once = functools.partial(
+                    self._claim, seat, limit, may_reserve, held, itertools.count()
+                )
                 claims = self.transact(seat, claim_once)
                 if claims or not self._has_more:
                     break
@@ -165,7 +179,13 @@ class Engine:
             return claims
 
     def _claim(
-        self, seat: Seat, limit: int, held: list[int], tries: Iterator[int], service: Any
+        self,
+        seat: Seat,
+        limit: int,
+        may_reserve: bool,
+        held: list[int],
+        tries: Iterator[int],
+        service: Any,
     ) -> list[Claim]:
         if next(tries):
             self._saw_rivals = self.monotonic()
@@ -173,7 +193,7 @@ class Engine:
         claims = self._unnoticed(service, held)
         if limit and not claims:
             with entered(seat.site(service)):
-                claims = self._take(service, limit, self.clock())
+                claims = self._take(service, limit, may_reserve, held, self.clock())
         self._hold(service, [*held, *(claim.jobid for claim in claims)])
         self._has_more = service.queue.line.has_more
         self.signals = service.queue.signals
@@ -209,8 +229,11 @@ class Engine:
         due: float | None = service.queue.next_due()
         return due
 
-    def _take(self, service: Any, limit: int, now: float) -> list[Claim]:
+    def _take(
+        self, service: Any, limit: int, may_reserve: bool, held: list[int], now: float
+    ) -> list[Claim]:
         claims: list[Claim] = []
+        reserved: set[int] | None = None
         if any(worker_id != self.identity.id for worker_id in service.workers):
             self._saw_rivals = self.monotonic()
         # Rivals that hold nothing at the moment have no record: those seen lately count.
@@ -230,11 +253,22 @@ class Engine:
                 if claims:
                     break
                 continue
-            if take(service, job, self.identity.id, now):
-                claims.append(claim_of(job, task))
+            if may_reserve and can_share(job, task):
+                if reserved is None:  # not earlier: it loads the records of all workers
+                    reserved = self._reserved(service, held)
+                if job.id not in reserved:
+                    claims.append(reserve(job, self.identity.id))
+            elif take(service, job, self.identity.id, now):
+                claims.append(claim_of(job))
             if job.deaths or len(claims) >= limit:
                 break
         return claims
+
+    def _reserved(self, service: Any, held: list[int]) -> set[int]:
+        # What is in the hand of this worker counts, and not its record: a commit may have
+        # come to pass although it has failed, see `_unnoticed`.
+        others = (w.held for key, w in service.workers.items() if key != self.identity.id)
+        return set(held).union(*others)
 
     def _log_missing_task(self, job: Job) -> None:
         if job.task not in self._missing_tasks:
@@ -323,7 +357,7 @@ class Engine:
     def _run_once(self, seat: Seat, claim: Claim, conflicts: int) -> str:
         service = seat.begin()
         job = self._held_job(service, claim)
-        self._call(seat, service, job, claim)
+        self._call(seat, service, job, claim, Tasks(service.taskInterface))
         if conflicts:
             job.conflicts += conflicts
         status = job.status
@@ -331,12 +365,12 @@ class Engine:
         seat.commit()
         return status
 
-    def _call(self, seat: Seat, service: Any, job: Job, claim: Claim) -> None:
+    def _call(self, seat: Seat, service: Any, job: Job, claim: Claim, tasks: Tasks) -> None:
         """Call the task of a job, and write down the result."""
         if claim.jobid in service.requests:
             raise JobCancelled
         with entered(seat.site(service)):
-            task = look_up(service.taskInterface, job.task)
+            task = tasks.get(job.task)
             if task is None:
                 raise RetryLater(1.0, f"task {job.task!r} is not registered here")
             context = self._context(service, claim, task)
@@ -349,21 +383,25 @@ class Engine:
         finish(service, job, output, self.clock())
 
     def run_together(self, seat: Seat, claims: list[Claim]) -> list[Outcome] | None:
-        """Run jobs whose tasks declare ``shared_commit`` in one transaction.
+        """Run reserved jobs, whose tasks declare ``shared_commit``, in one transaction.
 
         It is a wager that none of them fails: there are no savepoints, which would cost as
-        much as the jobs.  If one does, nothing of any is kept, and they are to be run one by
-        one, which their declaration allows.
+        much as the jobs.  If one does, nothing of any is kept, and they are to be claimed
+        and run one by one, which their declaration allows.
 
         :returns: None when that has come to pass.
         """
         begun = self.monotonic()
         try:
             service = seat.begin()
+            tasks = Tasks(service.taskInterface)
             statuses = []
+            left = []
             for claim in claims:
-                job = self._held_job(service, claim)
-                self._call(seat, service, job, claim)
+                job = self._reserved_job(service, claim)
+                left.append((job.place, job.id))
+                take(service, job, claim.owner, self.clock())
+                self._call(seat, service, job, claim, tasks)
                 statuses.append(job.status)
             seat.manager.get().note(f"remotetask {len(claims)} jobs")
             seat.commit()
@@ -372,6 +410,7 @@ class Engine:
             if seat.is_closed:
                 raise Stopping from error
             return None
+        service.queue.line.note_stale(left)
         for claim in claims:
             self._let_go(claim)
         seconds = (self.monotonic() - begun) / len(claims)
@@ -380,12 +419,46 @@ class Engine:
             for claim, status in zip(claims, statuses, strict=True)
         ]
 
-    @contextmanager
-    def _deadline(self, claim: Claim, task: Any) -> Iterator[None]:
+    def _reserved_job(self, service: Any, claim: Claim) -> Job:
+        job: Job | None = service.jobs.get(claim.jobid)
+        if job is None or not job.is_in_line:
+            raise Fenced
+        return job
+
+    def claim_reserved(self, seat: Seat, claims: list[Claim]) -> list[Claim]:
+        """Claim reserved jobs; return the claims of those that still wait."""
+        jobids = {claim.jobid for claim in claims}
+
+        def change(service: Any) -> list[Claim]:
+            now = self.clock()
+            jobs = [service.jobs.get(claim.jobid) for claim in claims]
+            taken = [
+                claim_of(job)
+                for job in jobs
+                if job is not None and job.is_in_line and take(service, job, self.identity.id, now)
+            ]
+            self._hold(service, [*held, *(claim.jobid for claim in taken)])
+            return taken
+
+        with self._lock:
+            held = [jobid for jobid in list(self.in_hand) if jobid not in jobids]  # see `claim`
+            taken = self.transact(seat, change)
+            for claim in claims:
+                self._let_go(claim)
+            for claim in taken:
+                self.in_hand[claim.jobid] = claim
+            self.last_sign = self.monotonic()
+            self.holds = bool(held or taken)
+            return taken
+
+    def _deadline(self, claim: Claim, task: Any) -> AbstractContextManager[None]:
         seconds = getattr(task, "timeout_seconds", None)
         if seconds is None or getattr(task, "executor", None) is not None:
-            yield  # another process is killed by its own clock
-            return
+            return nullcontext()  # another process is killed by its own clock
+        return self._watched(claim, seconds)
+
+    @contextmanager
+    def _watched(self, claim: Claim, seconds: float) -> Iterator[None]:
         deadline = Deadline(claim, self.monotonic() + seconds, seconds, threading.current_thread())
         self.deadlines.append(deadline)
         self.on_deadline()

@@ -262,7 +262,7 @@ class Job(Persistent):
             self.retry = retry
 
     def __getstate__(self) -> tuple[Any, ...]:
-        attributes = vars(self)
+        attributes = self.__dict__
         state = [attributes.get(name) for name in _POSITIONS]
         status = attributes.get("status", QUEUED)
         state[_STATUS] = _STATUS_CODES.get(status, status)
@@ -278,7 +278,7 @@ class Job(Persistent):
         return tuple(state)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        attributes = vars(self)
+        attributes = self.__dict__
         attributes.clear()
         for name, value in zip(_POSITIONS, state, strict=False):
             if value is not None:
@@ -323,6 +323,11 @@ class Job(Persistent):
     def is_final(self) -> bool:
         """Whether nothing will happen to the job any more."""
         return self.status in FINAL_STATUSES
+
+    @property
+    def is_in_line(self) -> bool:
+        """Whether the job waits in the ready line, where it has not been run before."""
+        return isinstance(self.place, int)
 
     @property
     def resting_status(self) -> str:

@@ -35,7 +35,7 @@ log = logging.getLogger("lovely.remotetask")
 BATCH_SECONDS = 0.1
 
 #: No more jobs than this are claimed in one commit.
-MAX_BATCH = 100
+MAX_BATCH = 200
 
 #: A loop without work looks again after this many seconds at the least.
 MIN_WAIT_SECONDS = 0.005
@@ -184,21 +184,22 @@ class SimpleProcessor:
 
     def _work(self, seat: Seat) -> bool:
         """Claim a batch and run it; say whether there was one."""
-        claims = self._engine.claim(seat, max(1, int(self._batch)))
+        claims = self._engine.claim(seat, max(1, int(self._batch)), may_reserve=True)
         if claims:
             self._start_keeper()
-        for group in _groups(claims):
+        for group in _groups(claims, len(claims)):
             self._run(seat, group)
         return bool(claims)
 
     def _run(self, seat: Seat, claims: list[Claim]) -> None:
         """Run claimed jobs: together where they may, and that goes well; else one by one."""
-        if len(claims) > 1 and self.running:
+        if claims[0].is_reserved and self.running:
             outcomes = self._engine.run_together(seat, claims)
             if outcomes is not None:
                 self._learn(outcomes[0].seconds)
                 return
             self._batch = max(1.0, self._batch / 2)
+            claims[:] = self._engine.claim_reserved(seat, claims)  # in place, for `_handle`
         for claim in claims:
             if not self.running or self._is_abandoned():
                 return
@@ -333,15 +334,16 @@ class MultiProcessor(SimpleProcessor):
         self._give_back_left(seat)
         # A claim for each job that ends would be a commit for each: claim when half of what
         # may be held has been done, or a thread has nothing to do.
-        most = max(1, int(self._batch)) * self.maxThreads
+        batch = max(1, int(self._batch))
+        most = batch * self.maxThreads
         held = len(self._engine.in_hand)
         if held >= max(self.maxThreads, most // 2):
             self._wake.wait(max(self.waitTime, MIN_WAIT_SECONDS))
             return True
-        claims = self._engine.claim(seat, most - held)
+        claims = self._engine.claim(seat, most - held, may_reserve=True)
         if claims:
             self._start_keeper()
-        for group in _groups(claims):
+        for group in _groups(claims, batch):
             self._claims.put(group)
         wanted = min(self.maxThreads, len(self._engine.in_hand))
         for _ in range(wanted - len(self.threads)):
@@ -390,10 +392,10 @@ class MultiProcessor(SimpleProcessor):
         self.wake()
 
 
-def _groups(claims: list[Claim]) -> Iterator[list[Claim]]:
-    """Split claims into those that may share a commit, next to each other, and single ones."""
-    for is_shared, group in itertools.groupby(claims, lambda claim: claim.is_shared):
-        if is_shared:
-            yield list(group)
-        else:
-            yield from ([claim] for claim in group)
+def _groups(claims: list[Claim], size: int) -> Iterator[list[Claim]]:
+    """Split claims into those that share a commit, next to each other, and single ones."""
+    for is_reserved, group in itertools.groupby(claims, lambda claim: claim.is_reserved):
+        together = list(group)
+        step = size if is_reserved else 1
+        for start in range(0, len(together), step):
+            yield together[start : start + step]

@@ -26,7 +26,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -294,6 +294,15 @@ class ReadyLine(Persistent):
             self._v_stale: dict[int, set[int]] = {}
         return self._v_stale
 
+    def note_stale(self, entries: Iterable[tuple[int, int]]) -> None:
+        """Remember stale entries, (segment key, job id), that are committed.
+
+        It spares `pull` to load each of these jobs once more.
+        """
+        known = self._stale_entries()
+        for key, jobid in entries:
+            known.setdefault(key, set()).add(jobid)
+
     def _keys(self, is_head: bool) -> Iterator[int]:
         keys = self._open_keys()
         if not is_head:
@@ -393,7 +402,7 @@ class JobQueue(Persistent):
     def remove(self, job: Job) -> None:
         """Take a job out of its place, before its status changes."""
         place = job.place
-        if isinstance(place, int):
+        if job.is_in_line:
             self.line.note_left()
         elif isinstance(place, str):
             self._unpark(job)

@@ -7,7 +7,7 @@ A plain script has no sites and no located objects; then there is nothing to do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from zope.component.hooks import getSite, setHooks, setSite
@@ -115,12 +115,13 @@ def traverse(root: Any, names: Iterable[str]) -> Any:
     return current
 
 
-@contextmanager
-def entered(site: Any) -> Iterator[None]:
+def entered(site: Any) -> AbstractContextManager[None]:
     """Make `site` the current one; None leaves it as it is."""
-    if site is None:
-        yield
-        return
+    return nullcontext() if site is None else _entered(site)
+
+
+@contextmanager
+def _entered(site: Any) -> Iterator[None]:
     setHooks()  # where nobody has, look-ups would not notice the site
     previous = getSite()
     setSite(site)

@@ -55,34 +55,40 @@ DEFAULT_RETENTION = {
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to run one attempt of one job."""
+    """The right to run one attempt of one job.
+
+    One that ``is_reserved`` stands in the worker's record alone, and the job's still says
+    that it waits: `Engine.run_together` writes it once, when it has run.
+    """
 
     jobid: int
     attempt: int
     task: str
     owner: str
     is_suspect: bool = False
-    is_shared: bool = False
+    is_reserved: bool = False
 
 
-def claim_of(job: Job, task: Any = None) -> Claim:
-    """Return the claim that stands in the record of a processing job.
+def claim_of(job: Job) -> Claim:
+    """Return the claim that stands in the record of a processing job."""
+    return Claim(job.id, job.attempt, job.task, job.owner or "", bool(job.deaths))
 
-    :param task: the job's task; None where it does not matter whether the job may share a
-        commit with others.
+
+def can_share(job: Job, task: Any) -> bool:
+    """Say whether a waiting job may be reserved, to share a commit with others.
+
+    One that has failed before, or whose process has died, has left the line for good.
     """
-    is_shared = (
-        getattr(task, "shared_commit", False) and getattr(task, "timeout_seconds", None) is None
+    return (
+        job.is_in_line
+        and getattr(task, "shared_commit", False)
+        and getattr(task, "timeout_seconds", None) is None
     )
-    is_suspect = bool(job.deaths)
-    return Claim(
-        job.id,
-        job.attempt,
-        job.task,
-        job.owner or "",
-        is_suspect,
-        is_shared and not is_suspect and not job.errors,
-    )
+
+
+def reserve(job: Job, owner: str) -> Claim:
+    """Return the claim of a waiting job whose record is not written before it has run."""
+    return Claim(job.id, job.attempt + 1, job.task, owner, is_reserved=True)
 
 
 def failure_of(error: BaseException, attempt: int, now: float) -> Failure:
@@ -209,6 +215,8 @@ def rescue(service: Any, worker_id: str, now: float) -> int:
     freed = 0
     for jobid in record.held:
         job = service.jobs.get(jobid)
+        if job is not None and job.is_in_line:  # it was reserved
+            take(service, job, worker_id, now)
         if job is not None and job.status == PROCESSING and job.owner == worker_id:
             freed += 1
             _free(service, job, record, now)
