@@ -138,6 +138,7 @@ def crash_at(step: str, when: str, countdown: int) -> None:
     engine = execution.Engine
     for owner, attribute, name in (
         (engine, "claim", "claim"),
+        (engine, "claim_reserved", "claim"),
         (engine, "run", "run"),
         (engine, "run_together", "run"),
         (engine, "record", "record"),
