@@ -13,7 +13,7 @@ import ZODB
 from lovely.remotetask import queue
 from lovely.remotetask.interfaces import COMPLETED, CRONJOB, DELAYED, QUEUED, STARTLATER
 from lovely.remotetask.job import CronJob, Job
-from lovely.remotetask.queue import SEGMENT_SIZE, JobQueue, ReadyLine, TimeIndex
+from lovely.remotetask.queue import HEAD_SEGMENTS, SEGMENT_SIZE, JobQueue, ReadyLine, TimeIndex
 
 # -- the index by time -------------------------------------------------------------------------
 
@@ -120,8 +120,7 @@ def test_a_line_keeps_the_order(line: Line) -> None:
 
 def test_a_line_is_made_of_small_segments(line: Line) -> None:
     line.put(*range(2 * SEGMENT_SIZE + 1))
-    assert SEGMENT_SIZE == 64
-    assert line.segments() == [64, 64, 1]
+    assert line.segments() == [SEGMENT_SIZE, SEGMENT_SIZE, 1]
 
 
 def test_keys_of_segments_grow(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +157,7 @@ def test_a_segment_is_closed_when_all_its_jobs_are_gone_and_it_is_not_the_last(
     for jobid in list(line.jobs):
         del line.jobs[jobid]
     assert line.pull() == []
-    assert line.segments() == [64]
+    assert line.segments() == [SEGMENT_SIZE]
 
 
 def test_a_segment_with_somebody_in_it_stays(line: Line) -> None:
@@ -166,7 +165,7 @@ def test_a_segment_with_somebody_in_it_stays(line: Line) -> None:
     for jobid in range(1, 2 * SEGMENT_SIZE):
         del line.jobs[jobid]
     assert line.pull() == [0]
-    assert line.segments() == [64, 64]
+    assert line.segments() == [SEGMENT_SIZE, SEGMENT_SIZE]
 
 
 def test_a_closed_segment_holds_nothing_and_is_never_looked_at_again(line: Line) -> None:
@@ -223,14 +222,16 @@ def test_a_line_that_was_pulled_to_its_end_has_no_more(line: Line) -> None:
 def test_another_segment_is_chosen_among_the_first_ones_only(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line.put(*range(6 * SEGMENT_SIZE))
+    line.put(*range((HEAD_SEGMENTS + 2) * SEGMENT_SIZE))
     monkeypatch.setattr(queue.random, "choice", lambda keys: keys[2])
 
     def pull() -> list[int]:
         return [job.id for job in line.line.pull(line.jobs, is_head=False)]
 
     third = 2 * SEGMENT_SIZE
-    assert pull() == [*range(third, 4 * SEGMENT_SIZE), *range(third), *range(256, 384)]
+    head = HEAD_SEGMENTS * SEGMENT_SIZE
+    behind = range(head, head + 2 * SEGMENT_SIZE)
+    assert pull() == [*range(third, head), *range(third), *behind]
     monkeypatch.setattr(queue.random, "choice", lambda keys: keys[0])
     assert pull()[0] == third  # it stays with its choice
     line.line.choose_anew()
@@ -284,7 +285,7 @@ def test_the_memory_ends_after_a_while(stored_line: Any, monkeypatch: pytest.Mon
     now = [1000.0]
     monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
     jobs = stored_line.jobs = Counting(stored_line.jobs)
-    stored_line.leave(*range(60))
+    stored_line.leave(*range(SEGMENT_SIZE - 4))
     transaction.commit()
     stored_line.pull()
     now[0] += queue.MEMORY_SECONDS
@@ -300,7 +301,7 @@ def test_segments_that_are_gone_are_forgotten(stored_line: Any) -> None:
             if jobid < start:
                 del stored_line.jobs[jobid]
         stored_line.pull()
-    assert len(stored_line.line._v_stale) <= 2 * queue.HEAD_SEGMENTS + 1
+    assert len(stored_line.line._v_stale) <= 2 * HEAD_SEGMENTS + 1
 
 
 # -- all places --------------------------------------------------------------------------------

@@ -52,10 +52,10 @@ from lovely.remotetask.job import CronJob, Job
 job_log = logging.getLogger("remotetask.job")
 
 #: How many ids a segment of the ready line holds.
-SEGMENT_SIZE = 64
+SEGMENT_SIZE = 32
 
 #: Workers in several processes choose among this many segments at the head.
-HEAD_SEGMENTS = 4
+HEAD_SEGMENTS = 8
 
 #: No more segments than this are closed in one transaction.
 MAX_CLOSED = 50
