@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "front": (FRONT,),
     "door": ("service", "remote"),
     "engine": (
-        *("check", "seat", "step", "transact", "notes"),
+        *("check", "seat", "step", "transact", "notes", "invalidation"),
         *("inline", "execution", "keeper", "processor", "running"),
     ),
     "model": ("process", "task", "job", "queue", "worker", "site"),
@@ -39,6 +39,7 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("processor", "execution"): "its threads run the steps of a job",
     ("processor", "keeper"): "it runs one beside its jobs",
     ("processor", "transact"): "its threads end when a wait ends that way",
+    ("processor", "invalidation"): "it is woken by what the storage tells",
     ("keeper", "execution"): "it works for the same worker",
     ("keeper", "check"): "it mends what disagrees, in transactions",
     ("keeper", "seat"): "it opens one at each tick",
@@ -355,7 +356,7 @@ def test_a_rule_sees_what_breaks_it(
         (
             exceptions_nobody_needs,
             "processor",
-            "from . import execution, keeper, seat, step, transact",
+            "from . import execution, invalidation, keeper, seat, step, transact",
         ),
         (importers_of_a_reserved_package, "queue", "from zc.queue import BucketQueue"),
         (importers_of_a_reserved_package, "job", "import queue\nimport zc.queues"),

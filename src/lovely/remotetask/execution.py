@@ -145,6 +145,7 @@ class Engine:
         self.last_sign = monotonic()
         self._lock = threading.Lock()
         self.deadlines: list[Deadline] = []
+        self.is_probing = False  # whether `has_signal` will be asked
         self.signals: list[Any] = []
         self.signals_seen: list[int] = []
         self.holds = False  # whether the worker's record holds something
@@ -196,8 +197,9 @@ class Engine:
                 claims = self._take(service, limit, may_reserve, held, self.clock())
         self._hold(service, [*held, *(claim.jobid for claim in claims)])
         self._has_more = service.queue.line.has_more
-        self.signals = service.queue.signals
-        self.signals_seen = [signal.value for signal in self.signals]
+        if self.is_probing:
+            self.signals = service.queue.signals
+            self.signals_seen = [signal.value for signal in self.signals]
         return claims
 
     def _unnoticed(self, service: Any, held: list[int]) -> list[Claim]:
@@ -217,7 +219,8 @@ class Engine:
     def has_signal(self, seat: Seat) -> bool:
         """Say whether jobs have come since the last claim, from any process.
 
-        An object that no invalidation has reached since is compared at no cost.
+        For an engine that `is_probing`.  An object that no invalidation has reached since is
+        compared at no cost.
         """
         seat.manager.begin()
         return [signal.value for signal in self.signals] != self.signals_seen

@@ -23,6 +23,7 @@ from zope.interface import implementer
 from lovely.remotetask.errors import ServiceGone
 from lovely.remotetask.execution import Engine
 from lovely.remotetask.interfaces import PROCESSING, IProcessor
+from lovely.remotetask.invalidation import listener_of
 from lovely.remotetask.keeper import Keeper, free_orphans
 from lovely.remotetask.seat import Seat, check_no_transaction, is_closed
 from lovely.remotetask.step import Claim, claim_of
@@ -40,8 +41,8 @@ MAX_BATCH = 200
 #: A loop without work looks again after this many seconds at the least.
 MIN_WAIT_SECONDS = 0.005
 
-#: Where other processes can add jobs: seconds between two looks, and the part of a core
-#: that looking may take.
+#: Where other processes can add jobs, and the storage does not tell: seconds between two
+#: looks, and the part of a core that looking may take.
 PROBE_SECONDS = 0.005
 PROBE_SHARE = 0.004
 
@@ -71,6 +72,9 @@ class SimpleProcessor:
         self._abandoned: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self._is_exclusive = is_exclusive(db.storage)
         self._engine = Engine(db, servicePath, self._stop.wait)
+        self._listener = None if self._is_exclusive else listener_of(db)
+        self._engine.is_probing = not self._is_exclusive and self._listener is None
+        self.signals: frozenset[bytes] = frozenset()
         self._keeper = Keeper(self._engine, self._needs_keeper, self.wake, self._replace)
         self._engine.on_deadline = self._keeper.notify  # type: ignore[method-assign]
         self.keeper_thread: threading.Thread | None = None
@@ -95,6 +99,8 @@ class SimpleProcessor:
         self._rim(self._loop)()
         if not self._is_abandoned():
             self.stop()
+            if self._listener is not None:
+                self._listener.forget(self)
             # What could not be given back is free for whoever comes next.
             self._engine.identity.retire()
 
@@ -175,12 +181,20 @@ class SimpleProcessor:
         with self._seat() as seat:
             if self._is_exclusive:
                 free_orphans(self._engine, seat)
+            self._listen(seat)
             self._give_back_left(seat)
             while self.running and not self._is_abandoned():
                 self._wake.clear()
                 if not self._work(seat):
                     self._rest(seat)
             self._leave(seat)
+
+    def _listen(self, seat: Seat) -> None:
+        if self._listener is not None:
+            signals = seat.begin().queue.signals
+            self.signals = frozenset(signal._p_oid for signal in signals)
+            seat.abort()
+            self._listener.watch(self)
 
     def _work(self, seat: Seat) -> bool:
         """Claim a batch and run it; say whether there was one."""
@@ -230,7 +244,7 @@ class SimpleProcessor:
         if due is not None:
             seconds = min(seconds, due - self._engine.clock())
         seconds = max(seconds, MIN_WAIT_SECONDS)
-        if self._is_exclusive:
+        if not self._engine.is_probing:
             self._wake.wait(seconds)
             return
         end = time.monotonic() + seconds

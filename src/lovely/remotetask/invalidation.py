@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Waking up by what a storage tells of the commits of other processes.
+
+A client of a ZEO server is told which objects each commit has changed, as its caches must
+forget them.  A `Listener` takes its place between the storage and the database, passes all
+that on, and wakes whoever watches one of the objects: without a look at the storage, and as
+soon as the commit can be seen.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from ZODB.interfaces import IMVCCStorage
+from ZODB.utils import p64, u64
+
+#: What a commit has changed is fetched before anybody asks for it, if it is so little.
+PREFETCH_SIZE = 32
+
+
+class Watcher(Protocol):
+    """Who is woken.
+
+    :ivar signals: the ids of the objects whose changes are waited for.
+    """
+
+    signals: frozenset[bytes]
+
+    def wake(self) -> None:
+        """Called in a thread of the storage, which must not wait."""
+
+
+class Listener:
+    """Hears what one storage tells its database.  It provides `ZODB.interfaces.IStorageWrapper`.
+
+    :param adapter: what the storage has told it to so far.
+    """
+
+    def __init__(self, storage: Any, adapter: Any) -> None:
+        self._storage = storage
+        self._adapter = adapter
+        self._lock = threading.Lock()
+        self._watchers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapter, name)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Wake somebody from now on."""
+        with self._lock:
+            self._watchers.add(watcher)
+
+    def forget(self, watcher: Watcher) -> None:
+        """Wake somebody no longer."""
+        with self._lock:
+            self._watchers.discard(watcher)
+
+    def invalidate(self, transaction_id: bytes, oids: Iterable[bytes]) -> None:
+        """Called by the storage: another process has changed these objects."""
+        oids = list(oids)
+        self._adapter.invalidate(transaction_id, oids)
+        changed = frozenset(oids)
+        watchers = [watcher for watcher in self._all() if not changed.isdisjoint(watcher.signals)]
+        if watchers and len(oids) <= PREFETCH_SIZE and hasattr(self._storage, "prefetch"):
+            # With the signal came the job, its page and its place in the line: asked for one
+            # after the other they would take a round trip each.
+            self._storage.prefetch(oids, p64(u64(transaction_id) + 1))
+        for watcher in watchers:
+            watcher.wake()
+
+    def invalidateCache(self) -> None:
+        """Called by the storage: anything may have changed while it was not connected."""
+        self._adapter.invalidateCache()
+        for watcher in self._all():
+            watcher.wake()
+
+    def _all(self) -> list[Any]:
+        with self._lock:
+            return list(self._watchers)
+
+
+_lock = threading.Lock()
+_listeners: weakref.WeakKeyDictionary[Any, Listener] = weakref.WeakKeyDictionary()
+
+
+def listener_of(db: Any) -> Listener | None:
+    """Return the listener of a database.
+
+    :returns: None where the storage tells nothing by itself: RelStorage has to be asked.
+    """
+    storage = db.storage
+    if IMVCCStorage.providedBy(storage) or not hasattr(storage, "registerDB"):
+        return None
+    with _lock:
+        listener = _listeners.get(db)
+        if listener is None:
+            # The adapter has no public name; ZODB knows it as the one that was registered.
+            listener = _listeners[db] = Listener(storage, db._mvcc_storage)
+            storage.registerDB(listener)
+        return listener

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Workers on a ZEO server, woken by what the server tells of the commits of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import transaction
+import ZEO
+import ZODB
+from persistent.mapping import PersistentMapping
+
+from lovely.remotetask import running
+from lovely.remotetask.interfaces import COMPLETED
+from lovely.remotetask.invalidation import PREFETCH_SIZE, listener_of
+from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
+
+#: Nobody looks for jobs by himself in the time of a test.
+NEVER_SECONDS = 600.0
+
+
+@contextmanager
+def opened(server: Any) -> Iterator[ZODB.DB]:
+    db = ZEO.DB(server.address, wait_timeout=30)
+    try:
+        yield db
+    finally:
+        db.close()
+
+
+@pytest.fixture
+def server(zeo_server: Any) -> Any:
+    """A ZEO server."""
+    return zeo_server(client_conflict_resolution=True)
+
+
+@pytest.fixture
+def here(server: Any, make_workplace: Any) -> Iterator[Any]:
+    """The client that works on the jobs."""
+    with opened(server) as db:
+        yield make_workplace(db)
+        assert running.stop_all(20.0)
+
+
+@pytest.fixture
+def elsewhere(server: Any, here: Any) -> Iterator[Any]:
+    """Another client, whose commits the first one knows from the server alone."""
+    with opened(server) as db:
+        workplace = object.__new__(type(here))
+        workplace.db = db
+        yield workplace
+
+
+@pytest.fixture
+def claims(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many jobs each claim has got."""
+    found: list[int] = []
+    work: Callable[..., bool] = SimpleProcessor._work
+
+    def counting(processor: SimpleProcessor, seat: Any) -> bool:
+        is_found = work(processor, seat)
+        found.append(int(is_found))
+        return is_found
+
+    monkeypatch.setattr(SimpleProcessor, "_work", counting)
+    return found
+
+
+@pytest.mark.parametrize("kind", [SimpleProcessor, MultiProcessor])
+def test_jobs_of_other_clients_are_started_at_once(here: Any, elsewhere: Any, kind: Any) -> None:
+    with here.service() as service:
+        service.processorFactory = kind
+    here.start(waitTime=NEVER_SECONDS)
+    for number in range(5):
+        jobids = elsewhere.add("echo", number)
+        assert elsewhere.wait_for(jobids) == [COMPLETED]
+        with elsewhere.service() as service:
+            assert service.getResult(jobids[0]) == number
+
+
+@pytest.mark.parametrize("way", ["startLater", "delayed", "given back"])
+def test_whatever_makes_a_job_ready_elsewhere_wakes(here: Any, elsewhere: Any, way: str) -> None:
+    with elsewhere.service() as service:
+        match way:
+            case "startLater":
+                jobid = service.add("echo", 1, startLater=True)
+            case "delayed":
+                jobid = service.addCronJob("echo", 1, delay=3600)
+            case _:
+                jobid = service.add("echo", 1)
+    if way == "given back":
+        processor = SimpleProcessor(elsewhere.db, ["tasks"])
+        transaction.abort()
+        processor.claimNextJob()
+    here.start(waitTime=NEVER_SECONDS)
+    match way:
+        case "startLater":
+            with elsewhere.service() as service:
+                assert service.startJob(jobid)
+        case "delayed":
+            with elsewhere.service() as service:
+                job = service.jobs[jobid]
+                job.delay = 0
+                service.reschedule(jobid)
+        case _:
+            with processor._seat() as seat:
+                processor._engine.give_back(seat, list(processor._engine.in_hand.values()))
+    assert elsewhere.wait_for([jobid]) == [COMPLETED]
+
+
+def test_commits_that_are_none_of_its_business_wake_nobody(
+    here: Any, elsewhere: Any, until: Any, claims: list[int]
+) -> None:
+    with elsewhere.root() as root:
+        root["mine"] = PersistentMapping()
+    here.start(waitTime=NEVER_SECONDS)
+    until(lambda: claims)
+    before = list(claims)
+    for number in range(20):
+        with elsewhere.root() as root:
+            root["mine"]["number"] = number
+    with here.root() as root:  # it has heard of them all
+        until(lambda: root._p_jar.sync() or root["mine"]["number"] == 19)
+    assert claims == before
+    elsewhere.wait_for(elsewhere.add("echo", 1))
+    assert len(claims) > len(before)
+
+
+def test_what_came_while_the_server_was_away_is_found_when_it_is_back(
+    server: Any, here: Any, elsewhere: Any
+) -> None:
+    here.start(waitTime=NEVER_SECONDS)
+    elsewhere.wait_for(elsewhere.add("echo", 1))
+    server.kill()
+    server.start()
+    with opened(server) as db:  # faster than the others, who have yet to notice
+        elsewhere.db, lost = db, elsewhere.db
+        jobids = elsewhere.add("echo", 2)
+        assert elsewhere.wait_for(jobids) == [COMPLETED]
+    elsewhere.db = lost
+
+
+def test_a_processor_that_has_stopped_is_woken_no_more(here: Any, elsewhere: Any) -> None:
+    listener = listener_of(here.db)
+    assert listener is listener_of(here.db)
+    here.start(waitTime=NEVER_SECONDS)
+    elsewhere.wait_for(elsewhere.add("echo", 1))
+    assert len(listener._watchers) == 1
+    here.stop()
+    assert len(listener._watchers) == 0
+
+
+def test_services_are_woken_each_by_its_own_jobs(
+    here: Any, elsewhere: Any, until: Any, claims: list[int]
+) -> None:
+    here.new_service("other")
+    here.start("tasks", waitTime=NEVER_SECONDS)
+    here.start("other", waitTime=NEVER_SECONDS)
+    until(lambda: len(claims) >= 2)
+    before = len(claims)
+    elsewhere.wait_for(elsewhere.add("echo", 1, name="other"), "other")
+    until(lambda: len(claims) == before + 2)  # the job, and that there is no other
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_little_is_fetched_beforehand_and_much_is_not(
+    here: Any, elsewhere: Any, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    fetched: list[int] = []
+    prefetch = here.db.storage.prefetch
+
+    def note(oids: list[bytes], tid: bytes) -> Any:
+        fetched.append(len(oids))
+        return prefetch(oids, tid)
+
+    monkeypatch.setattr(here.db.storage, "prefetch", note)
+    here.start(waitTime=NEVER_SECONDS)
+    jobids = elsewhere.add("echo", *range(count))
+    assert set(elsewhere.wait_for(jobids)) == {COMPLETED}
+    assert bool(fetched) == (count == 1)
+    assert all(size <= PREFETCH_SIZE for size in fetched)
