@@ -78,9 +78,9 @@ def put_many(side: Side, service: Any) -> tuple[set[int], set[int]]:
     return {service.add("echo") for _ in range(queue.SEGMENT_SIZE + 1)}, set()
 
 
-def _taken(side: Side, service: Any, count: int, is_head: bool) -> set[int]:
+def _taken(side: Side, service: Any, count: int, start: float | None) -> set[int]:
     found = []
-    for job in service.queue.pull(service.jobs, time.time(), is_head):
+    for job in service.queue.pull(service.jobs, time.time(), start):
         take(service, job, side.name, time.time())
         found.append(job.id)
         if len(found) == count:
@@ -89,25 +89,25 @@ def _taken(side: Side, service: Any, count: int, is_head: bool) -> set[int]:
 
 
 def claim(side: Side, service: Any) -> tuple[set[int], set[int]]:
-    return set(), _taken(side, service, 1, True)
+    return set(), _taken(side, service, 1, None)
 
 
 def claim_anywhere(side: Side, service: Any) -> tuple[set[int], set[int]]:
-    return set(), _taken(side, service, 3, False)
+    return set(), _taken(side, service, 3, 0.5)
 
 
 def drain(side: Side, service: Any) -> tuple[set[int], set[int]]:
-    return set(), _taken(side, service, 10_000, True)
+    return set(), _taken(side, service, 10_000, None)
 
 
 def look(side: Side, service: Any) -> tuple[set[int], set[int]]:
-    for _ in service.queue.pull(service.jobs, time.time(), True):
+    for _ in service.queue.pull(service.jobs, time.time()):
         pass
     return set(), set()
 
 
 def cancel(side: Side, service: Any) -> tuple[set[int], set[int]]:
-    job = next(service.queue.pull(service.jobs, time.time(), True), None)
+    job = next(service.queue.pull(service.jobs, time.time()), None)
     if job is None:
         return set(), set()
     service.cancel(job.id)
@@ -132,7 +132,7 @@ def one_used_up_segment(side: Side) -> Iterator[Any]:
 
 def a_used_up_segment_and_a_job(side: Side) -> Iterator[Any]:
     yield put_many  # fills one segment, and puts one job into the next one
-    yield lambda side, service: (set(), _taken(side, service, queue.SEGMENT_SIZE, True))
+    yield lambda side, service: (set(), _taken(side, service, queue.SEGMENT_SIZE, None))
 
 
 def several_segments(side: Side) -> Iterator[Any]:
@@ -180,8 +180,8 @@ def check(db: ZODB.DB, *sides: Side) -> None:
     connection = db.open(manager)
     service = connection.root()["tasks"]
     assert len(service.queue) == len(added - gone)
-    for is_head in (True, False):
-        found = [job.id for job in service.queue.pull(service.jobs, time.time(), is_head)]
+    for start in (None, 0.5):
+        found = [job.id for job in service.queue.pull(service.jobs, time.time(), start)]
         assert len(found) == len(set(found)), "a job is in the line twice"
         assert set(found) == added - gone, "a job is lost, or has come back"
         manager.abort()
@@ -265,8 +265,8 @@ def test_two_that_put_into_the_first_segment_at_once_do_not_collide(make_storage
         two.manager.abort()
 
 
-@pytest.mark.parametrize("is_head", [True, False])
-def test_a_claim_that_is_aborted_hides_no_jobs(is_head: bool, make_storage: Any) -> None:
+@pytest.mark.parametrize("start", [None, 0.0, 0.7])
+def test_a_claim_that_is_aborted_hides_no_jobs(start: float | None, make_storage: Any) -> None:
     with closing(ZODB.DB(make_storage("memory"))) as db:
         side = Side(db, "side")
         side.manager.begin()
@@ -276,12 +276,12 @@ def test_a_claim_that_is_aborted_hides_no_jobs(is_head: bool, make_storage: Any)
         assert side.commit()
         for count in (1, 4, 5, 10_000):
             side.manager.begin()
-            taken = _taken(side, side.service, count, is_head)
-            again = _taken(side, side.service, 10_000, is_head)
+            taken = _taken(side, side.service, count, start)
+            again = _taken(side, side.service, 10_000, start)
             assert taken | again == side.added
             side.manager.abort()
         check(db, side)
-        assert _taken(side, side.service, 10_000, is_head) == side.added
+        assert _taken(side, side.service, 10_000, start) == side.added
         side.manager.abort()
 
 
@@ -294,7 +294,7 @@ def test_a_job_added_and_taken_in_an_aborted_transaction_hides_no_other(make_sto
         for _ in range(3):
             side.manager.begin()
             jobid = side.service.add("echo")
-            assert _taken(side, side.service, 10, True) == {jobid}
+            assert _taken(side, side.service, 10, None) == {jobid}
             side.service._v_next_id = jobid  # the next transaction uses the same id
             side.manager.abort()
         side.prepare(put)

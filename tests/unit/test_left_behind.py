@@ -650,10 +650,10 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     pull = JobQueue.pull
 
     def noted(
-        self: JobQueue, jobs: Any, now: float, is_head: bool = True, *rest: Any
+        self: JobQueue, jobs: Any, now: float, start: float | None = None, *rest: Any
     ) -> Iterator[Any]:
-        orders.append(is_head)
-        return pull(self, jobs, now, is_head, *rest)
+        orders.append(start is None)
+        return pull(self, jobs, now, start, *rest)
 
     monkeypatch.setattr(JobQueue, "pull", noted)
     return orders
@@ -693,3 +693,40 @@ def test_after_a_rival_was_seen_the_strict_order_is_left_for_a_while(
     assert not keeps_order(workshop, orders)
     workshop.now += RIVAL_SECONDS + 1
     assert keeps_order(workshop, orders)
+
+
+def test_workers_that_know_of_each_other_take_different_jobs(workshop: Any) -> None:
+    for number in range(400):
+        workshop.add("echo", number)
+    workers = [workshop.new_engine() for _ in range(4)]
+    for worker in workers:  # each leaves a record for the others to see
+        worker.claim(workshop.seat, 1)
+    firsts: set[int] = set()
+    for worker in workers:
+        service = workshop.seat.begin()
+        start, _ = worker._share(service, 10, False)
+        service.queue.line.choose_anew()
+        firsts.add(next(service.queue.pull(service.jobs, workshop.now, start)).id)
+        workshop.seat.abort()
+    assert len(firsts) == 4
+
+
+def test_the_last_jobs_are_divided_among_the_workers(workshop: Any) -> None:
+    for number in range(42):
+        workshop.add("echo", number)
+    rival = workshop.new_engine()
+    rival.claim(workshop.seat, 1)
+    workshop.claim(1)
+    sizes = []
+    while claims := workshop.claim(30):
+        sizes.append(len(claims))
+    assert sizes == [20, 10, 5, 2, 1, 1, 1]
+    workshop.engine, alone = rival, workshop.engine
+    assert not workshop.claim(1)
+    assert sum(map(len, (alone.in_hand, rival.in_hand))) == 42
+
+
+def test_a_worker_that_is_alone_takes_all_it_may(workshop: Any) -> None:
+    for number in range(42):
+        workshop.add("echo", number)
+    assert len(workshop.claim(40)) == 40

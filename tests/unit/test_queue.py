@@ -96,7 +96,7 @@ class Line:
             self.line.note_left()
 
     def pull(self) -> list[int]:
-        return [job.id for job in self.line.pull(self.jobs, is_head=True)]
+        return [job.id for job in self.line.pull(self.jobs)]
 
     def segments(self) -> list[int]:
         """The lengths of the segments that are not closed."""
@@ -219,23 +219,42 @@ def test_a_line_that_was_pulled_to_its_end_has_no_more(line: Line) -> None:
     assert not line.line.has_more
 
 
-def test_another_segment_is_chosen_among_the_first_ones_only(
-    line: Line, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_beside_others_begin_among_the_first_segments_only(line: Line) -> None:
     line.put(*range((HEAD_SEGMENTS + 2) * SEGMENT_SIZE))
-    monkeypatch.setattr(queue.random, "choice", lambda keys: keys[2])
 
-    def pull() -> list[int]:
-        return [job.id for job in line.line.pull(line.jobs, is_head=False)]
+    def pull(start: float) -> list[int]:
+        return [job.id for job in line.line.pull(line.jobs, start)]
 
     third = 2 * SEGMENT_SIZE
     head = HEAD_SEGMENTS * SEGMENT_SIZE
     behind = range(head, head + 2 * SEGMENT_SIZE)
-    assert pull() == [*range(third, head), *range(third), *behind]
-    monkeypatch.setattr(queue.random, "choice", lambda keys: keys[0])
-    assert pull()[0] == third  # it stays with its choice
+    assert pull(2 / HEAD_SEGMENTS) == [*range(third, head), *range(third), *behind]
+    assert pull(0.0)[0] == third  # it stays with its choice
     line.line.choose_anew()
-    assert pull()[0] == 0
+    assert pull(0.0) == list(range(head + 2 * SEGMENT_SIZE))
+    line.line.choose_anew()
+    assert pull(0.999)[0] == head - 1
+
+
+def test_workers_beside_others_begin_at_a_place_of_their_own_in_the_last_segment(
+    line: Line,
+) -> None:
+    line.put(*range(SEGMENT_SIZE))
+    quarter = SEGMENT_SIZE // 4
+    for number in range(4):
+        line.line.choose_anew()
+        found = [job.id for job in line.line.pull(line.jobs, number / 4)]
+        assert found[0] == number * quarter
+        assert sorted(found) == list(range(SEGMENT_SIZE))
+
+
+def test_due_jobs_are_begun_at_different_places_too(service: Any) -> None:
+    for _ in range(8):
+        service.addCronJob("echo", delay=0)
+    now = time.time() + 1
+    in_order = [job.id for job in service.queue.pull(service.jobs, now)]
+    turned = [job.id for job in service.queue.pull(service.jobs, now, 0.5)]
+    assert turned == [*in_order[4:], *in_order[:4]]
 
 
 # -- what is remembered ------------------------------------------------------------------------

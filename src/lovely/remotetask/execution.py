@@ -27,6 +27,7 @@ import functools
 import itertools
 import logging
 import math
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -150,6 +151,7 @@ class Engine:
         self.signals_seen: list[int] = []
         self.holds = False  # whether the worker's record holds something
         self._has_more = False
+        self._rivals: dict[str, float] = {}  # worker id -> when it was seen
         self._saw_rivals = -math.inf
         self._missing_tasks: set[str] = set()
 
@@ -188,13 +190,12 @@ class Engine:
         tries: Iterator[int],
         service: Any,
     ) -> list[Claim]:
-        if next(tries):
-            self._saw_rivals = self.monotonic()
-            service.queue.line.choose_anew()  # somebody else works at this one
+        is_repeated = bool(next(tries))
         claims = self._unnoticed(service, held)
         if limit and not claims:
+            start, limit = self._share(service, limit, is_repeated)
             with entered(seat.site(service)):
-                claims = self._take(service, limit, may_reserve, held, self.clock())
+                claims = self._take(service, limit, start, may_reserve, held, self.clock())
         self._hold(service, [*held, *(claim.jobid for claim in claims)])
         self._has_more = service.queue.line.has_more
         if self.is_probing:
@@ -232,19 +233,45 @@ class Engine:
         due: float | None = service.queue.next_due()
         return due
 
+    def _share(self, service: Any, limit: int, is_repeated: bool) -> tuple[float | None, int]:
+        """Return where this worker begins among the jobs that are ready, and how many it takes.
+
+        Workers that know of each other begin at equal distances.  Of the last jobs nobody
+        takes a batch while others have nothing to do.
+        """
+        now = self.monotonic()
+        others = [worker_id for worker_id in service.workers if worker_id != self.identity.id]
+        # Rivals that hold nothing at the moment have no record: those seen lately count.
+        self._rivals.update(dict.fromkeys(others, now))
+        for worker_id, seen in list(self._rivals.items()):
+            if now - seen > RIVAL_SECONDS:
+                del self._rivals[worker_id]
+        if is_repeated:  # somebody works at the same ones
+            self._saw_rivals = now
+            service.queue.line.choose_anew()
+        if not self._rivals and now - self._saw_rivals > RIVAL_SECONDS:
+            return None, limit
+        workers = sorted([self.identity.id, *self._rivals])
+        start = workers.index(self.identity.id) / len(workers)
+        if is_repeated or not self._rivals:
+            start = random.random()
+        return start, max(1, min(limit, len(service.queue) // max(2, len(workers))))
+
     def _take(
-        self, service: Any, limit: int, may_reserve: bool, held: list[int], now: float
+        self,
+        service: Any,
+        limit: int,
+        start: float | None,
+        may_reserve: bool,
+        held: list[int],
+        now: float,
     ) -> list[Claim]:
         claims: list[Claim] = []
         reserved: set[int] | None = None
-        if any(worker_id != self.identity.id for worker_id in service.workers):
-            self._saw_rivals = self.monotonic()
-        # Rivals that hold nothing at the moment have no record: those seen lately count.
-        is_alone = self.monotonic() - self._saw_rivals > RIVAL_SECONDS
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
         tasks = Tasks(service.taskInterface)
 
-        for job in service.queue.pull(service.jobs, now, is_alone, tasks.knows):
+        for job in service.queue.pull(service.jobs, now, start, tasks.knows):
             task = tasks.get(job.task)
             if task is None:
                 self._log_missing_task(job)

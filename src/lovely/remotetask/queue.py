@@ -28,7 +28,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from BTrees.Length import Length
 from BTrees.LLBTree import LLTreeSet
@@ -76,6 +76,8 @@ RECOUNT_LIMIT = 1000
 TIMED_STATUSES = (DELAYED, CRONJOB, QUEUED)
 
 _INDEXED_STATUSES = (*TIMED_STATUSES, STARTLATER, COMPLETED, ERROR, CANCELLED)
+
+Entry = TypeVar("Entry")
 
 _NEW = b"\0" * 8  # the serial of an object that was never committed
 
@@ -242,22 +244,23 @@ class ReadyLine(Persistent):
         segment = self._segments[key] = BucketQueue()
         return key, segment
 
-    def pull(self, jobs: Mapping[int, Job], is_head: bool) -> Iterator[Job]:
+    def pull(self, jobs: Mapping[int, Job], start: float | None = None) -> Iterator[Job]:
         """Yield the waiting jobs, and close the segments that hold none any more.
 
         :param jobs: all jobs by id.
-        :param is_head: go strictly in order; otherwise start at a segment of one's own.
+        :param start: where to begin among the first segments, 0 to 1; None goes strictly in
+            order.
         """
         known = self._stale_entries()
         closed = 0
         self._v_more = False
-        for key in self._keys(is_head):
+        for key, offset in self._keys(start):
             segment = self._segments[key]
             stale = known.setdefault(key, set())
             is_used_up = True
-            for jobid in segment:
-                if jobid in stale:
-                    continue
+            jobids = _turned([jobid for jobid in segment if jobid not in stale], offset)
+            self._prefetch(jobs, jobids)
+            for jobid in jobids:
                 job = load(jobs, jobid)
                 if job is None and jobid in jobs:  # it may be read again one day
                     is_used_up = False
@@ -273,6 +276,13 @@ class ReadyLine(Persistent):
                 if closed == MAX_CLOSED:
                     self._v_more = True
                     return
+
+    def _prefetch(self, jobs: Mapping[int, Job], jobids: list[int]) -> None:
+        # A server can send many records at once; asked for one by one, each is a round trip.
+        # Storages without a server do not even look at what they are given.
+        if len(jobids) > 1 and self._p_jar is not None:
+            found = (jobs.get(jobid) for jobid in jobids)
+            self._p_jar.prefetch(j for j in found if j is not None and j._p_changed is None)
 
     def _close(self, key: int, segment: Any) -> None:
         segment.closed = True
@@ -303,17 +313,21 @@ class ReadyLine(Persistent):
         for key, jobid in entries:
             known.setdefault(key, set()).add(jobid)
 
-    def _keys(self, is_head: bool) -> Iterator[int]:
+    def _keys(self, start: float | None) -> Iterator[tuple[int, float]]:
+        """Yield the segments, and where to begin in each, 0 to 1."""
         keys = self._open_keys()
-        if not is_head:
+        if start is not None:
             first = list(islice(keys, HEAD_SEGMENTS))
             if not first:
                 return
-            if getattr(self, "_v_chosen", None) not in first:
-                self._v_chosen: int | None = random.choice(first)
-            start = first.index(self._v_chosen or 0)
-            yield from (*first[start:], *first[:start])
-        yield from keys
+            begin, offset = divmod(start * len(first), 1.0)
+            chosen = first[int(begin)]
+            if getattr(self, "_v_chosen", None) in first:  # go on where there is more
+                chosen = self._v_chosen or chosen
+            self._v_chosen: int | None = chosen
+            yield chosen, offset
+            yield from ((key, 0.0) for key in _turned(first, start) if key != chosen)
+        yield from ((key, 0.0) for key in keys)
 
     def _open_keys(self) -> Iterator[int]:
         key = 0
@@ -334,6 +348,12 @@ class ReadyLine(Persistent):
     def choose_anew(self) -> None:
         """Start the next pull at another segment: somebody else works on this one."""
         self._v_chosen = None
+
+
+def _turned(entries: list[Entry], start: float) -> list[Entry]:
+    """Return a list that begins elsewhere, and goes on around its end."""
+    first = int(start * len(entries))
+    return [*entries[first:], *entries[:first]]
 
 
 def load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
@@ -447,7 +467,7 @@ class JobQueue(Persistent):
         self,
         jobs: Mapping[int, Job],
         now: float,
-        is_head: bool = True,
+        start: float | None = None,
         knows: Callable[[str], bool] = lambda name: True,
         more: int = 0,
     ) -> Iterator[Job]:
@@ -455,7 +475,8 @@ class JobQueue(Persistent):
 
         The caller takes a job by starting it, parks it, or leaves it.
 
-        :param is_head: this process works alone, and keeps the order strictly.
+        :param start: where to begin among the first that are ready, 0 to 1, so that workers
+            beside each other keep apart; None keeps the order strictly.
         :param knows: whether a task is registered here.
         :param more: look at so many due jobs more than usual: the caller will leave those.
         """
@@ -468,11 +489,8 @@ class JobQueue(Persistent):
         for status in TIMED_STATUSES:
             index = self.indexes[status]
             entries = index.until(now, size)
-            if entries and not is_head:
-                start = random.randrange(len(entries))
-                entries = [*entries[start:], *entries[:start]]
-            yield from _standing(jobs, index, entries)
-        yield from self.line.pull(jobs, is_head)
+            yield from _standing(jobs, index, _turned(entries, start or 0.0))
+        yield from self.line.pull(jobs, start)
 
     def _recount(self, jobs: Mapping[int, Job], now: float) -> None:
         """Count schedules anew that a clock far ahead of `now` has set.
