@@ -13,12 +13,15 @@ import payload
 import report
 import single
 from interleave import SLICE_SECONDS, Contender, Rates, Unavailable, interleave
-from ours import Add, AddMany, Drain, TinyCommit
+from ours import Add, AddMany, Drain, Rewrite, TinyCommit
 from peers import PEERS, Peer
 from places import Place, ZeoPlace, register_tasks
 
 #: The parts, by the names that `--only` takes.
-PARTS = ("rates", "depth", "latency", "bytes", "cron", "scaling", "idle", "schedule")
+PARTS = (
+    *("rates", "depth", "latency", "bytes", "cron", "scaling", "idle", "schedule"),
+    "memory",
+)
 
 
 class Extent:
@@ -35,6 +38,7 @@ class Extent:
         )
         self.samples = 5 if tiny else 40 if quick else 200
         self.jobs = 20 if tiny else 300 if quick else 2000
+        self.memory_jobs = 100 if tiny else 5000 if quick else 100_000
         self.cron_jobs = 50 if tiny else 10_000
         self.scaling_rounds = 1 if quick or tiny else 5
         self.idle_seconds = 0.2 if tiny else 3.0 if quick else 10.0
@@ -70,6 +74,7 @@ class Run:
             place = stack.enter_context(closing(Place()))
             contenders: list[Contender] = [
                 TinyCommit(),
+                Rewrite(),
                 Drain("drain, a commit for each job", place, is_shared=False),
                 Drain("drain, shared_commit=True", place, is_shared=True),
                 Add("add, a commit for each"),
@@ -143,6 +148,10 @@ class Run:
 
     def _measure_latency(self) -> None:
         samples = self.extent.samples
+        for name, place in (("FileStorage", Place()), ("ZEO", ZeoPlace())):
+            self.latencies[f"(a tiny commit alone, {name})"] = single.percentiles(
+                single.commits_when_idle(place, samples)
+            )
         self.latencies["same process, FileStorage"] = single.percentiles(
             single.latency_in_process(samples)
         )
@@ -184,6 +193,13 @@ class Run:
     def _measure_schedule(self) -> None:
         found = single.time_of_next_call(self.extent.samples)
         self.values["timeOfNextCall, slowest schedule, seconds"] = max(found.values())
+
+    def _measure_memory(self) -> None:
+        jobs = self.extent.memory_jobs
+        with closing(Place()) as place:
+            place.fill(jobs + 1000)
+            early, late = single.memory_after(place, jobs // 10, jobs)
+        self.values[f"memory after {jobs} jobs, above that after a tenth, bytes"] = late - early
 
     def as_data(self) -> dict[str, Any]:
         """Return what was found as JSON can take it."""

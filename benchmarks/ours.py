@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import payload
 import transaction
+from BTrees.IOBTree import IOBTree
 from interleave import Contender, repeat
 from persistent import Persistent
 from places import NOOP, Place
@@ -43,6 +46,35 @@ class TinyCommit(Contender):
         self._tiny.number += 1
         transaction.commit()
         return 1
+
+    def close(self) -> None:
+        self._place.close()
+
+
+class Rewrite(Contender):
+    """Read and write small objects, many in a commit: the floor of a shared drain."""
+
+    name = "ZODB alone, 200 objects read and written a commit"
+    durability = "fsync each 200"
+    guarantee = "-"
+
+    def open(self) -> None:
+        self._place = Place()
+        objects = self._place.root["objects"] = IOBTree({n: Tiny() for n in range(4000)})
+        transaction.commit()
+        self._objects = itertools.cycle(list(objects.values()))
+
+    def work(self, seconds: float) -> float:
+        return repeat(self._commit, seconds)
+
+    def _commit(self) -> int:
+        chosen = list(itertools.islice(self._objects, 200))
+        for tiny in chosen:
+            tiny.number += 1
+        transaction.commit()
+        for tiny in chosen:
+            tiny._p_deactivate()  # to be read again
+        return len(chosen)
 
     def close(self) -> None:
         self._place.close()

@@ -96,6 +96,7 @@ GOALS = (
     Goal("bytes of a job's life, shared", 1000, True, _value("bytes a job, shared"), "B"),
     Goal("the same, added 100 a commit", 1000, True, _value("bytes a job, shared, added"), "B"),
     Goal("memory above an idle worker", 60, True, _value("memory at"), "MB", 1e-6),
+    Goal("memory after ten times as many jobs", 10, True, _value("memory after"), "MB", 1e-6),
     Goal("tick, 10,000 cron jobs / 10", 1.3, True, _value("tick with many")),
     Goal("4 processes / 1, jobs of 20 ms", 3.5, False, _value("4 processes, ratio")),
     Goal("idle share, FileStorage", 0.5, True, _value("idle share of a core, File"), "%", 100),

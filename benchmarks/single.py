@@ -131,6 +131,20 @@ def latency_between_processes(samples: int) -> list[float]:
         return _latencies(place, 1, samples)
 
 
+def commits_when_idle(place: Place, samples: int) -> list[float]:
+    """Return the seconds that a tiny commit takes after a pause: the floor of the latencies."""
+    with closing(place):
+        place.root["number"] = 0
+        transaction.commit()
+        found = []
+        for number in range(samples):
+            time.sleep(random.uniform(0.02, 0.06))
+            transaction.begin()
+            place.root["number"] = number
+            found.append(_timed(transaction.commit))
+        return found
+
+
 def _latencies(place: Place, slot: int, samples: int) -> list[float]:
     board = payload.board()
     found = []
@@ -182,18 +196,25 @@ def _processor_seconds() -> float:
 
 def memory_with(place: Place, jobs: int = 3000) -> float:
     """Return the bytes that a worker process has after some jobs; `place` is released."""
+    return memory_after(place, jobs)[0]
+
+
+def memory_after(place: Place, *counts: int) -> list[float]:
+    """Return the bytes that a worker process has after so many jobs; `place` is released."""
     place.release()
     worker = Worker(str(place.directory / "Data.fs"), 1)
     try:
         board = payload.board()
-        board.open_gate(1)
         before = board.count(1)
         worker.ask("start")
-        payload.wait_for(before + jobs, 1)
-        board.close_gate(1)
-        memory = float(worker.ask("memory"))
+        found = []
+        for count in counts:
+            board.open_gate(1)
+            payload.wait_for(before + count, 1, seconds=600.0)
+            board.close_gate(1)
+            found.append(float(worker.ask("memory")))
         board.open_gate(1)
-        return memory
+        return found
     finally:
         worker.close()
 

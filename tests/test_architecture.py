@@ -61,7 +61,7 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("cli", "autostart"): "`remotetask run` starts what the patterns name",
     ("cli", "screen"): "results go there",
     ("cli", "database"): "it opens what URIs name",
-    ("cli", "upkeep"): "`remotetask check` and `add` stand there",
+    ("cli", "upkeep"): "`remotetask check`, `clean` and `add` stand there",
     ("upkeep", "autostart"): "services are named by patterns there too",
     ("upkeep", "database"): "it opens what URIs name",
     ("upkeep", "screen"): "results go there",

@@ -47,8 +47,10 @@ from lovely.remotetask.screen import Screen
 from lovely.remotetask.upkeep import (
     add_add_arguments,
     add_check_arguments,
+    add_clean_arguments,
     add_job,
     check_services,
+    clean_services,
 )
 
 if TYPE_CHECKING:
@@ -335,6 +337,20 @@ beside workers, except on a file, which only one process can open.
 examples:
   remotetask check file:///srv/shop/Data.fs
   remotetask check zeo://localhost:8100 --service '@tasks' --repair
+""",
+    ),
+    "clean": Command(
+        clean_services,
+        add_clean_arguments,
+        "remove jobs that have ended",
+        """\
+Removes jobs that are completed, an error or cancelled, those that ended first, some hundreds
+in one transaction.  It may run beside workers, except on a file, which only one process can
+open.  The file gets smaller when the database is packed.
+
+examples:
+  remotetask clean file:///srv/shop/Data.fs
+  remotetask clean zeo://localhost:8100 --service '@tasks' --status completed --older-than 7d
 """,
     ),
     "add": Command(

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Commands that look after the services of a database: ``check`` and ``add``."""
+"""Commands that look after the services of a database: ``check``, ``clean`` and ``add``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -22,9 +23,20 @@ from lovely.remotetask.database import (
     without_password,
 )
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
+from lovely.remotetask.interfaces import FINAL_STATUSES
 from lovely.remotetask.job import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
 from lovely.remotetask.screen import Screen
 from lovely.remotetask.site import entered
+
+#: ``remotetask clean`` removes no more jobs than this in one transaction.
+BATCH_SIZE = 500
+
+#: A batch that meets so many write conflicts ends the command.  More than ZODB's usual three, for
+#: workers remove old jobs at the same end.
+BATCH_TRIES = 10
+
+#: Seconds of the units of an age; a number without one counts seconds.
+UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
 def _add_service_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +54,35 @@ def add_check_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``remotetask check``."""
     _add_service_arguments(parser)
     parser.add_argument("--repair", action="store_true", help="mend what is wrong")
+
+
+def add_clean_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``remotetask clean``."""
+    _add_service_arguments(parser)
+    parser.add_argument(
+        "--status",
+        dest="statuses",
+        metavar="STATUS",
+        action="append",
+        choices=FINAL_STATUSES,
+        help="remove jobs with this status: completed, error or cancelled; may be repeated "
+        "(default: all three)",
+    )
+    parser.add_argument(
+        "--older-than",
+        metavar="AGE",
+        type=_age,
+        help="remove only jobs that ended at least this long ago: seconds, or a number with a "
+        "unit, as in 90s, 15m, 12h and 7d (default: of any age)",
+    )
+
+
+def _age(text: str) -> float:
+    """Return the seconds of an age such as 7d."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 90, 90s, 15m, 12h or 7d")
+    return float(found[1]) * UNIT_SECONDS[found[2]]
 
 
 def add_add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,12 +131,7 @@ def check_services(arguments: argparse.Namespace, screen: Screen) -> int:
             found.extend((match, problem) for problem in problems)
     screen.result(
         [
-            {
-                "site": match.site_name,
-                "service": match.service_name,
-                "job": problem.jobid,
-                "problem": problem.text,
-            }
+            {**_names(match), "job": problem.jobid, "problem": problem.text}
             for match, problem in found
         ]
     )
@@ -103,13 +139,58 @@ def check_services(arguments: argparse.Namespace, screen: Screen) -> int:
         screen.tell(f"{len(matches)} service(s) checked: jobs and indexes agree.")
         return 0
     lines = [
-        f"{match.service_name} on {match.site_name}: "
+        f"{_title(match)}: "
         + (problem.text if problem.jobid is None else f"job {problem.jobid}: {problem.text}")
         for match, problem in found
     ]
     what = "mended" if arguments.repair else "found; --repair mends them"
     screen.tell_list(f"{len(found)} problem(s) {what}:", lines)
     return 0 if arguments.repair else 1
+
+
+def clean_services(arguments: argparse.Namespace, screen: Screen) -> int:
+    """Remove jobs that have ended from services, and tell how many there were.
+
+    Transaction: must not run in one; commits, a batch at a time.
+    """
+    age = arguments.older_than
+    before = None if age is None else time.time() - age
+    wanted = arguments.statuses or FINAL_STATUSES
+    cleaned = []
+    with _services(arguments) as (manager, matches):
+        for match in matches:
+            removed = {
+                status: _remove_all(manager, match.service, status, before)
+                for status in FINAL_STATUSES
+                if status in wanted
+            }
+            cleaned.append({**_names(match), "removed": removed})
+            counts = ", ".join(f"{count:,} {status}" for status, count in removed.items())
+            # At once, not at the end: what was removed stays so, whatever comes of the next.
+            screen.tell(f"{_title(match)}: removed {counts}")
+    screen.result(cleaned)
+    return 0
+
+
+def _remove_all(manager: Any, service: Any, status: str, before: float | None) -> int:
+    """Remove the jobs with a status, a batch at a time; return their number."""
+    removed = 0
+    while True:
+        batch = _remove_batch(manager, service, status, before)
+        removed += batch
+        # Not until there is none: workers that go on ending jobs must not keep us here.
+        if batch < BATCH_SIZE:
+            return removed
+
+
+def _remove_batch(manager: Any, service: Any, status: str, before: float | None) -> int:
+    removed = 0
+    for attempt in manager.attempts(BATCH_TRIES):
+        with attempt:
+            removed = service.remove_oldest(status, BATCH_SIZE, before)
+    # A removed job is loaded once and never again, however large its input and its result.
+    service._p_jar.cacheMinimize()
+    return removed
 
 
 def add_job(arguments: argparse.Namespace, screen: Screen) -> int:
@@ -139,6 +220,16 @@ def add_job(arguments: argparse.Namespace, screen: Screen) -> int:
     screen.tell(str(jobid))
     screen.result({"job": jobid})
     return 0
+
+
+def _names(match: Match) -> dict[str, Any]:
+    """Return what names a service to programs."""
+    return {"site": match.site_name, "service": match.service_name}
+
+
+def _title(match: Match) -> str:
+    """Return what names a service to people."""
+    return f"{match.service_name} on {match.site_name}"
 
 
 def _pattern(match: Match) -> str:
