@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "door": ("service", "remote"),
     "engine": (
         *("check", "seat", "step", "transact", "notes", "invalidation"),
-        *("inline", "execution", "keeper", "processor", "running"),
+        *("inline", "claimant", "execution", "keeper", "processor", "running"),
     ),
     "model": ("process", "task", "job", "queue", "worker", "site"),
     "pure": ("schedule", "retry"),
@@ -48,8 +48,12 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("notes", "seat"): "a note is made at another one than the job's",
     ("notes", "step"): "the bound for texts stands there",
     ("notes", "transact"): "a note is a transaction of its own",
+    ("claimant", "seat"): "it reads there what is due",
+    ("claimant", "step"): "it runs the steps in transactions",
+    ("claimant", "transact"): "claims are repeated after conflicts",
+    ("execution", "claimant"): "what runs was claimed before, by the same worker",
     ("execution", "notes"): "a running task reads and makes them",
-    ("execution", "transact"): "claims and failures are repeated after conflicts",
+    ("execution", "transact"): "failures are kept in a transaction of their own",
     ("processor", "seat"): "each of its threads has one",
     ("processor", "step"): "it hands claims from thread to thread",
     ("execution", "seat"): "it begins and commits there",
@@ -78,7 +82,7 @@ STORAGE = ("BTrees", "persistent", "transaction", "ZODB")
 # The engine, and the rim.  What commits in the core is `seat`, called by `execution` and
 # `transact`; the others only begin and end transactions in which they read.
 ENDS_TRANSACTIONS = {
-    *("execution", "seat", "transact", "notes", "keeper", "processor"),
+    *("claimant", "execution", "seat", "transact", "notes", "keeper", "processor"),
     *("cli", "upkeep", "demo", "autostart", "testing", "web"),
 }
 

@@ -13,10 +13,10 @@ import transaction
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask import queue, running
+from lovely.remotetask import claimant, queue, running
 from lovely.remotetask.check import check_all
+from lovely.remotetask.claimant import RIVAL_SECONDS
 from lovely.remotetask.errors import RetryLater, ServiceGone
-from lovely.remotetask.execution import RIVAL_SECONDS
 from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, PROCESSING, QUEUED, ITask
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.queue import PULL_SIZE, JobQueue
@@ -666,17 +666,37 @@ def keeps_order(workshop: Any, orders: list[bool]) -> bool:
     return orders[-1]
 
 
-def test_after_a_conflict_the_strict_order_is_left_for_a_while(
+def test_a_conflict_with_nobody_who_holds_jobs_leaves_the_order_alone(
     workshop: Any, orders: list[bool], fail_commits: Any
 ) -> None:
     assert keeps_order(workshop, orders)
-    fail_commits(ConflictError("somebody else was quicker"))
-    assert not keeps_order(workshop, orders)
-    assert orders == [True, True, False]
-    workshop.now += RIVAL_SECONDS / 2
-    assert not keeps_order(workshop, orders)
-    workshop.now += RIVAL_SECONDS
+    fail_commits(ConflictError("somebody has cancelled a job"))
     assert keeps_order(workshop, orders)
+    assert orders == [True, True, True]
+
+
+def test_after_a_conflict_with_a_rival_chance_decides_where_to_begin(
+    workshop: Any, fail_commits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[float | None] = []
+    pull = JobQueue.pull
+
+    def noted(self: JobQueue, jobs: Any, now: float, start: float | None, *rest: Any) -> Any:
+        starts.append(start)
+        return pull(self, jobs, now, start, *rest)
+
+    monkeypatch.setattr(JobQueue, "pull", noted)
+    monkeypatch.setattr(claimant.random, "random", lambda: 0.123)
+    for number in range(10):
+        workshop.add("echo", number)
+    rival = workshop.new_engine()
+    rival.claim(workshop.seat, 1)
+    fail_commits(ConflictError("the rival was quicker"))
+    assert workshop.claim(1)
+    place = sorted([workshop.engine.identity.id, rival.identity.id]).index(
+        workshop.engine.identity.id
+    )
+    assert starts == [None, place / 2, 0.123]
 
 
 def test_after_a_rival_was_seen_the_strict_order_is_left_for_a_while(

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What one worker has in hand: it claims jobs, gives signs of life, and gives back.
+
+A claim writes the record of each job, which names the worker and counts the attempt, and the
+worker's own record, which names the jobs.  The commit that ends a job writes the job's record
+alone; the index of its status and the worker's record are brought up to date by the worker's
+next claim.
+
+Jobs whose tasks declare ``shared_commit`` change nothing outside of ZODB.  So it does no harm
+if one of them is run by two workers, as long as only one commits; they are only *reserved*:
+their ids stand in the worker's record, for the case that it dies, and their own records are
+written once, when they have run.  Of two workers that have run such a job, or of one and
+somebody who cancels it, one commits: the job's record is the lock here too.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import transaction
+
+from lovely.remotetask.job import Job
+from lovely.remotetask.seat import Seat
+from lovely.remotetask.site import ServicePath, entered
+from lovely.remotetask.step import (
+    Claim,
+    can_share,
+    claim_of,
+    job_log,
+    release,
+    remove_worker,
+    reserve,
+    retire,
+    take,
+)
+from lovely.remotetask.task import look_up
+from lovely.remotetask.transact import Transactor
+from lovely.remotetask.worker import Identity, Worker
+
+#: After a rival was seen, the strict order is left for so many seconds.
+RIVAL_SECONDS = 10.0
+
+
+class Tasks:
+    """The tasks that are registered here, looked up once for a claim."""
+
+    def __init__(self, interface: Any) -> None:
+        self._interface = interface
+        self._found: dict[str, Any] = {}
+
+    def get(self, name: str) -> Any:
+        """Return the task with this name, or None."""
+        if name not in self._found:
+            self._found[name] = look_up(self._interface, name)
+        return self._found[name]
+
+    def knows(self, name: str) -> bool:
+        """Say whether there is a task with this name."""
+        return self.get(name) is not None
+
+
+class Claimant:
+    """One worker on one service, and the claims that it has in hand.
+
+    Threads bring their own `Seat`.
+
+    :param pause: called with seconds; waits, and says whether the processor is to stop.
+    """
+
+    def __init__(
+        self,
+        db: Any,
+        path: ServicePath | list[str],
+        pause: Callable[[float], bool],
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.db = db
+        self.path = path
+        self.pause = pause
+        self.clock = clock
+        self.monotonic = monotonic
+        self.identity = Identity()
+        self.transact = Transactor(".".join(path), pause, monotonic)
+        self.in_hand: dict[int, Claim] = {}
+        self.last_sign = monotonic()
+        self._lock = threading.Lock()
+        self.is_probing = False  # whether `has_signal` will be asked
+        self.signals: list[Any] = []
+        self.signals_seen: list[int] = []
+        self.holds = False  # whether the worker's record holds something
+        self._has_more = False
+        self._rivals: dict[str, float] = {}  # worker id -> when it was seen
+        self._missing_tasks: set[str] = set()
+
+    # -- claims -------------------------------------------------------------------
+
+    def claim(self, seat: Seat, limit: int, may_reserve: bool = False) -> list[Claim]:
+        """Claim up to `limit` jobs, in one commit, and file the jobs that have ended.
+
+        :param may_reserve: only reserve jobs whose tasks declare ``shared_commit``, for
+            `run_together`.
+        """
+        with self._lock:
+            # Before the transaction begins: a job that leaves the hand from here on may
+            # still be running in what the transaction sees, and must stay in the record.
+            held = list(self.in_hand)
+            while True:
+                claim_once = functools.partial(
+                    self._claim, seat, limit, may_reserve, held, itertools.count()
+                )
+                claims = self.transact(seat, claim_once)
+                if claims or not self._has_more:
+                    break
+            for claim in claims:
+                self.in_hand[claim.jobid] = claim
+            if claims:
+                self.last_sign = self.monotonic()
+            self.holds = bool(held or claims)
+            return claims
+
+    def _claim(
+        self,
+        seat: Seat,
+        limit: int,
+        may_reserve: bool,
+        held: list[int],
+        tries: Iterator[int],
+        service: Any,
+    ) -> list[Claim]:
+        is_repeated = bool(next(tries))
+        claims = self._unnoticed(service, held)
+        if limit and not claims:
+            start, limit = self._share(service, limit, is_repeated)
+            with entered(seat.site(service)):
+                claims = self._take(service, limit, start, may_reserve, held, self.clock())
+        self._hold(service, [*held, *(claim.jobid for claim in claims)])
+        self._has_more = service.queue.line.has_more
+        if self.is_probing:
+            self.signals = service.queue.signals
+            self.signals_seen = [signal.value for signal in self.signals]
+        return claims
+
+    def _unnoticed(self, service: Any, held: list[int]) -> list[Claim]:
+        """Return claims of this worker whose commit came to pass although it has failed.
+
+        So it seems to a client that loses its server at the end of a commit.
+        """
+        record = service.workers.get(self.identity.id)
+        stored = () if record is None else record.held
+        jobs = [service.jobs.get(jobid) for jobid in stored if jobid not in held]
+        return [
+            claim_of(job)
+            for job in jobs
+            if job is not None and job.is_held_by(self.identity.id, job.attempt)
+        ]
+
+    def _share(self, service: Any, limit: int, is_repeated: bool) -> tuple[float | None, int]:
+        """Return where this worker begins among the jobs that are ready, and how many it takes.
+
+        Workers that know of each other begin at equal distances.  Of the last jobs nobody
+        takes a batch while others have nothing to do.
+        """
+        now = self.monotonic()
+        others = [worker_id for worker_id in service.workers if worker_id != self.identity.id]
+        # Rivals that hold nothing at the moment have no record: those seen lately count.
+        self._rivals.update(dict.fromkeys(others, now))
+        for worker_id, seen in list(self._rivals.items()):
+            if now - seen > RIVAL_SECONDS:
+                del self._rivals[worker_id]
+        if not self._rivals:
+            return None, limit
+        workers = sorted([self.identity.id, *self._rivals])
+        start = workers.index(self.identity.id) / len(workers)
+        if is_repeated:  # somebody works at the same ones
+            service.queue.line.choose_anew()
+            start = random.random()
+        return start, max(1, min(limit, len(service.queue) // len(workers)))
+
+    def _take(
+        self,
+        service: Any,
+        limit: int,
+        start: float | None,
+        may_reserve: bool,
+        held: list[int],
+        now: float,
+    ) -> list[Claim]:
+        claims: list[Claim] = []
+        reserved: set[int] | None = None
+        has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
+        tasks = Tasks(service.taskInterface)
+
+        for job in service.queue.pull(service.jobs, now, start, tasks.knows):
+            task = tasks.get(job.task)
+            if task is None:
+                self._log_missing_task(job)
+                service.queue.park(job)
+                continue
+            # Of the jobs that a dying process held nobody knows which one killed it.  One
+            # at a time, so that the next death tells.
+            if job.deaths and (has_suspect or claims):
+                if claims:
+                    break
+                continue
+            if may_reserve and can_share(job, task):
+                if reserved is None:  # not earlier: it loads the records of all workers
+                    reserved = self._reserved(service, held)
+                if job.id not in reserved:
+                    claims.append(reserve(job, self.identity.id))
+            elif take(service, job, self.identity.id, now):
+                claims.append(claim_of(job))
+            if job.deaths or len(claims) >= limit:
+                break
+        return claims
+
+    def _reserved(self, service: Any, held: list[int]) -> set[int]:
+        # What is in the hand of this worker counts, and not its record: a commit may have
+        # come to pass although it has failed, see `_unnoticed`.
+        others = (w.held for key, w in service.workers.items() if key != self.identity.id)
+        return set(held).union(*others)
+
+    def _log_missing_task(self, job: Job) -> None:
+        if job.task not in self._missing_tasks:
+            self._missing_tasks.add(job.task)
+            job_log.warning(
+                "job %s: task %r is not registered here; its jobs wait until it is",
+                job.id,
+                job.task,
+            )
+
+    def _hold(self, service: Any, held: list[int]) -> None:
+        # A record exists as long as something is held.
+        record = service.workers.get(self.identity.id)
+        before = () if record is None else record.held
+        for jobid in set(before).difference(held):
+            retire(service, jobid, self.clock())
+        if not held:
+            if record is not None:
+                remove_worker(service, self.identity.id)
+        elif tuple(held) != before:
+            if record is None:
+                record = service.workers[self.identity.id] = Worker()
+            record.held = tuple(held)
+
+    def claim_reserved(self, seat: Seat, claims: list[Claim]) -> list[Claim]:
+        """Claim reserved jobs; return the claims of those that still wait."""
+        jobids = {claim.jobid for claim in claims}
+
+        def change(service: Any) -> list[Claim]:
+            now = self.clock()
+            jobs = [service.jobs.get(claim.jobid) for claim in claims]
+            taken = [
+                claim_of(job)
+                for job in jobs
+                if job is not None and job.is_in_line and take(service, job, self.identity.id, now)
+            ]
+            self._hold(service, [*held, *(claim.jobid for claim in taken)])
+            return taken
+
+        with self._lock:
+            held = [jobid for jobid in list(self.in_hand) if jobid not in jobids]  # see `claim`
+            taken = self.transact(seat, change)
+            for claim in claims:
+                self.let_go(claim)
+            for claim in taken:
+                self.in_hand[claim.jobid] = claim
+            self.last_sign = self.monotonic()
+            self.holds = bool(held or taken)
+            return taken
+
+    def let_go(self, claim: Claim) -> None:
+        # Only of this claim: the job may have been claimed again since.
+        if self.in_hand.get(claim.jobid) is claim:
+            del self.in_hand[claim.jobid]
+
+    # -- news ---------------------------------------------------------------------
+
+    def has_signal(self, seat: Seat) -> bool:
+        """Say whether jobs have come since the last claim, from any process.
+
+        For an engine that `is_probing`.  An object that no invalidation has reached since is
+        compared at no cost.
+        """
+        seat.manager.begin()
+        return [signal.value for signal in self.signals] != self.signals_seen
+
+    def next_due(self, seat: Seat) -> float | None:
+        """Return when the next waiting job is due, in seconds since the epoch."""
+        service = seat.begin()
+        seat.check_reachable(service)
+        due: float | None = service.queue.next_due()
+        return due
+
+    # -- signs of life, the end ---------------------------------------------------
+
+    def beat(self, seat: Seat) -> None:
+        """Write a sign of life."""
+
+        def change(service: Any) -> None:
+            record = service.workers.get(self.identity.id)
+            if record is None:
+                record = service.workers[self.identity.id] = Worker()
+            record.beat()
+
+        with self._lock:
+            self.transact(seat, change)
+            self.last_sign = self.monotonic()
+
+    def give_back(self, seat: Seat, claims: list[Claim]) -> None:
+        """Give back claims that were not started; they count as no attempt.
+
+        Once nothing is held any more the worker's record is gone.
+        """
+
+        given = {claim.jobid for claim in claims}
+
+        def change(service: Any) -> None:
+            now = self.clock()
+            for claim in claims:
+                job = service.jobs.get(claim.jobid)
+                if job is not None and job.is_held_by(claim.owner, claim.attempt):
+                    job.give_back(now)
+                    service.queue.file(job)
+            self._hold(service, held)
+
+        with self._lock:
+            held = [jobid for jobid in list(self.in_hand) if jobid not in given]  # see `claim`
+            self.transact(seat, change)
+            for claim in claims:
+                self.let_go(claim)
+            self.holds = bool(held)
+
+    def release(self, seat: Seat, claim: Claim) -> None:
+        """File a job that was claimed by another worker of this process, and has ended."""
+        with self._lock:
+            self.transact(
+                seat,
+                functools.partial(
+                    release, worker_id=claim.owner, jobid=claim.jobid, now=self.clock()
+                ),
+            )
+
+    @contextmanager
+    def short_seat(self) -> Iterator[Seat]:
+        """Open a connection of its own, with a transaction manager of its own."""
+        seat = Seat(self.db, self.path, transaction.TransactionManager())
+        try:
+            yield seat
+        finally:
+            seat.close()
