@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("check", "seat", "step", "transact", "notes", "invalidation"),
         *("inline", "claimant", "execution", "keeper", "processor", "running"),
     ),
-    "model": ("process", "task", "job", "queue", "worker", "site"),
+    "model": ("process", "task", "job", "queue", "worker", "site", "storable"),
     "pure": ("schedule", "retry"),
     "words": ("interfaces", "errors"),
 }

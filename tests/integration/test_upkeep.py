@@ -35,7 +35,7 @@ from lovely.remotetask.interfaces import (
     QUEUED,
     STARTLATER,
 )
-from lovely.remotetask.job import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH
+from lovely.remotetask.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH
 from lovely.remotetask.upkeep import BATCH_SIZE, BATCH_TRIES
 from lovely.remotetask.worker import Worker
 

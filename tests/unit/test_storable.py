@@ -13,8 +13,8 @@ from persistent.mapping import PersistentMapping
 from persistent.wref import WeakRef
 
 from lovely.remotetask.errors import InvalidInput, InvalidResult
-from lovely.remotetask.job import OUTSIDE_MAX_DEPTH, check_limits, check_storable
 from lovely.remotetask.service import TaskService
+from lovely.remotetask.storable import OUTSIDE_MAX_DEPTH, check_limits, check_storable
 
 
 class FailsToPickle:

@@ -8,7 +8,6 @@ change it only one commits.
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import (
@@ -24,16 +23,11 @@ from typing import Any, NamedTuple
 
 from BTrees.IOBTree import IOBTree, IOBucket
 from persistent import Persistent
-from persistent.wref import WeakRef
-from zodbpickle import pickle
 from zope.interface import implementer
 
 from lovely.remotetask.errors import (
     InvalidArgument,
-    InvalidInput,
     InvalidSchedule,
-    RemoteTaskError,
-    describe,
 )
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -543,86 +537,3 @@ class CronJob(Job):
                 self.missed += passed - 1
             self.slot = max(now, self.slot or now)
         super().start(owner, now)
-
-
-#: Exact types whose values can always be stored.
-_PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
-
-
-def check_storable(value: Any, error: type[RemoteTaskError], what: str) -> None:
-    """Check that a value survives being stored and loaded.
-
-    Persistent objects in it are taken for granted; what they hold shows at the commit.
-    Loading is tried too: a value that is stored but cannot be loaded would make the
-    record of its job unreadable for ever.
-
-    :param error: the class of the error to raise.
-    :param what: names the value in the error's message.
-    """
-    if type(value) in _PLAIN_TYPES:
-        return
-    persistent: list[Any] = []
-
-    def persistent_id(candidate: Any) -> int | None:
-        if not isinstance(candidate, (Persistent, WeakRef)):
-            return None
-        persistent.append(candidate)
-        return len(persistent) - 1
-
-    stream = io.BytesIO()
-    pickler = pickle.Pickler(stream, 3)
-    pickler.persistent_id = persistent_id
-    try:
-        pickler.dump(value)
-        stream.seek(0)
-        unpickler = pickle.Unpickler(stream)
-        unpickler.persistent_load = lambda index: persistent[int(index)]
-        unpickler.load()
-    except Exception as cause:  # user code: __reduce__, __setstate__, ...
-        raise error(f"{what} cannot be stored: {describe(cause)}") from cause
-
-
-#: The limits for input that comes from outside the application.
-OUTSIDE_MAX_BYTES = 1_000_000
-OUTSIDE_MAX_DEPTH = 100
-
-
-def check_limits(value: Any, max_bytes: int | None, max_depth: int | None) -> None:
-    """Check the size and the nesting of an input.
-
-    :param max_bytes: bytes of all strings, numbers and containers together, roughly as
-        they are stored; None sets no bound.
-    :param max_depth: how deep lists, tuples, sets and dicts may stand in each other; None
-        sets no bound.
-    :raises InvalidInput: one of them is exceeded.
-    """
-    if max_bytes is None and max_depth is None:
-        return
-    size = 0
-    level = [value]
-    depth = 0
-    while level:
-        below: list[Any] = []
-        for item in level:
-            size += _rough_size(item)
-            if max_bytes is not None and size > max_bytes:
-                raise InvalidInput(f"the input is larger than {max_bytes} bytes")
-            if isinstance(item, dict):
-                below.extend(item)
-                below.extend(item.values())
-            elif isinstance(item, (list, tuple, set, frozenset)):
-                below.extend(item)
-        level = below
-        depth += 1
-        if max_depth is not None and below and depth > max_depth:
-            raise InvalidInput(f"the input is nested deeper than {max_depth} levels")
-
-
-def _rough_size(item: Any) -> int:
-    if isinstance(item, str):
-        return 5 + len(item.encode("utf-8", "surrogatepass"))
-    if isinstance(item, (bytes, bytearray)):
-        return 5 + len(item)
-    if isinstance(item, int):
-        return 2 + item.bit_length() // 8
-    return 2

@@ -37,7 +37,7 @@ from lovely.remotetask.interfaces import (
     ITask,
     ITaskService,
 )
-from lovely.remotetask.job import CronJob, Job, JobTree, Progress, check_limits, check_storable
+from lovely.remotetask.job import CronJob, Job, JobTree, Progress
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.queue import JobQueue
 from lovely.remotetask.retry import RetryPolicy
@@ -50,6 +50,7 @@ from lovely.remotetask.step import (
     rescue,
     retire,
 )
+from lovely.remotetask.storable import check_limits, check_storable
 from lovely.remotetask.task import available, check_input, look_up
 from lovely.remotetask.worker import LEASE_SECONDS, Identity, Worker, is_exclusive
 

@@ -16,8 +16,9 @@ from lovely.remotetask.errors import (
     describe,
 )
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
-from lovely.remotetask.job import SCHEDULE_ERRORS, Failure, Job, check_storable
+from lovely.remotetask.job import SCHEDULE_ERRORS, Failure, Job
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, DEFAULT_POLICY, MAX_DEATHS
+from lovely.remotetask.storable import check_storable
 from lovely.remotetask.task import TaskContext, check_output, running_in
 from lovely.remotetask.worker import Worker, local_ids
 

@@ -24,9 +24,9 @@ from lovely.remotetask.database import (
 )
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 from lovely.remotetask.interfaces import FINAL_STATUSES
-from lovely.remotetask.job import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
 from lovely.remotetask.screen import Screen
 from lovely.remotetask.site import entered
+from lovely.remotetask.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
 
 #: ``remotetask clean`` removes no more jobs than this in one transaction.
 BATCH_SIZE = 500
