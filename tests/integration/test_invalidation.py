@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,10 +12,12 @@ import transaction
 import ZEO
 import ZODB
 from persistent.mapping import PersistentMapping
+from ZODB.Connection import Connection
 
 from lovely.remotetask import running
+from lovely.remotetask.claimant import PREFETCH_SIZE
 from lovely.remotetask.interfaces import COMPLETED
-from lovely.remotetask.invalidation import PREFETCH_SIZE, listener_of
+from lovely.remotetask.invalidation import listener_of
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 
 #: Nobody looks for jobs by himself in the time of a test.
@@ -171,17 +172,16 @@ def test_little_is_fetched_beforehand_and_much_is_not(
     here: Any, elsewhere: Any, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     fetched: list[int] = []
-    prefetch = here.db.storage.prefetch
+    prefetch: Callable[..., None] = Connection.prefetch
 
-    def note(oids: Any, tid: bytes) -> Any:
-        oids = list(oids)
-        if threading.current_thread().name.endswith("networking thread"):  # and no worker
-            fetched.append(len(oids))
-        return prefetch(oids, tid)
+    def note(connection: Connection, *news: Any) -> None:
+        if news and isinstance(news[0], list):  # oids, and no objects
+            fetched.append(len(news[0]))
+        prefetch(connection, *news)
 
-    monkeypatch.setattr(here.db.storage, "prefetch", note)
+    monkeypatch.setattr(Connection, "prefetch", note)
     here.start(waitTime=NEVER_SECONDS)
     jobids = elsewhere.add("echo", *range(count))
     assert set(elsewhere.wait_for(jobids)) == {COMPLETED}
-    assert bool(fetched) == (count == 1)
-    assert all(size <= PREFETCH_SIZE for size in fetched)
+    assert len(fetched) == (1 if count == 1 else 0)
+    assert all(0 < size <= PREFETCH_SIZE for size in fetched)

@@ -47,6 +47,9 @@ from lovely.remotetask.worker import Identity, Worker
 #: After a rival was seen, the strict order is left for so many seconds.
 RIVAL_SECONDS = 10.0
 
+#: What a commit of others has changed is fetched before it is asked for, if it is so little.
+PREFETCH_SIZE = 32
+
 
 class Tasks:
     """The tasks that are registered here, looked up once for a claim."""
@@ -92,6 +95,7 @@ class Claimant:
         self.in_hand: dict[int, Claim] = {}
         self.last_sign = monotonic()
         self._lock = threading.Lock()
+        self.news: list[bytes] = []  # oids of objects that came with a signal
         self.is_probing = False  # whether `has_signal` will be asked
         self.signals: list[Any] = []
         self.signals_seen: list[int] = []
@@ -136,6 +140,7 @@ class Claimant:
         service: Any,
     ) -> list[Claim]:
         is_repeated = bool(next(tries))
+        self._fetch_news(seat)
         claims = self._unnoticed(service, held)
         if limit and not claims:
             start, limit = self._share(service, limit, is_repeated)
@@ -147,6 +152,13 @@ class Claimant:
             self.signals = service.queue.signals
             self.signals_seen = [signal.value for signal in self.signals]
         return claims
+
+    def _fetch_news(self, seat: Seat) -> None:
+        # With a signal came the job, its page and its place in the line: asked for one after
+        # the other they would take a round trip each.
+        news, self.news = self.news, []
+        if 0 < len(news) <= PREFETCH_SIZE:
+            seat.connection.prefetch(news)
 
     def _unnoticed(self, service: Any, held: list[int]) -> list[Claim]:
         """Return claims of this worker whose commit came to pass although it has failed.

@@ -15,10 +15,6 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ZODB.interfaces import IMVCCStorage
-from ZODB.utils import p64, u64
-
-#: What a commit has changed is fetched before anybody asks for it, if it is so little.
-PREFETCH_SIZE = 32
 
 
 class Watcher(Protocol):
@@ -29,8 +25,11 @@ class Watcher(Protocol):
 
     signals: frozenset[bytes]
 
-    def wake(self) -> None:
-        """Called in a thread of the storage, which must not wait."""
+    def hear(self, oids: list[bytes]) -> None:
+        """Called in a thread of the storage, which must not wait.
+
+        :param oids: all that was changed together with a signal; empty if nobody knows.
+        """
 
 
 class Listener:
@@ -39,8 +38,7 @@ class Listener:
     :param adapter: what the storage has told it to so far.
     """
 
-    def __init__(self, storage: Any, adapter: Any) -> None:
-        self._storage = storage
+    def __init__(self, adapter: Any) -> None:
         self._adapter = adapter
         self._lock = threading.Lock()
         self._watchers: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -63,19 +61,15 @@ class Listener:
         oids = list(oids)
         self._adapter.invalidate(transaction_id, oids)
         changed = frozenset(oids)
-        watchers = [watcher for watcher in self._all() if not changed.isdisjoint(watcher.signals)]
-        if watchers and len(oids) <= PREFETCH_SIZE and hasattr(self._storage, "prefetch"):
-            # With the signal came the job, its page and its place in the line: asked for one
-            # after the other they would take a round trip each.
-            self._storage.prefetch(oids, p64(u64(transaction_id) + 1))
-        for watcher in watchers:
-            watcher.wake()
+        for watcher in self._all():
+            if not changed.isdisjoint(watcher.signals):
+                watcher.hear(oids)
 
     def invalidateCache(self) -> None:
         """Called by the storage: anything may have changed while it was not connected."""
         self._adapter.invalidateCache()
         for watcher in self._all():
-            watcher.wake()
+            watcher.hear([])
 
     def _all(self) -> list[Any]:
         with self._lock:
@@ -98,6 +92,6 @@ def listener_of(db: Any) -> Listener | None:
         listener = _listeners.get(db)
         if listener is None:
             # The adapter has no public name; ZODB knows it as the one that was registered.
-            listener = _listeners[db] = Listener(storage, db._mvcc_storage)
+            listener = _listeners[db] = Listener(db._mvcc_storage)
             storage.registerDB(listener)
         return listener

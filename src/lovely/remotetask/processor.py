@@ -127,6 +127,11 @@ class SimpleProcessor:
         self._wake.set()
         self._keeper.notify()
 
+    def hear(self, oids: list[bytes]) -> None:
+        """See `lovely.remotetask.invalidation.Watcher`."""
+        self._engine.news = oids
+        self.wake()
+
     def wake(self) -> None:
         """Let the loop look for jobs."""
         self._wake.set()
