@@ -17,6 +17,8 @@ from ours import Add, AddMany, Drain, Rewrite, TinyCommit
 from peers import PEERS, Peer
 from places import Place, ZeoPlace, register_tasks
 
+from lovely.remotetask import running
+
 #: The parts, by the names that `--only` takes.
 PARTS = (
     *("rates", "depth", "latency", "bytes", "cron", "scaling", "idle", "schedule"),
@@ -109,10 +111,11 @@ class Run:
     def _measure_depth(self) -> None:
         with ExitStack() as stack:
             contenders: list[Contender] = []
-            deepest = None
+            places: list[Place] = []
             for depth in self.extent.depths:
                 self.note(f"filling to {depth:,} jobs")
-                place = deepest = stack.enter_context(closing(Place()))
+                place = stack.enter_context(closing(Place()))
+                places.append(place)
                 place.fill(depth)
                 adding = place if depth > 50_000 else None  # a slice adds too much to few
                 contenders += [
@@ -127,13 +130,14 @@ class Run:
             for name, rates in self._interleave(contenders).items():
                 line, _, depth_text = name.partition("|")
                 self.depth.setdefault(line, {})[int(depth_text)] = rates.median
-            assert deepest is not None
-            self._measure_at_depth(deepest, self.extent.depths[-1])
+            for place in places:  # so that none works while others are measured
+                place.service.stopProcessing()
+            payload.board().open_gate()
+            running.stop_all(10.0)
+            self._measure_at_depth(places[-1], self.extent.depths[-1])
 
     def _measure_at_depth(self, place: Place, depth: int) -> None:
         self.note(f"single operations at {depth:,} jobs")
-        payload.board().open_gate()
-        place.service.stopProcessing(10.0)
         found = single.single_operations(place, self.extent.samples)
         self.values |= {f"{name} at {depth}, seconds": value for name, value in found.items()}
         self.note(f"memory with {depth:,} jobs")

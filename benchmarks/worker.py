@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import sys
 from pathlib import Path
 from typing import Any
 
+import transaction
 from places import register_tasks
 
 
@@ -45,8 +47,12 @@ def main() -> None:
     register_tasks()
     connection = open_database(sys.argv[1]).open()
     service = connection.root()["tasks"]
-    for line in sys.stdin:
-        command = line.strip()
+    while True:
+        # A connection that begins no transaction remembers all that others change meanwhile,
+        # so this one does now and then, as those of a server would.
+        while not select.select([sys.stdin], [], [], 1.0)[0]:
+            transaction.begin()
+        command = sys.stdin.readline().strip()
         answer: Any = True
         if command == "start":
             service.startProcessing()
@@ -57,7 +63,7 @@ def main() -> None:
         elif command == "processor":
             answer = processor_seconds()
         print(json.dumps(answer), flush=True)
-        if command == "quit":
+        if command in ("quit", ""):
             break
     service.stopProcessing(10.0)
 

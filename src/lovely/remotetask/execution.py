@@ -152,7 +152,8 @@ class Engine(Claimant):
     def _run_once(self, seat: Seat, claim: Claim, conflicts: int) -> str:
         service = seat.begin()
         job = self._held_job(service, claim)
-        self._call(seat, service, job, claim, Tasks(service.taskInterface))
+        with seat.guard.armed(seat.manager.get()):
+            self._call(seat, service, job, claim, Tasks(service.taskInterface))
         if conflicts:
             job.conflicts += conflicts
         status = job.status
@@ -161,7 +162,7 @@ class Engine(Claimant):
         return status
 
     def _call(self, seat: Seat, service: Any, job: Job, claim: Claim, tasks: Tasks) -> None:
-        """Call the task of a job, and write down the result."""
+        """Call the task of a job, and write down the result; the seat's guard is armed."""
         if claim.jobid in service.requests:
             raise JobCancelled
         with entered(seat.site(service)):
@@ -170,7 +171,7 @@ class Engine(Claimant):
                 raise RetryLater(1.0, f"task {job.task!r} is not registered here")
             context = self._context(service, claim, task)
             txn = seat.manager.get()
-            with self._deadline(claim, task), seat.guard.armed(txn):
+            with self._deadline(claim, task):
                 output = call_task(service, job, task, context)
             if seat.guard.is_broken or seat.manager.get() is not txn or txn.isDoomed():
                 seat.guard.is_broken = True
@@ -192,12 +193,13 @@ class Engine(Claimant):
             tasks = Tasks(service.taskInterface)
             statuses = []
             left = []
-            for claim in claims:
-                job = self._reserved_job(service, claim)
-                left.append((job.place, job.id))
-                take(service, job, claim.owner, self.clock())
-                self._call(seat, service, job, claim, tasks)
-                statuses.append(job.status)
+            with seat.guard.armed(seat.manager.get()):
+                for claim in claims:
+                    job = self._reserved_job(service, claim)
+                    left.append((job.place, job.id))
+                    take(service, job, claim.owner, self.clock())
+                    self._call(seat, service, job, claim, tasks)
+                    statuses.append(job.status)
             seat.manager.get().note(f"remotetask {len(claims)} jobs")
             seat.commit()
         except BaseException as error:  # one by one it will be seen what that means

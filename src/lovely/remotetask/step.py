@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import traceback
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lovely.remotetask.errors import (
@@ -54,8 +53,7 @@ DEFAULT_RETENTION = {
 }
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """The right to run one attempt of one job.
 
     One that ``is_reserved`` stands in the worker's record alone, and the job's still says
