@@ -245,7 +245,7 @@ def plot(data: dict[str, Any], path: Path) -> None:
     except ImportError:
         raise Unavailable("matplotlib is not installed", "pip install matplotlib") from None
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     for name, line in data["depth"].items():
@@ -256,6 +256,10 @@ def plot(data: dict[str, Any], path: Path) -> None:
         f"{here['processor']}, {here['cores']} cores, Python {here['python']}", fontsize=9
     )
     axes.grid(visible=True, which="major", alpha=0.3)
-    axes.legend()
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), ncols=4, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
