@@ -38,12 +38,12 @@ class Extent:
         self.depths = (
             [100] if tiny else [1000, 10_000] if quick else [1000, 10_000, 100_000, 1_000_000]
         )
-        self.samples = 5 if tiny else 40 if quick else 200
-        self.jobs = 20 if tiny else 300 if quick else 2000
+        self.samples = 5 if tiny else 30 if quick else 200
+        self.jobs = 20 if tiny else 200 if quick else 2000
         self.memory_jobs = 100 if tiny else 5000 if quick else 100_000
         self.cron_jobs = 50 if tiny else 10_000
         self.scaling_rounds = 1 if quick or tiny else 5
-        self.idle_seconds = 0.2 if tiny else 3.0 if quick else 10.0
+        self.idle_seconds = 0.2 if tiny else 2.0 if quick else 10.0
 
 
 class Run:
