@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("check", "seat", "step", "transact", "notes", "invalidation"),
         *("inline", "claimant", "execution", "keeper", "processor", "running"),
     ),
-    "model": ("process", "task", "job", "queue", "worker", "site", "storable"),
+    "model": ("process", "task", "job", "line", "queue", "worker", "site", "storable"),
     "pure": ("schedule", "retry"),
     "words": ("interfaces", "errors"),
 }
@@ -61,7 +61,9 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("inline", "seat"): "the guard of the transaction stands there",
     ("inline", "step"): "it runs the steps in the caller's transaction",
     ("task", "process"): "it calls the functions of some tasks there",
+    ("line", "job"): "the record of a job says whether its entry is stale",
     ("queue", "job"): "it files jobs by their status and their time",
+    ("queue", "line"): "the line is one of the places where jobs wait",
     ("cli", "autostart"): "`remotetask run` starts what the patterns name",
     ("cli", "screen"): "results go there",
     ("cli", "database"): "it opens what URIs name",
@@ -77,7 +79,7 @@ UPWARD: dict[tuple[str, str], str] = {
     ("service", "autostart"): "the first API imports bootStrapSubscriber and the like from service",
 }
 
-ONLY_IMPORTER: dict[str, str] = {"zc.queue": "queue", "croniter": "schedule"}
+ONLY_IMPORTER: dict[str, str] = {"zc.queue": "line", "croniter": "schedule"}
 STORAGE = ("BTrees", "persistent", "transaction", "ZODB")
 # The engine, and the rim.  What commits in the core is `seat`, called by `execution` and
 # `transact`; the others only begin and end transactions in which they read.
@@ -277,7 +279,7 @@ def test_every_exception_in_the_table_is_needed(package: Sources) -> None:
     assert exceptions_nobody_needs(package) == []
 
 
-def test_only_queue_imports_zc_queue_and_only_schedule_imports_croniter(package: Sources) -> None:
+def test_only_line_imports_zc_queue_and_only_schedule_imports_croniter(package: Sources) -> None:
     assert importers_of_a_reserved_package(package) == []
 
 
@@ -324,7 +326,7 @@ def test_no_module_sleeps(package: Sources) -> None:
         (exceptions_nobody_needs, "processor", "from . import job"),
         (importers_of_a_reserved_package, "job", "import zc.queue"),
         (importers_of_a_reserved_package, "job", "from zc import queue"),
-        (importers_of_a_reserved_package, "web.queue", "from zc.queue import BucketQueue"),
+        (importers_of_a_reserved_package, "web.line", "from zc.queue import BucketQueue"),
         (importers_of_a_reserved_package, "job", "from croniter import croniter"),
         (engine_modules_that_import_the_service, "execution", "from .service import TaskService"),
         (engine_modules_that_import_the_service, "processor", "from . import service"),
@@ -362,7 +364,7 @@ def test_a_rule_sees_what_breaks_it(
             "processor",
             "from . import execution, invalidation, keeper, seat, step, transact",
         ),
-        (importers_of_a_reserved_package, "queue", "from zc.queue import BucketQueue"),
+        (importers_of_a_reserved_package, "line", "from zc.queue import BucketQueue"),
         (importers_of_a_reserved_package, "job", "import queue\nimport zc.queues"),
         (engine_modules_that_import_the_service, "execution", "from .interfaces import ITask"),
         (pure_modules_that_know_the_database, "job", "from persistent import Persistent"),

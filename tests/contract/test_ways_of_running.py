@@ -23,8 +23,8 @@ from lovely.remotetask.interfaces import (
     STARTLATER,
     ITask,
 )
+from lovely.remotetask.line import SEGMENT_SIZE
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
-from lovely.remotetask.queue import SEGMENT_SIZE
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.site import path_to
 

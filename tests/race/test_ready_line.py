@@ -18,7 +18,7 @@ from ZODB.MappingStorage import MappingStorage
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask import queue
+from lovely.remotetask import line as line_module
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.step import take
@@ -75,7 +75,7 @@ def put(side: Side, service: Any) -> tuple[set[int], set[int]]:
 
 
 def put_many(side: Side, service: Any) -> tuple[set[int], set[int]]:
-    return {service.add("echo") for _ in range(queue.SEGMENT_SIZE + 1)}, set()
+    return {service.add("echo") for _ in range(line_module.SEGMENT_SIZE + 1)}, set()
 
 
 def _taken(side: Side, service: Any, count: int, start: float | None) -> set[int]:
@@ -132,11 +132,11 @@ def one_used_up_segment(side: Side) -> Iterator[Any]:
 
 def a_used_up_segment_and_a_job(side: Side) -> Iterator[Any]:
     yield put_many  # fills one segment, and puts one job into the next one
-    yield lambda side, service: (set(), _taken(side, service, queue.SEGMENT_SIZE, None))
+    yield lambda side, service: (set(), _taken(side, service, line_module.SEGMENT_SIZE, None))
 
 
 def several_segments(side: Side) -> Iterator[Any]:
-    for _ in range(queue.HEAD_SEGMENTS + 1):
+    for _ in range(line_module.HEAD_SEGMENTS + 1):
         yield put_many
     yield claim_anywhere
 
@@ -153,7 +153,7 @@ STORAGES = ["memory", "file", "unresolving"]
 
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "SEGMENT_SIZE", 4)
+    monkeypatch.setattr(line_module, "SEGMENT_SIZE", 4)
     getGlobalSiteManager().registerUtility(EchoTask(), ITask, name="echo")
 
 
@@ -195,7 +195,7 @@ def test_of_any_two_steps_neither_loses_what_the_other_did(
 ) -> None:
     for first, second, sweep_size in itertools.product(STEPS, STEPS, (1, 1000)):
         # Used up segments are taken out at once, or only closed.
-        monkeypatch.setattr(queue, "SWEEP_SIZE", sweep_size)
+        monkeypatch.setattr(line_module, "SWEEP_SIZE", sweep_size)
         with closing(ZODB.DB(make_storage(storage))) as db:
             one, two = Side(db, "one"), Side(db, "two")
             one.manager.begin()
@@ -223,7 +223,7 @@ def test_a_put_into_a_segment_that_is_dropped_is_not_lost(
     make_storage: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(queue, "SWEEP_SIZE", sweep_size)
+    monkeypatch.setattr(line_module, "SWEEP_SIZE", sweep_size)
     with closing(ZODB.DB(make_storage(storage))) as db:
         producer, rival, worker = Side(db, "producer"), Side(db, "rival"), Side(db, "worker")
         producer.manager.begin()
@@ -233,14 +233,14 @@ def test_a_put_into_a_segment_that_is_dropped_is_not_lost(
             side.prepare(step)
             assert side.commit()
         producer.prepare(put)  # into the first segment
-        monkeypatch.setattr(queue, "SEGMENT_SIZE", 1)
+        monkeypatch.setattr(line_module, "SEGMENT_SIZE", 1)
         rival.prepare(put)  # into a new one
         assert rival.commit()
         worker.prepare(look)  # closes the first segment
         (jobid,) = producer._pending[0]
         place = producer.service.jobs[jobid].place
         assert place not in list(worker.service.queue.line._open_keys())
-        monkeypatch.setattr(queue, "SEGMENT_SIZE", 4)
+        monkeypatch.setattr(line_module, "SEGMENT_SIZE", 4)
         order = (producer, worker) if is_put_first else (worker, producer)
         assert order[0].commit()
         assert order[1].commit_in_the_end() == 1, "the two must collide"

@@ -13,7 +13,7 @@ import transaction
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask import claimant, queue, running
+from lovely.remotetask import claimant, line, running
 from lovely.remotetask.check import check_all
 from lovely.remotetask.claimant import RIVAL_SECONDS
 from lovely.remotetask.errors import RetryLater, ServiceGone
@@ -492,7 +492,7 @@ def test_a_job_runs_when_its_record_can_be_read_again(
     break_code()
     workshop.work()
     monkeypatch.setattr(Fragile, "is_broken", False)
-    monkeypatch.setattr(queue, "_unreadable", {})  # a minute later
+    monkeypatch.setattr(line, "_unreadable", {})  # a minute later
     with workshop.service() as service:
         check_all(service, workshop.now, repair=True)
         assert check_all(service, workshop.now, repair=False) == []

@@ -10,10 +10,11 @@ import pytest
 import transaction
 import ZODB
 
-from lovely.remotetask import queue
+from lovely.remotetask import line as line_module
 from lovely.remotetask.interfaces import COMPLETED, CRONJOB, DELAYED, QUEUED, STARTLATER
 from lovely.remotetask.job import CronJob, Job
-from lovely.remotetask.queue import HEAD_SEGMENTS, SEGMENT_SIZE, JobQueue, ReadyLine, TimeIndex
+from lovely.remotetask.line import HEAD_SEGMENTS, SEGMENT_SIZE, ReadyLine
+from lovely.remotetask.queue import JobQueue, TimeIndex
 
 # -- the index by time -------------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ def test_a_closed_segment_holds_nothing_and_is_never_looked_at_again(line: Line)
 
 
 def test_closed_segments_are_taken_out_many_at_a_time(line: Line) -> None:
-    count = queue.SWEEP_SIZE + 1
+    count = line_module.SWEEP_SIZE + 1
     for number in range(count):
         line.put(*range(number * SEGMENT_SIZE, (number + 1) * SEGMENT_SIZE))
     for jobid in range((count - 2) * SEGMENT_SIZE):
@@ -198,7 +199,7 @@ def test_closed_segments_are_taken_out_many_at_a_time(line: Line) -> None:
 def test_no_more_than_so_many_segments_are_closed_at_once(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "MAX_CLOSED", 3)
+    monkeypatch.setattr(line_module, "MAX_CLOSED", 3)
     line.put(*range(10 * SEGMENT_SIZE))
     for jobid in range(8 * SEGMENT_SIZE):
         del line.jobs[jobid]
@@ -302,12 +303,12 @@ def test_what_an_abort_brings_back_is_seen_again(stored_line: Any) -> None:
 
 def test_the_memory_ends_after_a_while(stored_line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(queue.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(line_module.time, "monotonic", lambda: now[0])
     jobs = stored_line.jobs = Counting(stored_line.jobs)
     stored_line.leave(*range(SEGMENT_SIZE - 4))
     transaction.commit()
     stored_line.pull()
-    now[0] += queue.MEMORY_SECONDS
+    now[0] += line_module.MEMORY_SECONDS
     jobs.looks = 0
     stored_line.pull()
     assert jobs.looks == 100

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import Job
-from lovely.remotetask.queue import load
+from lovely.remotetask.line import load
 
 #: How many jobs one step looks at.
 STEP_SIZE = 1000
