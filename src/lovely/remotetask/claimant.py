@@ -39,10 +39,11 @@ from lovely.remotetask.step import (
     reserve,
     retire,
     take,
+    worker_record,
 )
 from lovely.remotetask.task import look_up
 from lovely.remotetask.transact import Transactor
-from lovely.remotetask.worker import Identity, Worker
+from lovely.remotetask.worker import Identity
 
 #: After a rival was seen, the strict order is left for so many seconds.
 RIVAL_SECONDS = 10.0
@@ -258,9 +259,7 @@ class Claimant:
             if record is not None:
                 remove_worker(service, self.identity.id)
         elif tuple(held) != before:
-            if record is None:
-                record = service.workers[self.identity.id] = Worker()
-            record.held = tuple(held)
+            worker_record(service, self.identity.id).held = tuple(held)
 
     def claim_reserved(self, seat: Seat, claims: list[Claim]) -> list[Claim]:
         """Claim reserved jobs; return the claims of those that still wait."""
@@ -317,10 +316,7 @@ class Claimant:
         """Write a sign of life."""
 
         def change(service: Any) -> None:
-            record = service.workers.get(self.identity.id)
-            if record is None:
-                record = service.workers[self.identity.id] = Worker()
-            record.beat()
+            worker_record(service, self.identity.id).beat()
 
         with self._lock:
             self.transact(seat, change)

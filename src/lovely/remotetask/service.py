@@ -49,10 +49,11 @@ from lovely.remotetask.step import (
     remove_oldest,
     rescue,
     retire,
+    worker_record,
 )
 from lovely.remotetask.storable import check_limits, check_storable
 from lovely.remotetask.task import available, check_input, look_up
-from lovely.remotetask.worker import LEASE_SECONDS, Identity, Worker, is_exclusive
+from lovely.remotetask.worker import LEASE_SECONDS, Identity, is_exclusive
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 
@@ -306,9 +307,7 @@ class TaskService(Persistent, Location):
         job = claim_inline(self, _caller.id, _time(now))
         if job is None:
             return None
-        record = self.workers.get(_caller.id)
-        if record is None:
-            record = self.workers[_caller.id] = Worker()
+        record = worker_record(self, _caller.id)
         record.held = (*record.held, job.id)
         return job.id
 

@@ -180,6 +180,14 @@ def retire(service: Any, jobid: int, now: float) -> None:
         service.queue.file(job)
 
 
+def worker_record(service: Any, worker_id: str) -> Worker:
+    """Return the record of a worker, made if there is none."""
+    record: Worker | None = service.workers.get(worker_id)
+    if record is None:
+        record = service.workers[worker_id] = Worker()
+    return record
+
+
 def remove_worker(service: Any, worker_id: str) -> None:
     """Remove the record of a worker."""
     # Written although it is removed: what the worker itself still writes must collide.
