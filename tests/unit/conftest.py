@@ -190,3 +190,21 @@ def fail_commits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[BaseExce
         return waiting
 
     return fail_commits
+
+
+@pytest.fixture
+def lose_the_reply(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that lets the next commit come to pass, and fail.
+
+    So it seems when the server dies in its last word.
+    """
+    commit = Seat.commit
+    replies: list[Exception] = []
+
+    def commit_and_lose(seat: Seat) -> None:
+        commit(seat)
+        if replies:
+            raise replies.pop()
+
+    monkeypatch.setattr(Seat, "commit", commit_and_lose)
+    return lambda: replies.append(ConnectionResetError("the server has gone"))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,7 +21,6 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.keeper import free
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.seat import Seat
 from lovely.remotetask.task import TaskContext
 
 AT_ONCE = RetryPolicy(first_wait_seconds=0)
@@ -355,23 +353,11 @@ def test_what_was_reserved_is_given_back_without_a_trace(workshop: Any, share: A
     assert [claim.jobid for claim in workshop.reserve()] == added
 
 
-def lose_the_reply(monkeypatch: pytest.MonkeyPatch) -> None:
-    commit: Callable[[Seat], None] = Seat.commit
-    replies = [ConnectionResetError("the server has gone")]
-
-    def commit_and_lose(seat: Seat) -> None:
-        commit(seat)
-        if replies:
-            raise replies.pop()
-
-    monkeypatch.setattr(Seat, "commit", commit_and_lose)
-
-
 def test_a_reservation_whose_reply_is_lost_is_made_again(
-    workshop: Any, share: Any, monkeypatch: pytest.MonkeyPatch
+    workshop: Any, share: Any, lose_the_reply: Any
 ) -> None:
     added = add(workshop, 3)
-    lose_the_reply(monkeypatch)
+    lose_the_reply()
     done = []
     while claims := workshop.reserve(2):
         done += [outcome.jobid for outcome in workshop.run_together(claims)]
@@ -381,11 +367,11 @@ def test_a_reservation_whose_reply_is_lost_is_made_again(
 
 
 def test_a_shared_commit_whose_reply_is_lost_is_the_end_of_its_jobs(
-    workshop: Any, share: Any, monkeypatch: pytest.MonkeyPatch
+    workshop: Any, share: Any, lose_the_reply: Any
 ) -> None:
     added = add(workshop, 3)
     claims = workshop.reserve()
-    lose_the_reply(monkeypatch)
+    lose_the_reply()
     assert workshop.run_together(claims) is None
     assert workshop.claim_reserved(claims) == []
     assert {workshop.get(jobid, "status") for jobid in added} == {COMPLETED}

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from transaction import TransactionManager
 
 from lovely.remotetask.check import check_all
@@ -40,24 +39,9 @@ def test_a_job_that_ends_while_a_claim_has_begun_is_filed_all_the_same(workshop:
         assert sum(service.countJobs().values()) == 2
 
 
-def lose_the_reply(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next commit come to pass, and fail, as when the server dies in its last word."""
-    commit = Seat.commit
-    replies = [ConnectionResetError("the server has gone")]
-
-    def commit_and_lose(seat: Seat) -> None:
-        commit(seat)
-        if replies:
-            raise replies.pop()
-
-    monkeypatch.setattr(Seat, "commit", commit_and_lose)
-
-
-def test_a_claim_whose_reply_is_lost_is_noticed_and_run(
-    workshop: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_claim_whose_reply_is_lost_is_noticed_and_run(workshop: Any, lose_the_reply: Any) -> None:
     jobids = [workshop.add("echo") for _ in range(3)]
-    lose_the_reply(monkeypatch)
+    lose_the_reply()
     claims = workshop.claim(limit=2)
     assert [claim.jobid for claim in claims] == jobids[:2]
     assert [workshop.run(claim).status for claim in claims] == [COMPLETED, COMPLETED]
@@ -65,23 +49,23 @@ def test_a_claim_whose_reply_is_lost_is_noticed_and_run(
 
 
 def test_a_run_whose_reply_is_lost_is_not_run_again(
-    workshop: Any, register: Any, monkeypatch: pytest.MonkeyPatch
+    workshop: Any, register: Any, lose_the_reply: Any
 ) -> None:
     effects = []
     register("note", effects.append)
     jobid = workshop.add("note", 1)
     [claim] = workshop.claim()
-    lose_the_reply(monkeypatch)
+    lose_the_reply()
     workshop.run(claim)
     assert workshop.get(jobid, "status", "attempt") == (COMPLETED, 1)
     assert effects == [1]
 
 
-def test_giving_back_twice_gives_back_once(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_giving_back_twice_gives_back_once(workshop: Any, lose_the_reply: Any) -> None:
     jobid = workshop.add("echo")
     claims = workshop.claim()
     assert workshop.get(jobid, "status") == PROCESSING
-    lose_the_reply(monkeypatch)
+    lose_the_reply()
     workshop.engine.give_back(workshop.seat, claims)
     assert workshop.get(jobid, "status", "attempt") == (QUEUED, 0)
     with workshop.service() as service:
