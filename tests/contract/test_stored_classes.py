@@ -14,7 +14,7 @@ from zodbpickle import pickle
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.errors import TaskError
-from lovely.remotetask.interfaces import STATUSES, ITask
+from lovely.remotetask.interfaces import DELAYED, STATUSES, ITask
 from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import MultiProcessor
 from lovely.remotetask.retry import RetryPolicy
@@ -23,6 +23,7 @@ from lovely.remotetask.step import Retention
 
 ALLOWED = {
     "lovely.remotetask.job.CronJob",
+    "lovely.remotetask.job.Edit",
     "lovely.remotetask.job.Failure",
     "lovely.remotetask.job.Job",
     "lovely.remotetask.job.JobTree",
@@ -121,6 +122,10 @@ def populated_db(file_db: ZODB.DB, register: Any) -> ZODB.DB:
     running = service.claimNextJob()
     service.cancel(running)
     service.progress[running] = Progress(1, 2, "half way")
+    cron = service.addCronJob("echo", delay=0)
+    while service.getStatus(cron) == DELAYED:
+        service.claimNextJob()
+    service.jobs[cron].update(minute=(5,))
     service.add("echo")
     transaction.commit()
     counts = service.countJobs()
@@ -154,7 +159,8 @@ def test_every_class_path_can_be_found() -> None:
 
 
 def test_no_attribute_of_a_service_is_stored_but_its_parts(file_db: ZODB.DB) -> None:
-    assert set(TaskService().__dict__) == {"jobs", "queue", "workers", "requests", "progress"}
+    parts = {"jobs", "queue", "workers", "requests", "progress", "edits"}
+    assert set(TaskService().__dict__) == parts
 
 
 # -- the records of jobs -----------------------------------------------------------------

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +15,19 @@ from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.check import check_all
 from lovely.remotetask.errors import RetryLater, TaskError
-from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING, QUEUED, ITask
-from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.execution import MAX_REPEATS
+from lovely.remotetask.interfaces import (
+    CANCELLED,
+    COMPLETED,
+    CRONJOB,
+    ERROR,
+    PROCESSING,
+    QUEUED,
+    ITask,
+)
+from lovely.remotetask.retry import MAX_COLLISIONS, RetryPolicy
 from lovely.remotetask.task import TaskContext
-from lovely.remotetask.transact import CONFLICT_BUDGET, Stopping
+from lovely.remotetask.transact import Stopping
 
 AT_ONCE = RetryPolicy(first_wait_seconds=0)
 
@@ -458,20 +468,86 @@ def test_a_conflict_that_the_task_raises_is_one_too(
     assert workshop.get(jobid, "attempt", "conflicts") == (1, 1)
 
 
-def test_conflicts_without_end_are_a_failure(workshop: Any, register: Any) -> None:
-    calls = []
+def always_conflict(runs: list[int], seconds: float, workshop: Any) -> Any:
+    """Return a function that takes some seconds and meets a conflict, each time."""
 
     def conflict(input: Any) -> None:
-        calls.append(1)
-        raise ConflictError("always")
+        runs.append(1)
+        workshop.now += seconds
+        raise ConflictError("somebody was quicker")
 
-    register("conflict", conflict, retry=RetryPolicy(attempts=1))
+    return conflict
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, MAX_REPEATS + 1), (1.0, 1)])
+def test_a_job_that_meets_conflicts_is_put_back_so_that_others_run(
+    workshop: Any, register: Any, seconds: float, most: int
+) -> None:
+    runs: list[int] = []
+    register("conflict", always_conflict(runs, seconds, workshop), retry=RetryPolicy(attempts=1))
     jobid = workshop.add("conflict")
     follower = workshop.add("echo")
+    begun = workshop.now
     assert workshop.work() == [jobid, follower]
-    assert len(calls) == CONFLICT_BUDGET + 1
-    assert workshop.get(jobid, "status", "error") == (ERROR, "always")
-    assert max(workshop.pauses) <= 0.5
+    assert workshop.now - begun < seconds + 1.0
+    assert len(runs) == most
+    assert workshop.get(jobid, "status", "attempt", "errors") == (QUEUED, 0, 0)
+    assert workshop.get(jobid, "conflicts", "failures") == (most, ())
+    assert 0 < workshop.get(jobid, "due") - workshop.now <= 2.0
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_conflicts_without_end_are_an_error_that_says_so(
+    workshop: Any, register: Any, seconds: float
+) -> None:
+    runs: list[int] = []
+    register("conflict", always_conflict(runs, seconds, workshop))
+    jobid = workshop.add("conflict")
+    begun = workshop.now
+    while workshop.get(jobid, "status") == QUEUED:
+        workshop.work()
+        workshop.now += 0.1
+    assert workshop.get(jobid, "status", "attempt") == (ERROR, 1)
+    assert re.fullmatch(
+        r"the job met write conflicts in \d+ runs in a row; last: somebody was quicker",
+        workshop.get(jobid, "error"),
+    )
+    assert MAX_COLLISIONS <= len(runs) < MAX_COLLISIONS + MAX_REPEATS + 1
+    assert workshop.now - begun < MAX_COLLISIONS * (seconds + 2.5)
+    workshop.claim(0)
+    assert workshop.get(jobid, "collisions") == 0
+
+
+def test_conflicts_are_forgotten_when_the_job_completes(workshop: Any, register: Any) -> None:
+    runs: list[int] = []
+
+    def conflict(input: Any) -> None:
+        runs.append(1)
+        if len(runs) % (2 * MAX_REPEATS):
+            raise ConflictError("somebody was quicker")
+
+    register("conflict", conflict)
+    jobid = workshop.add_cron_job("conflict", minute=())
+    while len(runs) < 4 * MAX_COLLISIONS:
+        workshop.work()
+        workshop.now += 5.0
+    assert workshop.get(jobid, "status", "failures") == (CRONJOB, ())
+    assert workshop.get(jobid, "conflicts") >= 3 * MAX_COLLISIONS
+
+
+def test_a_job_that_meets_conflicts_can_be_cancelled_while_it_runs(
+    workshop: Any, register: Any
+) -> None:
+    def conflict(input: Any) -> None:
+        with workshop.service() as service:
+            service.cancel(jobid)
+        workshop.now += 1.0
+        raise ConflictError("somebody was quicker")
+
+    register("conflict", conflict)
+    jobid = workshop.add("conflict")
+    workshop.work()
+    assert workshop.get(jobid, "status") == CANCELLED
 
 
 def test_a_missing_object_is_the_error_of_the_job(workshop: Any, register: Any) -> None:

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from ZODB.POSException import ReadConflictError
 
 from lovely.remotetask.check import check_all
-from lovely.remotetask.errors import RetryLater, TaskError
+from lovely.remotetask.errors import InvalidSchedule, RetryLater, TaskError
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, CRONJOB, DELAYED, ERROR
 from lovely.remotetask.job import MAX_MISSED
 from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.step import rescue
+from lovely.remotetask.task import TaskContext
 
 HOUR = 3600.0
 EVERY_MINUTE = range(60)
@@ -296,3 +300,187 @@ def test_a_schedule_that_breaks_while_its_job_runs_ends_that_job(
     workshop.now += HOUR
     assert sorted(workshop.work()) == sorted([jobid, follower])
     assert workshop.get(jobid, "status") == ERROR
+
+
+# -- what a run writes ---------------------------------------------------------------------------
+
+
+def written_last(workshop: Any) -> set[bytes]:
+    """Return the ids of the objects that the last transaction has written."""
+    written: set[bytes] = set()
+    with closing(workshop.db.storage.iterator()) as transactions:
+        for records in transactions:
+            written = {record.oid for record in records}
+    return written
+
+
+@pytest.mark.parametrize("ending", ["completed", "failed", "later"])
+def test_the_end_of_a_run_writes_the_record_alone(
+    file_workshop: Any, register: Any, ending: str
+) -> None:
+    def tick(input: Any) -> None:
+        if ending != "completed":
+            raise TaskError("no") if ending == "failed" else RetryLater(5)
+
+    register("tick", tick)
+    jobid = file_workshop.add_cron_job("tick", minute=EVERY_MINUTE)
+    file_workshop.add_cron_job("tick", minute=(5,))  # waits in the same index
+    file_workshop.now += 90
+    file_workshop.step()
+    with file_workshop.service() as service:
+        assert written_last(file_workshop) == {service.jobs[jobid]._p_oid}
+        assert check_all(service, file_workshop.now, False) == []
+        assert service.countJobs()[CRONJOB] == 2
+
+
+def test_a_job_that_waits_again_is_not_lost_with_its_worker(
+    workshop: Any, ticks: list[float]
+) -> None:
+    begun = workshop.now
+    workshop.add_cron_job("tick", minute=EVERY_MINUTE)
+    workshop.now = begun + 60
+    workshop.step()
+    dead, workshop.engine = workshop.engine, workshop.new_engine()
+    with workshop.service() as service:
+        assert rescue(service, dead.identity.id, workshop.now) == 0
+        assert check_all(service, workshop.now, False) == []
+    run_at(workshop, begun + 120)
+    assert ticks == [begun + 60, begun + 120]
+
+
+@pytest.mark.parametrize("change", ["cancel", "reschedule"])
+def test_a_job_that_waits_again_can_be_changed_before_it_is_filed(
+    workshop: Any, ticks: list[float], change: str
+) -> None:
+    begun = workshop.now
+    jobid = workshop.add_cron_job("tick", minute=EVERY_MINUTE)
+    workshop.now = begun + 60
+    workshop.step()
+    with workshop.service() as service:
+        if change == "cancel":
+            service.cancel(jobid)
+        else:
+            service.jobs[jobid].update(hour=(0,))
+            service.reschedule(jobid)
+    workshop.claim(0)
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, False) == []
+        assert sum(service.countJobs().values()) == 1
+    run_at(workshop, begun + 120)
+    assert ticks == [begun + 60]
+
+
+# -- schedules that are edited while they run ------------------------------------------------------
+
+
+@pytest.fixture
+def edited(workshop: Any, register: Any) -> Any:
+    """Return ``edited(edit, ending)``: a run of an hourly job in which it is edited twice."""
+    workshop.now = (workshop.now // HOUR + 2) * HOUR
+    runs: list[float] = []
+
+    def edited(edit: dict[str, Any], ending: BaseException | None = None, **first: Any) -> int:
+        def work(input: Any) -> None:
+            runs.append(workshop.now)
+            for change in ({"delay": 77}, edit):
+                with workshop.service() as service:
+                    service.jobs[jobid].update(**change)
+                    service.reschedule(jobid)
+            if ending is not None:
+                raise ending
+
+        register("work", work)
+        jobid: int = workshop.add_cron_job("work", **(first or {"minute": (30,)}))
+        workshop.now = workshop.get(jobid, "due")
+        workshop.step()
+        assert runs == [workshop.now]
+        workshop.claim(0)
+        with workshop.service() as service:
+            assert len(service.edits) == 0
+            assert check_all(service, workshop.now, False) == []
+        return jobid
+
+    return edited
+
+
+@pytest.mark.parametrize("ending", [None, TaskError("no"), RetryLater(5)])
+def test_a_schedule_that_is_edited_while_it_runs_counts_from_the_end_of_the_run(
+    workshop: Any, edited: Any, ending: BaseException | None
+) -> None:
+    jobid = edited({"minute": (45,)}, ending)
+    assert workshop.get(jobid, "status", "attempt", "conflicts") == (CRONJOB, 1, 0)
+    assert workshop.get(jobid, "due") == workshop.now + 15 * 60
+    assert workshop.get(jobid, "minute", "delay") == ((45,), None)
+
+
+def test_a_schedule_can_become_a_delay_while_it_runs(workshop: Any, edited: Any) -> None:
+    jobid = edited({"delay": 20})
+    assert workshop.get(jobid, "status", "due") == (DELAYED, workshop.now + 20)
+
+
+def test_a_delayed_job_that_has_run_is_over_whatever_its_delay_is_now(
+    workshop: Any, edited: Any
+) -> None:
+    assert workshop.get(edited({"delay": 20}, delay=5), "status") == COMPLETED
+
+
+def test_a_delayed_job_can_become_a_schedule_while_it_runs(workshop: Any, edited: Any) -> None:
+    jobid = edited({"cron": "0 * * * *"}, delay=5)
+    assert workshop.get(jobid, "status", "cron") == (CRONJOB, "0 * * * *")
+    assert workshop.get(jobid, "due") == (workshop.now // HOUR + 1) * HOUR
+
+
+def test_a_wrong_edit_is_refused_while_the_job_runs_too(workshop: Any, register: Any) -> None:
+    def work(input: Any) -> None:
+        with workshop.service() as service, pytest.raises(InvalidSchedule):
+            service.jobs[jobid].update(minute=(99,))
+
+    register("work", work)
+    jobid = workshop.add_cron_job("work", delay=1)
+    workshop.now += 2
+    workshop.work()
+    assert workshop.get(jobid, "status") == COMPLETED
+
+
+def test_an_edit_that_meets_the_end_of_the_run_is_not_lost(
+    workshop: Any, ticks: list[float]
+) -> None:
+    jobid = workshop.add_cron_job("tick", minute=(30,))
+    workshop.now = workshop.get(jobid, "due")
+    [claim] = workshop.claim()
+
+    def edit_while_the_run_ends() -> None:
+        with workshop.service() as service:
+            service.jobs[jobid].update(minute=(45,))
+            workshop.run(claim)
+
+    with pytest.raises(ReadConflictError):
+        edit_while_the_run_ends()
+    with workshop.service() as service:  # what was refused is repeated
+        service.jobs[jobid].update(minute=(45,))
+        service.reschedule(jobid)
+        assert len(service.edits) == 0
+    assert workshop.get(jobid, "minute") == (45,)
+
+
+def test_an_edit_outlives_the_worker(workshop: Any, ticks: list[float]) -> None:
+    jobid = workshop.add_cron_job("tick", minute=(30,))
+    workshop.now = workshop.get(jobid, "due")
+    workshop.claim()
+    with workshop.service() as service:
+        service.jobs[jobid].update(minute=(45,))
+    with workshop.service() as service:
+        rescue(service, workshop.engine.identity.id, workshop.now)
+    assert workshop.get(jobid, "status", "due") == (CRONJOB, workshop.now + 15 * 60)
+
+
+def test_an_edit_inside_the_run_itself_takes_effect(workshop: Any, register: Any) -> None:
+    def work(context: TaskContext, input: Any) -> None:
+        context.service.jobs[context.jobid].update(minute=(45,))
+
+    register("work", work, context=True)
+    workshop.now = (workshop.now // HOUR + 2) * HOUR
+    jobid = workshop.add_cron_job("work", minute=(30,))
+    workshop.now += 30 * 60
+    workshop.work()
+    assert workshop.get(jobid, "minute", "due") == ((45,), workshop.now + 15 * 60)

@@ -650,10 +650,15 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     pull = JobQueue.pull
 
     def noted(
-        self: JobQueue, jobs: Any, now: float, start: float | None = None, *rest: Any
+        self: JobQueue,
+        jobs: Any,
+        now: float,
+        start: float | None = None,
+        *rest: Any,
+        **options: Any,
     ) -> Iterator[Any]:
         orders.append(start is None)
-        return pull(self, jobs, now, start, *rest)
+        return pull(self, jobs, now, start, *rest, **options)
 
     monkeypatch.setattr(JobQueue, "pull", noted)
     return orders
@@ -681,9 +686,11 @@ def test_after_a_conflict_with_a_rival_chance_decides_where_to_begin(
     starts: list[float | None] = []
     pull = JobQueue.pull
 
-    def noted(self: JobQueue, jobs: Any, now: float, start: float | None, *rest: Any) -> Any:
+    def noted(
+        self: JobQueue, jobs: Any, now: float, start: float | None, *rest: Any, **options: Any
+    ) -> Any:
         starts.append(start)
-        return pull(self, jobs, now, start, *rest)
+        return pull(self, jobs, now, start, *rest, **options)
 
     monkeypatch.setattr(JobQueue, "pull", noted)
     monkeypatch.setattr(claimant.random, "random", lambda: 0.123)

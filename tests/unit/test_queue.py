@@ -14,7 +14,7 @@ from lovely.remotetask import line as line_module
 from lovely.remotetask.interfaces import COMPLETED, CRONJOB, DELAYED, QUEUED, STARTLATER
 from lovely.remotetask.job import CronJob, Job
 from lovely.remotetask.line import HEAD_SEGMENTS, SEGMENT_SIZE, ReadyLine
-from lovely.remotetask.queue import JobQueue, TimeIndex
+from lovely.remotetask.queue import PULL_SIZE, JobQueue, TimeIndex
 
 # -- the index by time -------------------------------------------------------------------------
 
@@ -357,8 +357,46 @@ def test_what_is_due_goes_before_the_line(shop: Shop) -> None:
     shop.add(2, due=20.0)
     shop.add(3, due=10.0)
     shop.add(4, due=30.0)
-    assert shop.pull(25.0) == [3, 2, 1]
+    assert shop.pull(25.0, limit=4) == [3, 2, 1]
     assert len(shop.queue) == 4
+
+
+def test_what_is_due_takes_no_more_than_its_half_beside_the_line(shop: Shop) -> None:
+    for jobid in range(1, 7):
+        shop.add(jobid)
+    for jobid in range(11, 17):
+        shop.add(jobid, due=float(jobid))
+    assert shop.pull(25.0, limit=4)[:4] == [11, 12, 1, 2]
+    assert shop.pull(25.0, limit=5)[:5] == [11, 12, 13, 1, 2]
+    assert sorted(shop.pull(25.0, limit=4)) == [*range(1, 7), *range(11, 17)]
+
+
+def test_who_takes_one_job_at_a_time_takes_from_due_jobs_and_line_by_turns(shop: Shop) -> None:
+    shop.add(1)
+    shop.add(2, due=20.0)
+    assert [shop.pull(25.0, turn=turn)[0] for turn in range(6)] == [2, 1, 2, 1, 2, 1]
+
+
+def test_no_kind_of_waiting_jobs_keeps_another_from_its_turn(shop: Shop) -> None:
+    for jobid in range(1, 301):
+        shop.add(jobid, due=1.0)
+    cron = CronJob(1000, "echo", minute=(5,))
+    cron.due = 24.0
+    delayed = CronJob(1001, "echo", delay=5)
+    delayed.due = 23.0
+    parked = shop.add(1002)
+    shop.queue.park(parked)
+    for job in (cron, delayed):
+        shop.jobs[job.id] = job
+        shop.queue.file(job)
+    assert {1000, 1001, 1002} < set(shop.pull(1e10, limit=8)[:4])
+    assert len({shop.pull(1e10, turn=turn)[0] for turn in range(0, 8, 2)}) == 4
+
+
+def test_due_jobs_that_are_left_hide_none_behind_them(shop: Shop) -> None:
+    for jobid in range(1, 2 * PULL_SIZE + 6):
+        shop.add(jobid, due=float(jobid))
+    assert shop.pull(1e10) == list(range(1, 2 * PULL_SIZE + 6))
 
 
 def test_an_integral_time_is_no_segment(shop: Shop) -> None:
@@ -408,6 +446,9 @@ def test_the_next_time_is_that_of_the_first_waiting_job(shop: Shop) -> None:
     shop.add(2, due=50.0)
     shop.add(3, due=40.0)
     assert shop.queue.next_due() == 40.0
+    assert shop.queue.next_due(after=39.0) == 40.0
+    assert shop.queue.next_due(after=40.0) == 50.0
+    assert shop.queue.next_due(after=50.0) is None
     cron = CronJob(4, "echo", delay=10)
     cron.due = 30.0
     shop.queue.file(cron)

@@ -94,9 +94,10 @@ def _trouble(service: Any, job: Job) -> str | None:
         if worker is None or job.id not in worker.held:
             return "it is processing, but no worker holds it"
         return None
+    if queue.has_to_be_filed(job) and _is_held(service, job.id):
+        return None  # its worker will
     if job.is_final:
-        held = any(job.id in worker.held for worker in service.workers.values())
-        return None if held or queue.is_filed(job) else f"it is {job.status}, but not filed"
+        return None if queue.is_filed(job) else f"it is {job.status}, but not filed"
     return None if queue.stands_by(job) else f"it is {job.status}, but waits nowhere"
 
 
@@ -130,7 +131,7 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
                     lot.remove(when, jobid)
         if repair and not len(lot):
             del service.queue.parked[name]
-    for name in ("requests", "progress"):
+    for name in ("requests", "progress", "edits"):
         notes = getattr(service, name)
         for jobid in list(notes):
             job = load(service.jobs, jobid)

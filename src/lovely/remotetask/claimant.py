@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import random
 import threading
 import time
@@ -101,7 +102,9 @@ class Claimant:
         self.signals: list[Any] = []
         self.signals_seen: list[int] = []
         self.holds = False  # whether the worker's record holds something
+        self._turn = 0  # see `JobQueue.pull`
         self._has_more = False
+        self._looked = -math.inf  # the time up to which the last claim has looked
         self._rivals: dict[str, float] = {}  # worker id -> when it was seen
         self._missing_tasks: set[str] = set()
 
@@ -128,6 +131,7 @@ class Claimant:
                 self.in_hand[claim.jobid] = claim
             if claims:
                 self.last_sign = self.monotonic()
+                self._turn += 1
             self.holds = bool(held or claims)
             return claims
 
@@ -143,10 +147,12 @@ class Claimant:
         is_repeated = bool(next(tries))
         self._fetch_news(seat)
         claims = self._unnoticed(service, held)
+        self._retire(service, held)  # first, as some of them may be due again
         if limit and not claims:
             start, limit = self._share(service, limit, is_repeated)
+            self._looked = self.clock()
             with entered(seat.site(service)):
-                claims = self._take(service, limit, start, may_reserve, held, self.clock())
+                claims = self._take(service, limit, start, may_reserve, held, self._looked)
         self._hold(service, [*held, *(claim.jobid for claim in claims)])
         self._has_more = service.queue.line.has_more
         if self.is_probing:
@@ -211,7 +217,9 @@ class Claimant:
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
         tasks = Tasks(service.taskInterface)
 
-        for job in service.queue.pull(service.jobs, now, start, tasks.knows):
+        for job in service.queue.pull(
+            service.jobs, now, start, tasks.knows, limit=limit, turn=self._turn
+        ):
             task = tasks.get(job.task)
             if task is None:
                 self._log_missing_task(job)
@@ -249,12 +257,17 @@ class Claimant:
                 job.task,
             )
 
+    def _retire(self, service: Any, held: list[int]) -> None:
+        """File the jobs that have ended."""
+        record = service.workers.get(self.identity.id)
+        if record is not None:
+            for jobid in set(record.held).difference(held):
+                retire(service, jobid, self.clock())
+
     def _hold(self, service: Any, held: list[int]) -> None:
         # A record exists as long as something is held.
         record = service.workers.get(self.identity.id)
         before = () if record is None else record.held
-        for jobid in set(before).difference(held):
-            retire(service, jobid, self.clock())
         if not held:
             if record is not None:
                 remove_worker(service, self.identity.id)
@@ -273,6 +286,7 @@ class Claimant:
                 for job in jobs
                 if job is not None and job.is_in_line and take(service, job, self.identity.id, now)
             ]
+            self._retire(service, [*held, *(claim.jobid for claim in taken)])
             self._hold(service, [*held, *(claim.jobid for claim in taken)])
             return taken
 
@@ -304,10 +318,13 @@ class Claimant:
         return [signal.value for signal in self.signals] != self.signals_seen
 
     def next_due(self, seat: Seat) -> float | None:
-        """Return when the next waiting job is due, in seconds since the epoch."""
+        """Return when the next waiting job is due, in seconds since the epoch.
+
+        Those that were due at the last claim, and were left, wait for something else.
+        """
         service = seat.begin()
         seat.check_reachable(service)
-        due: float | None = service.queue.next_due()
+        due: float | None = service.queue.next_due(after=self._looked)
         return due
 
     # -- signs of life, the end ---------------------------------------------------
@@ -337,6 +354,7 @@ class Claimant:
                 if job is not None and job.is_held_by(claim.owner, claim.attempt):
                     job.give_back(now)
                     service.queue.file(job)
+            self._retire(service, held)
             self._hold(service, held)
 
         with self._lock:

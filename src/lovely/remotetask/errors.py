@@ -9,6 +9,7 @@
     ├── JobCancelled              raised in a task by ``context.check_cancelled()``
     ├── JobTimeout                a job ran longer than its task allows
     ├── WorkerDied                the processes that ran a job died, time after time
+    ├── WriteConflicts            a job met write conflicts each time it was run
     ├── TransactionMeddled        a task committed, aborted, began or doomed the transaction
     ├── InvalidResult             a result that cannot be stored, or breaks its schema
     ├── TransactionInProgress     the engine was called inside a transaction with changes
@@ -66,6 +67,15 @@ class JobTimeout(RemoteTaskError):
 
 class WorkerDied(RemoteTaskError):
     """The process that ran the job died."""
+
+
+class WriteConflicts(RemoteTaskError):
+    """The job met write conflicts each time it was run."""
+
+    @classmethod
+    def after(cls, runs: int, last: BaseException) -> WriteConflicts:
+        """Return the error of a job that has met so many conflicts in a row."""
+        return cls(f"the job met write conflicts in {runs} runs in a row; last: {describe(last)}")
 
 
 class TransactionMeddled(RemoteTaskError):

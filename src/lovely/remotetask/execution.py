@@ -10,8 +10,9 @@ The steps of one job:
 
 Jobs that were only reserved run by `Engine.run_together`, in one transaction.
 
-A conflict repeats the transaction, not the attempt.  A storage that cannot write is waited
-for.  Any other failure is the job's own, and its retry policy says what follows.
+A conflict repeats the transaction, not the attempt; a job that meets one after the other is
+put back for a while.  A storage that cannot write is waited for.  Any other failure is the
+job's own, and its retry policy says what follows.
 """
 
 from __future__ import annotations
@@ -44,11 +45,17 @@ from lovely.remotetask.step import (
     call_task,
     finish,
     job_log,
+    postpone,
     settle,
     take,
 )
 from lovely.remotetask.task import TaskContext, look_up
-from lovely.remotetask.transact import CONFLICT_BUDGET, Stopping
+from lovely.remotetask.transact import Stopping
+
+#: A run that meets a conflict is repeated at once so often, and no longer than so many
+#: seconds after its begin; then it is the turn of others.
+MAX_REPEATS = 5
+REPEAT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,7 @@ class Engine(Claimant):
 
     def _run_until_kept(self, seat: Seat, claim: Claim) -> str:
         conflicts = faults = 0
+        end = self.monotonic() + REPEAT_SECONDS
         while True:
             try:
                 return self._run_once(seat, claim, conflicts)
@@ -132,8 +140,8 @@ class Engine(Claimant):
                 seat.abort()
                 if seat.is_closed:
                     raise Stopping from error
-                if transient and conflicts < CONFLICT_BUDGET:
-                    conflicts += 1
+                conflicts += transient
+                if transient and conflicts <= MAX_REPEATS and self.monotonic() < end:
                     self.transact.back_off(conflicts)
                     continue
                 if transient or (in_commit and isinstance(error, (POSError, OSError))):
@@ -145,6 +153,8 @@ class Engine(Claimant):
                     faults += 1
                     if self.transact.waits > waits or (faults == 1 and not transient):
                         continue
+                if transient:
+                    return self._postpone(seat, claim, conflicts, error)
                 if is_meddled and not isinstance(error, TransactionMeddled):
                     error = TransactionMeddled(f"{TransactionMeddled()} ({describe(error)})")
                 return self.record(seat, claim, error)
@@ -271,6 +281,29 @@ class Engine(Claimant):
             claim.jobid,
             claim.task,
             claim.attempt,
+            describe(error),
+        )
+        return status
+
+    def _postpone(self, seat: Seat, claim: Claim, conflicts: int, error: BaseException) -> str:
+        """Put back a job that has met conflicts, so that others run; return its status.
+
+        :raises Fenced: the job is no longer held.
+        """
+
+        def change(service: Any) -> str:
+            job = self._held_job(service, claim)
+            postpone(service, job, conflicts, error, self.clock())
+            return job.status
+
+        status = self.transact(seat, change)
+        job_log.log(
+            logging.ERROR if status == ERROR else logging.INFO,
+            "job %s: task %s, attempt %s met %s write conflicts, the last: %s",
+            claim.jobid,
+            claim.task,
+            claim.attempt,
+            conflicts,
             describe(error),
         )
         return status

@@ -21,13 +21,18 @@ AT_ONCE_SECONDS = 1.0
 
 
 def claim_inline(
-    service: Any, owner: str, now: float, but: frozenset[int] | set[int] = frozenset()
+    service: Any,
+    owner: str,
+    now: float,
+    turn: int = 0,
+    but: frozenset[int] | set[int] = frozenset(),
 ) -> Job | None:
     """Claim the next job in the caller's transaction.
 
+    :param turn: counts the calls, see `JobQueue.pull`.
     :param but: ids of jobs that are left alone.
     """
-    for job in service.queue.pull(service.jobs, now, more=len(but)):
+    for job in service.queue.pull(service.jobs, now, turn=turn):
         if job.id in but:
             continue
         if look_up(service.taskInterface, job.task) is None:

@@ -175,7 +175,8 @@ class ICronJob(IJob):
     ):
         """Replace the whole schedule: a field that is not given becomes free.
 
-        The service knows nothing of it until `ITaskService.reschedule` is called.
+        The service knows nothing of it until `ITaskService.reschedule` is called.  While the
+        job runs the new schedule is kept apart, and takes effect when the run has ended.
 
         :raises InvalidSchedule: see `ITaskService.addCronJob`.
 
@@ -310,6 +311,8 @@ class ITaskService(Interface):
 
     def reschedule(jobid):
         """Count the next time of a cron or delayed job anew, after its `ICronJob.update`.
+
+        One that runs counts anew when its run has ended.
 
         :raises JobNotFound: a KeyError.
         :raises InvalidArgument: the job waits for no time; a ValueError.

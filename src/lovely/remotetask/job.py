@@ -220,6 +220,8 @@ class Job(Persistent):
     ``attempt`` int: how often the job was claimed; set by `start`, taken back by
     `give_back`.  ``errors`` int: attempts that ended in an error.  ``deaths`` int:
     attempts that ended with their process.  ``conflicts`` int: repeated transactions.
+    ``collisions`` int: runs in a row that ended in a conflict, set by the engine when it puts
+    the job back.
     ``owner`` str: id of the worker that has claimed the job, else None.
     ``due`` float seconds since the epoch: when a waiting job may run, None for one in the
     ready line.  ``place`` int, float or str: where the queue has filed the waiting job; only
@@ -238,6 +240,7 @@ class Job(Persistent):
     errors: int = 0
     deaths: int = 0
     conflicts: int = 0
+    collisions: int = 0
     owner: str | None = None
     due: float | None = None
     place: int | float | str | None = None
@@ -363,19 +366,24 @@ class Job(Persistent):
         self.attempt -= 1
         self.wait(min(self.created_at, now))
 
+    def postpone(self, due: float) -> None:
+        """Put the job back for a while: nothing was kept of its run, which is no attempt."""
+        self.attempt -= 1
+        self.wait(due)
+
     def finish(self, output: Any, now: float) -> None:
         """Keep the result."""
         self.output = output
         self.status = COMPLETED
         self.completed_at = now
-        self._forget("errors", "deaths", "owner")
+        self._forget("errors", "deaths", "collisions", "owner")
 
     def fail(self, failure: Failure, now: float) -> None:
         """Keep a failure that is the end of the job."""
         self.note(failure)
         self.status = ERROR
         self.completed_at = now
-        self._forget("owner")
+        self._forget("collisions", "owner")
 
     def note(self, failure: Failure) -> None:
         """Keep a failure; of many, the last ones."""
@@ -388,6 +396,19 @@ class Job(Persistent):
         self._forget("owner", "due")
 
 
+class Edit(NamedTuple):
+    """A schedule or a delay, as `CronJob.update` has checked it."""
+
+    minute: tuple[int, ...]
+    hour: tuple[int, ...]
+    dayOfMonth: tuple[int, ...]
+    month: tuple[int, ...]
+    dayOfWeek: tuple[int, ...]
+    timezone: str | None
+    cron: str | None
+    delay: float | None
+
+
 @implementer(ICronJob)
 class CronJob(Job):
     """A job that waits for a time.  See `ICronJob`.
@@ -397,6 +418,8 @@ class CronJob(Job):
     ``minute``, ``hour``, ``dayOfMonth``, ``month``, ``dayOfWeek`` tuples of int;
     ``delay`` float seconds or None; ``cron`` str or None; ``timezone`` str or None: set
     by `update`.
+    ``edits`` IOBTree, that of the service: where `update` puts what it is given while the job
+    runs; set by ``addCronJob``.
     ``slot`` float seconds since the epoch: up to here all slots are served or missed; set
     when the schedule is counted anew, and when the job starts and ends.
     ``missed`` int: slots that passed without a run of their own.
@@ -410,6 +433,7 @@ class CronJob(Job):
     delay: float | None = None
     cron: str | None = None
     timezone: str | None = None
+    edits: Any = None
     slot: float | None = None
     missed: int = 0
 
@@ -457,14 +481,39 @@ class CronJob(Job):
                 raise InvalidSchedule(f"delay must be 0 or more seconds, not {delay!r}")
             if schedule != make_schedule():
                 raise InvalidSchedule("a job has a delay or a schedule, not both")
-        self.minute = schedule.minute
-        self.hour = schedule.hour
-        self.dayOfMonth = schedule.dayOfMonth
-        self.month = schedule.month
-        self.dayOfWeek = schedule.dayOfWeek
-        self.timezone = schedule.timezone
-        self.cron = schedule.cron
-        self.delay = delay
+        edit = Edit(
+            schedule.minute,
+            schedule.hour,
+            schedule.dayOfMonth,
+            schedule.month,
+            schedule.dayOfWeek,
+            schedule.timezone,
+            schedule.cron,
+            delay,
+        )
+        if self.status == PROCESSING and self.edits is not None:
+            # Not in the job's record: that would collide with the end of the run.  Nor may
+            # the run have ended by then, as nobody would look for the edit.
+            self.edits[self.id] = edit
+            if self._p_jar is not None:
+                self._p_jar.readCurrent(self)
+        else:
+            self._apply(edit)
+
+    def _apply(self, edit: Edit) -> None:
+        for name, value in zip(Edit._fields, edit, strict=True):
+            setattr(self, name, value)
+
+    def take_over(self, edit: Edit) -> bool:
+        """Heed what `update` was given while the job ran; say whether it waits for a time.
+
+        A job with a delay that has run its once is over, but not one that has a schedule now.
+        """
+        goes_on = self.status == COMPLETED and edit.delay is None
+        if self.is_final and not goes_on:
+            return False
+        self._apply(edit)
+        return True
 
     @property
     def schedule(self) -> Schedule:

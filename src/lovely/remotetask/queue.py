@@ -8,8 +8,9 @@ it is passed over, and dropped at the next opportunity.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from BTrees.Length import Length
@@ -28,7 +29,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.job import CronJob, Job
 from lovely.remotetask.line import ReadyLine, load, turned
 
-#: How many due or parked jobs are looked at in one transaction.
+#: So many entries of an index are read at a time.
 PULL_SIZE = 200
 
 #: How many waiting jobs are looked at when the clock seems to have been put back.
@@ -74,17 +75,20 @@ class TimeIndex(Persistent):
             self._entries.remove((when, jobid))
             self._size.change(-1)
 
-    def until(self, now: float, count: int) -> list[tuple[float, int]]:
-        """Return the first `count` entries up to a time."""
-        return list(islice(self._entries.keys(max=(now, 2**31)), count))
+    def until(
+        self, now: float, count: int, after: tuple[float, int] | None = None
+    ) -> list[tuple[float, int]]:
+        """Return the first `count` entries up to a time, or those that follow `after`."""
+        entries = self._entries.keys(after, (now, 2**31), excludemin=after is not None)
+        return list(islice(entries, count))
 
     def oldest(self, count: int | None) -> list[tuple[float, int]]:
         """Return the first `count` entries; None is all."""
         return list(islice(self._entries, count))
 
-    def first(self) -> tuple[float, int] | None:
-        """Return the first entry."""
-        return next(iter(self._entries), None)
+    def first(self, after: float = -math.inf) -> tuple[float, int] | None:
+        """Return the first entry that is later than a time."""
+        return next(iter(self._entries.keys((after, 2**31))), None)
 
     def latest(self, count: int, before: tuple[float, int] | None = None) -> Iterator[Any]:
         """Yield entries from the last one backwards, or from below `before`."""
@@ -123,7 +127,7 @@ class JobQueue(Persistent):
 
     ``job.place`` says where a waiting job is filed: an int is the key of its segment in
     the line, a float its time in the index of its status, a str the task it is parked
-    under.
+    under.  A job that waits again after a run has its place before it is filed there.
     """
 
     def __init__(self) -> None:
@@ -141,10 +145,15 @@ class JobQueue(Persistent):
         if job.status == QUEUED and job.due is None:
             job.place = self.line.put(job.id)
         else:
-            when = self._time_of(job)
-            self.indexes[job.status].insert(when, job.id)
+            self.indexes[job.status].insert(self._time_of(job), job.id)
             if not job.is_final:
-                job.place = when
+                self.assign(job)
+
+    def assign(self, job: Job) -> None:
+        """Write down where a job that waits for a time will be filed."""
+        place = self._time_of(job)
+        if job.place != place:
+            job.place = place
 
     def remove(self, job: Job) -> None:
         """Take a job out of its place, before its status changes."""
@@ -196,28 +205,53 @@ class JobQueue(Persistent):
         now: float,
         start: float | None = None,
         knows: Callable[[str], bool] = lambda name: True,
-        more: int = 0,
+        limit: int = 1,
+        turn: int = 0,
     ) -> Iterator[Job]:
-        """Yield the jobs that may run now: parked ones, due ones, then the line.
+        """Yield the jobs that may run now.
+
+        Those that have waited for something (their time, their task) come first.  But they
+        are no more than half of what is taken as long as there are others, and of one kind
+        no more than of another, so that none can keep others from starting.  Jobs that were
+        given back go before the line: they have stood in it.
 
         The caller takes a job by starting it, parks it, or leaves it.
 
         :param start: where to begin among the first that are ready, 0 to 1, so that workers
             beside each other keep apart; None keeps the order strictly.
         :param knows: whether a task is registered here.
-        :param more: look at so many due jobs more than usual: the caller will leave those.
+        :param limit: how many jobs the caller means to take.
+        :param turn: counts the calls of one caller: who takes one job at a time takes one
+            that has waited and one of the line by turns.
         """
-        size = PULL_SIZE + more
+        self._recount(jobs, now)
+        kinds = [
+            self._parked_jobs(jobs, knows),
+            *(self._due_jobs(jobs, status, now, start) for status in TIMED_STATUSES),
+        ]
+        waited = _by_turns(turned(kinds, turn // 2 % len(kinds) / len(kinds)))
+        ready = chain(self._given_back_jobs(jobs, now), self.line.pull(jobs, start))
+        if limit == 1 and turn % 2:
+            yield from islice(ready, 1)
+        yield from islice(waited, (limit + 1) // 2)
+        yield from islice(ready, limit)
+        yield from chain(waited, ready)
+
+    def _parked_jobs(self, jobs: Mapping[int, Job], knows: Callable[[str], bool]) -> Iterator[Job]:
         for name in list(self.parked.keys()):
             if knows(name):
-                lot = self.parked[name]
-                yield from _standing(jobs, lot, lot.oldest(size), name)
-        self._recount(jobs, now)
-        for status in TIMED_STATUSES:
-            index = self.indexes[status]
-            entries = index.until(now, size)
-            yield from _standing(jobs, index, turned(entries, start or 0.0))
-        yield from self.line.pull(jobs, start)
+                yield from _standing(jobs, self.parked[name], math.inf, name)
+
+    def _due_jobs(
+        self, jobs: Mapping[int, Job], status: str, now: float, start: float | None
+    ) -> Iterator[Job]:
+        return _standing(jobs, self.indexes[status], now, start=start or 0.0)
+
+    def _given_back_jobs(self, jobs: Mapping[int, Job], now: float) -> Iterator[Job]:
+        for job in self._due_jobs(jobs, QUEUED, now, None):
+            if job.due != job.created_at:
+                return  # it waits for its next attempt
+            yield job
 
     def _recount(self, jobs: Mapping[int, Job], now: float) -> None:
         """Count schedules anew that a clock far ahead of `now` has set.
@@ -250,13 +284,10 @@ class JobQueue(Persistent):
         for name, lot in self.parked.items():
             if len(lot) and knows(name):
                 return True
-        for status in TIMED_STATUSES:
-            for when, jobid in self.indexes[status].until(now, PULL_SIZE):
-                job = load(jobs, jobid)
-                if job is not None and job.place == when:
-                    return True
+        due = chain.from_iterable(_entries(self.indexes[status], now) for status in TIMED_STATUSES)
         return any(
-            (job := load(jobs, jobid)) is not None and job.place == key for key, jobid in self.line
+            (job := load(jobs, jobid)) is not None and job.place == place
+            for place, jobid in chain(due, self.line)
         )
 
     def entry_of(self, job: Job) -> tuple[float, int]:
@@ -276,22 +307,55 @@ class JobQueue(Persistent):
             return (place, job.id) in self.indexes[job.status]
         return place is not None and (place, job.id) in self.line
 
-    def next_due(self) -> float | None:
-        """Return when the next waiting job is due, in seconds since the epoch."""
-        firsts = (self.indexes[status].first() for status in TIMED_STATUSES)
+    def has_to_be_filed(self, job: Job) -> bool:
+        """Say whether a job has ended a run, and `file` has not been called since."""
+        if job.is_final:
+            return not self.is_filed(job)
+        return isinstance(job.place, float) and not self.stands_by(job)
+
+    def next_due(self, after: float = -math.inf) -> float | None:
+        """Return when the next waiting job is due, later than `after`.
+
+        :returns: seconds since the epoch, or None.
+        """
+        firsts = (self.indexes[status].first(after) for status in TIMED_STATUSES)
         return min((entry[0] for entry in firsts if entry is not None), default=None)
+
+
+def _entries(index: TimeIndex, now: float, start: float = 0.0) -> Iterator[tuple[float, int]]:
+    """Yield the entries up to a time; they may be taken out under way.
+
+    :param start: where to begin among the first `PULL_SIZE`, 0 to 1.
+    """
+    entries = index.until(now, PULL_SIZE)
+    while entries:
+        yield from turned(entries, start)
+        start = 0.0
+        entries = index.until(now, PULL_SIZE, after=entries[-1])
 
 
 def _standing(
     jobs: Mapping[int, Job],
     index: TimeIndex,
-    entries: list[tuple[float, int]],
+    now: float,
     place: str | None = None,
+    start: float = 0.0,
 ) -> Iterator[Job]:
-    """Yield the jobs that stand by their entries, and drop the other entries."""
-    for when, jobid in entries:
+    """Yield the jobs that stand by their entries up to a time, and drop the other entries."""
+    for when, jobid in _entries(index, now, start):
         job = load(jobs, jobid)
         if job is not None and job.place == (when if place is None else place):
             yield job
-        else:
+        elif job is not None or jobid not in jobs:
             index.remove(when, jobid)
+
+
+def _by_turns(streams: list[Iterator[Job]]) -> Iterator[Job]:
+    """Yield from one after the other, again and again, until all are at their end."""
+    while streams:
+        for stream in list(streams):
+            job = next(stream, None)
+            if job is None:
+                streams.remove(stream)
+            else:
+                yield job

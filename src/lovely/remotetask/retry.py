@@ -16,6 +16,7 @@ from lovely.remotetask.errors import (
     RetryLater,
     TaskError,
     TransactionMeddled,
+    WriteConflicts,
 )
 
 #: What no policy repeats: the task said so, or it would only do the same again.
@@ -25,6 +26,7 @@ FINAL_ERRORS: tuple[type[BaseException], ...] = (
     InvalidInput,
     InvalidResult,
     JobTimeout,
+    WriteConflicts,
 )
 
 
@@ -117,3 +119,20 @@ DEATH_WAITS_SECONDS = (0.0, 5.0)
 
 #: Deaths after which a job is an error.
 MAX_DEATHS = len(DEATH_WAITS_SECONDS) + 1
+
+#: Runs in a row that met a write conflict, after which a job is an error.
+MAX_COLLISIONS = 60
+
+#: A job that was put back because of conflicts waits no longer than this, in seconds.
+COLLISION_CAP_SECONDS = 2.0
+
+
+def collision_wait_seconds(collisions: int, chance: Callable[[], float] = random.random) -> float:
+    """Return how long a job is put back that has met so many write conflicts in a row.
+
+    A part of it is left to chance, so that two that collided do not collide again.
+
+    :param chance: gives a float in 0..1.
+    """
+    wait: float = 0.1 * 2.0 ** (min(collisions, MAX_COLLISIONS) / 6)
+    return min(wait, COLLISION_CAP_SECONDS) * (1 - 0.5 * chance())

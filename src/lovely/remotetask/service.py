@@ -80,11 +80,12 @@ class TaskService(Persistent, Location):
 
     Stored: ``jobs`` `JobTree`: id -> `Job`.  ``queue`` `JobQueue`.  ``workers`` OOBTree:
     worker id -> `Worker`.  ``requests`` IITreeSet: ids of running jobs whose cancelling
-    was asked for.  ``progress`` IOBTree: id of a running job -> `Progress`.  Set by the
-    application, if at all: ``taskInterface``, ``processorFactory``,
-    ``processorArguments``, ``lease_seconds`` float seconds, ``retention`` dict of final
-    status -> `Retention`, ``max_input_bytes`` and ``max_input_depth`` int or None: see
-    `check_limits`.  The service's own record is written by nothing else.
+    was asked for.  ``progress`` IOBTree: id of a running job -> `Progress`.  ``edits`` IOBTree:
+    id of a running job -> `Edit`, see `CronJob.update`.  Set by the application, if at all:
+    ``taskInterface``, ``processorFactory``, ``processorArguments``, ``lease_seconds`` float
+    seconds, ``retention`` dict of final status -> `Retention`, ``max_input_bytes`` and
+    ``max_input_depth`` int or None: see `check_limits`.  The service's own record is written
+    by nothing else.
     """
 
     jobs: Any = None  # each service has its own; security declarations want a default
@@ -102,6 +103,7 @@ class TaskService(Persistent, Location):
         self.workers = OOBTree()
         self.requests = IITreeSet()
         self.progress = IOBTree()
+        self.edits = IOBTree()
 
     # -- adding ---------------------------------------------------------------------
 
@@ -162,6 +164,7 @@ class TaskService(Persistent, Location):
             cron,
             retry,
         )
+        job.edits = self.edits
         job.wait(job.count_from(job.created_at))
         return self._store(job)
 
@@ -216,6 +219,8 @@ class TaskService(Persistent, Location):
     def reschedule(self, jobid: int) -> None:
         """See `ITaskService`."""
         job = self._job(jobid)
+        if isinstance(job, CronJob) and job.status == PROCESSING:
+            return  # it counts anew when its run has ended
         if not isinstance(job, CronJob) or job.status not in (CRONJOB, DELAYED):
             raise InvalidArgument(f"job {jobid} waits for no time, it is {job.status}")
         self.queue.reschedule(job, time.time())
@@ -290,7 +295,7 @@ class TaskService(Persistent, Location):
                     continue
                 if job.status == PROCESSING:
                     counts[PROCESSING] += 1
-                elif job.is_final and not self.queue.is_filed(job):
+                elif self.queue.has_to_be_filed(job):
                     counts[job.status] += 1
         return {status: counts[status] for status in STATUSES}
 
@@ -304,7 +309,7 @@ class TaskService(Persistent, Location):
 
     def claimNextJob(self, now: float | None = None) -> int | None:
         """See `ITaskService`."""
-        job = claim_inline(self, _caller.id, _time(now))
+        job = claim_inline(self, _caller.id, _time(now), self._next_turn())
         if job is None:
             return None
         record = worker_record(self, _caller.id)
@@ -315,7 +320,7 @@ class TaskService(Persistent, Location):
         """See `ITaskService`."""
         now = _time(now)
         if jobid is None:
-            return self._process_one(now, set())
+            return self._process_one(now, self._next_turn(), set())
         job = self._job(jobid)
         if job.status != PROCESSING or job.owner != _caller.id:
             return False
@@ -326,14 +331,20 @@ class TaskService(Persistent, Location):
         """See `ITaskService`."""
         # One that asks to be run again at once has to wait for the next call.
         done: set[int] = set()
-        while self._process_one(_time(now), done):
+        while self._process_one(_time(now), len(done), done):
             pass
 
-    def _process_one(self, now: float, done: set[int]) -> bool:
+    def _next_turn(self) -> int:
+        # A hint that harms nobody, whatever becomes of the transaction.
+        turn: int = getattr(self, "_v_turn", 0)
+        self._v_turn = turn + 1
+        return turn
+
+    def _process_one(self, now: float, turn: int, done: set[int]) -> bool:
         if self._p_jar is not None and is_exclusive(self._p_jar.db().storage):
             for worker_id in orphans(self):
                 rescue(self, worker_id, now)
-        job = claim_inline(self, _caller.id, now, done)
+        job = claim_inline(self, _caller.id, now, turn, done)
         if job is None:
             return False
         done.add(job.id)

@@ -12,11 +12,18 @@ from lovely.remotetask.errors import (
     JobCancelled,
     RetryLater,
     WorkerDied,
+    WriteConflicts,
     describe,
 )
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
-from lovely.remotetask.job import SCHEDULE_ERRORS, Failure, Job
-from lovely.remotetask.retry import DEATH_WAITS_SECONDS, DEFAULT_POLICY, MAX_DEATHS
+from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job
+from lovely.remotetask.retry import (
+    DEATH_WAITS_SECONDS,
+    DEFAULT_POLICY,
+    MAX_COLLISIONS,
+    MAX_DEATHS,
+    collision_wait_seconds,
+)
 from lovely.remotetask.storable import check_storable
 from lovely.remotetask.task import TaskContext, check_output, running_in
 from lovely.remotetask.worker import Worker, local_ids
@@ -121,8 +128,14 @@ def settle(service: Any, job: Job, task: Any, error: BaseException, now: float) 
     else:
         job.note(failure)
         job.wait(now + wait)
+    _rest(service, job)
+
+
+def _rest(service: Any, job: Job) -> None:
+    # Not filed here: the indexes are written by claims too, and a run that collides with
+    # one would be repeated for nothing.  `retire` files the job.
     if not job.is_final:
-        service.queue.file(job)
+        service.queue.assign(job)
 
 
 def call_task(service: Any, job: Job, task: Any, context: TaskContext) -> Any:
@@ -140,8 +153,21 @@ def call_task(service: Any, job: Job, task: Any, context: TaskContext) -> Any:
 def finish(service: Any, job: Job, output: Any, now: float) -> None:
     """Keep the result; a cron job waits for its next time."""
     job.finish(output, now)
-    if not job.is_final:
-        service.queue.file(job)
+    _rest(service, job)
+
+
+def postpone(service: Any, job: Job, conflicts: int, error: BaseException, now: float) -> None:
+    """Put back a job that has met write conflicts; one that meets nothing else has failed.
+
+    :param conflicts: how many runs of this attempt have met one.
+    """
+    job.conflicts += conflicts
+    job.collisions += conflicts
+    if job.collisions >= MAX_COLLISIONS or job.id in service.requests:
+        settle(service, job, None, WriteConflicts.after(job.collisions, error), now)
+    else:
+        job.postpone(now + collision_wait_seconds(job.collisions))
+        _rest(service, job)
 
 
 def take(service: Any, job: Job, owner: str, now: float) -> bool:
@@ -161,10 +187,10 @@ def take(service: Any, job: Job, owner: str, now: float) -> bool:
 
 
 def retire(service: Any, jobid: int, now: float) -> None:
-    """File a job that has ended, and drop the notes that were made while it ran.
+    """File a job whose run has ended, and heed the notes that were made while it ran.
 
     A cancel request that the run did not see holds for what would follow it: a further
-    attempt, or the next run of a cron job.
+    attempt, or the next run of a cron job.  A schedule that was edited counts from now on.
     """
     job = service.jobs.get(jobid)
     if job is not None and job.status == PROCESSING:
@@ -176,7 +202,11 @@ def retire(service: Any, jobid: int, now: float) -> None:
             job.cancel(now)
     if jobid in service.progress:
         del service.progress[jobid]
-    if job is not None and job.is_final:
+    if jobid in service.edits:
+        edit = service.edits.pop(jobid)
+        if isinstance(job, CronJob) and job.take_over(edit):
+            service.queue.reschedule(job, now)
+    if job is not None and (job.is_final or isinstance(job.place, float)):
         service.queue.file(job)
 
 
