@@ -27,6 +27,7 @@ from typing import Any
 import transaction
 
 from lovely.remotetask.job import Job
+from lovely.remotetask.line import Memory
 from lovely.remotetask.seat import Seat
 from lovely.remotetask.site import ServicePath, entered
 from lovely.remotetask.step import (
@@ -93,6 +94,7 @@ class Claimant:
         self.monotonic = monotonic
         self.identity = Identity()
         self.transact = Transactor(".".join(path), pause, monotonic)
+        self.memory = Memory()
         self.in_hand: dict[int, Claim] = {}
         self.last_sign = monotonic()
         self._lock = threading.Lock()
@@ -101,7 +103,6 @@ class Claimant:
         self.signals: list[Any] = []
         self.signals_seen: list[int] = []
         self.holds = False  # whether the worker's record holds something
-        self._has_more = False
         self._rivals: dict[str, float] = {}  # worker id -> when it was seen
         self._missing_tasks: set[str] = set()
 
@@ -122,7 +123,8 @@ class Claimant:
                     self._claim, seat, limit, may_reserve, held, itertools.count()
                 )
                 claims = self.transact(seat, claim_once)
-                if claims or not self._has_more:
+                self.memory.keep()
+                if claims or not self.memory.has_more:
                     break
             for claim in claims:
                 self.in_hand[claim.jobid] = claim
@@ -142,13 +144,13 @@ class Claimant:
     ) -> list[Claim]:
         is_repeated = bool(next(tries))
         self._fetch_news(seat)
+        self.memory.begin()
         claims = self._unnoticed(service, held)
         if limit and not claims:
             start, limit = self._share(service, limit, is_repeated)
             with entered(seat.site(service)):
                 claims = self._take(service, limit, start, may_reserve, held, self.clock())
         self._hold(service, [*held, *(claim.jobid for claim in claims)])
-        self._has_more = service.queue.line.has_more
         if self.is_probing:
             self.signals = service.queue.signals
             self.signals_seen = [signal.value for signal in self.signals]
@@ -193,7 +195,7 @@ class Claimant:
         workers = sorted([self.identity.id, *self._rivals])
         start = workers.index(self.identity.id) / len(workers)
         if is_repeated:  # somebody works at the same ones
-            service.queue.line.choose_anew()
+            self.memory.choose_anew()
             start = random.random()
         return start, max(1, min(limit, len(service.queue) // len(workers)))
 
@@ -211,7 +213,8 @@ class Claimant:
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
         tasks = Tasks(service.taskInterface)
 
-        for job in service.queue.pull(service.jobs, now, start, tasks.knows):
+        memory = self.memory
+        for job in service.queue.pull(service.jobs, now, start, tasks.knows, memory=memory):
             task = tasks.get(job.task)
             if task is None:
                 self._log_missing_task(job)
@@ -253,7 +256,8 @@ class Claimant:
         # A record exists as long as something is held.
         record = service.workers.get(self.identity.id)
         before = () if record is None else record.held
-        for jobid in set(before).difference(held):
+        gone = set(before).difference(held)
+        for jobid in (jobid for jobid in before if jobid in gone):  # in the order of their ends
             retire(service, jobid, self.clock())
         if not held:
             if record is not None:
