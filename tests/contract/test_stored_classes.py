@@ -22,24 +22,25 @@ from lovely.remotetask.service import TaskService
 from lovely.remotetask.step import Retention
 
 ALLOWED = {
+    "lovely.remotetask.ended.EndedIndex",
+    "lovely.remotetask.ended.EndedPage",
     "lovely.remotetask.job.CronJob",
     "lovely.remotetask.job.Failure",
     "lovely.remotetask.job.Job",
     "lovely.remotetask.job.JobTree",
     "lovely.remotetask.job.Progress",
+    "lovely.remotetask.line.Lane",
     "lovely.remotetask.line.ReadyLine",
     "lovely.remotetask.queue.JobQueue",
     "lovely.remotetask.queue.TimeIndex",
     "lovely.remotetask.retry.RetryPolicy",
     "lovely.remotetask.service.TaskService",
+    "lovely.remotetask.shelf.Shelf",
     "lovely.remotetask.worker.Worker",
     # Of other packages.
     "BTrees.IIBTree.IITreeSet",
     "BTrees.IOBTree.IOBTree",
-    "BTrees.IOBTree.IOBucket",
-    "BTrees.LLBTree.LLTreeSet",
     "BTrees.Length.Length",
-    "BTrees.LOBTree.LOBTree",
     "BTrees.OOBTree.OOBTree",
     "BTrees.OOBTree.OOSet",
     "BTrees.OOBTree.OOTreeSet",

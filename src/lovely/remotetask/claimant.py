@@ -144,7 +144,7 @@ class Claimant:
     ) -> list[Claim]:
         is_repeated = bool(next(tries))
         self._fetch_news(seat)
-        self.memory.begin()
+        self.memory.renew()
         claims = self._unnoticed(service, held)
         if limit and not claims:
             start, limit = self._share(service, limit, is_repeated)

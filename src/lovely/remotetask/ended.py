@@ -146,7 +146,7 @@ class EndedIndex(Persistent):
             return
         number: int | None = getattr(self, "_v_lane", None)
         if number is None:
-            number = random.randrange(ENDED_LANES)
+            number = int(random.random() * ENDED_LANES)
             self._v_lane: int | None = number
         lane = self.lanes[number]
         page = lane[_key(lane, entry)]

@@ -80,10 +80,10 @@ class Memory:
         self.room = self.max_closed = MAX_CLOSED if max_closed is None else max_closed
         self._clock: float | None = None
         self._since = -math.inf
-        self.begin()
+        self.renew()
 
-    def begin(self) -> None:
-        """Begin a transaction.  From time to time all is forgotten: a claim can be undone."""
+    def renew(self) -> None:
+        """Get ready for a transaction.  From time to time all is forgotten: a claim can be undone."""
         self.has_more = False
         self._clock_seen = self._clock
         now = time.monotonic()
@@ -191,7 +191,7 @@ class Lane(Persistent):
         # Keys grow with time; behind it is chance, so that two that open a segment at the same
         # moment open two.
         tick = max(last // 1024 + 1, int(time.time() * 1e6))
-        key = tick * 1024 + random.randrange(1024 // LANES) * LANES + self.number
+        key = tick * 1024 + random.getrandbits(10) // LANES * LANES + self.number
         if generation is None or len(generation.entries) >= GENERATION_SIZE:
             generation = Shelf()
             self.generations.put(key, generation)
