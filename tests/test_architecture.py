@@ -29,7 +29,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("check", "seat", "step", "transact", "notes", "invalidation"),
         *("inline", "claimant", "execution", "keeper", "processor", "running"),
     ),
-    "model": ("process", "task", "job", "line", "queue", "worker", "site", "storable"),
+    "model": (
+        *("process", "task", "job", "shelf", "line", "ended", "queue"),
+        *("worker", "site", "storable"),
+    ),
     "pure": ("schedule", "retry"),
     "words": ("interfaces", "errors"),
 }
@@ -63,6 +66,10 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("task", "process"): "it calls the functions of some tasks there",
     ("line", "job"): "the record of a job says whether its entry is stale",
     ("queue", "job"): "it files jobs by their status and their time",
+    ("job", "shelf"): "the tree of jobs is made of them",
+    ("line", "shelf"): "generations of segments stand in them",
+    ("ended", "shelf"): "its pages merge in the same way",
+    ("queue", "ended"): "jobs that have ended are filed there",
     ("queue", "line"): "the line is one of the places where jobs wait",
     ("cli", "autostart"): "`remotetask run` starts what the patterns name",
     ("cli", "screen"): "results go there",

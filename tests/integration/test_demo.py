@@ -302,7 +302,7 @@ def a_job_is_gone(root: Any) -> None:
 
 
 def the_count_of_a_status_is_wrong(root: Any) -> None:
-    root["tasks"].queue.indexes["completed"]._size.change(1)
+    root["tasks"].queue.indexes["completed"].size.change(1)
 
 
 @pytest.mark.parametrize(

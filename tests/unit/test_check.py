@@ -225,8 +225,8 @@ def test_notes_about_a_running_job_are_left_alone(service: TaskService, jobs: Jo
     [3, -3],
 )
 def test_a_wrong_count_is_found(service: TaskService, jobs: Jobs, difference: int) -> None:
-    service.queue.line.note_left(-difference)
-    service.queue.indexes[COMPLETED]._size.change(difference)
+    service.queue.line.correct(-difference)
+    service.queue.indexes[COMPLETED].size.change(difference)
     assert sorted(text for _, text in look(service)) == [
         f"the count of completed jobs is wrong by {difference}",
         f"the count of ready jobs is wrong by {difference}",

@@ -650,15 +650,10 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     pull = JobQueue.pull
 
     def noted(
-        self: JobQueue,
-        jobs: Any,
-        now: float,
-        start: float | None = None,
-        *rest: Any,
-        **options: Any,
+        self: JobQueue, jobs: Any, now: float, start: float | None = None, *rest: Any, **more: Any
     ) -> Iterator[Any]:
         orders.append(start is None)
-        return pull(self, jobs, now, start, *rest, **options)
+        return pull(self, jobs, now, start, *rest, **more)
 
     monkeypatch.setattr(JobQueue, "pull", noted)
     return orders
@@ -687,10 +682,10 @@ def test_after_a_conflict_with_a_rival_chance_decides_where_to_begin(
     pull = JobQueue.pull
 
     def noted(
-        self: JobQueue, jobs: Any, now: float, start: float | None, *rest: Any, **options: Any
+        self: JobQueue, jobs: Any, now: float, start: float | None, *rest: Any, **more: Any
     ) -> Any:
         starts.append(start)
-        return pull(self, jobs, now, start, *rest, **options)
+        return pull(self, jobs, now, start, *rest, **more)
 
     monkeypatch.setattr(JobQueue, "pull", noted)
     monkeypatch.setattr(claimant.random, "random", lambda: 0.123)
@@ -732,7 +727,6 @@ def test_workers_that_know_of_each_other_take_different_jobs(workshop: Any) -> N
     for worker in workers:
         service = workshop.seat.begin()
         start, _ = worker._share(service, 10, False)
-        service.queue.line.choose_anew()
         firsts.add(next(service.queue.pull(service.jobs, workshop.now, start)).id)
         workshop.seat.abort()
     assert len(firsts) == 4

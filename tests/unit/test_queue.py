@@ -13,7 +13,14 @@ import ZODB
 from lovely.remotetask import line as line_module
 from lovely.remotetask.interfaces import COMPLETED, CRONJOB, DELAYED, QUEUED, STARTLATER
 from lovely.remotetask.job import CronJob, Job
-from lovely.remotetask.line import HEAD_SEGMENTS, SEGMENT_SIZE, ReadyLine
+from lovely.remotetask.line import (
+    BULK_SIZE,
+    HEAD_SEGMENTS,
+    SEGMENT_SIZE,
+    Memory,
+    ReadyLine,
+    is_closed,
+)
 from lovely.remotetask.queue import PULL_SIZE, JobQueue, TimeIndex
 
 # -- the index by time -------------------------------------------------------------------------
@@ -70,12 +77,6 @@ def test_an_empty_index_is_an_index_all_the_same() -> None:
     assert JobQueue()
 
 
-def test_an_index_can_be_read_backwards(index: TimeIndex) -> None:
-    assert list(index.latest(2)) == [(30.0, 1), (20.0, 3)]
-    assert list(index.latest(9, before=(20.0, 3))) == [(10.0, 4), (10.0, 2)]
-    assert list(TimeIndex().latest(3)) == []
-
-
 # -- the ready line ----------------------------------------------------------------------------
 
 
@@ -85,27 +86,28 @@ class Line:
     def __init__(self) -> None:
         self.line = ReadyLine()
         self.jobs: dict[int, Job] = {}
+        self.memory = Memory()
 
     def put(self, *jobids: int) -> None:
         for jobid in jobids:
             job = self.jobs[jobid] = Job(jobid, "echo")
-            job.place = self.line.put(jobid)
+            (job.place,) = self.line.put([jobid])
 
     def leave(self, *jobids: int) -> None:
         for jobid in jobids:
+            self.line.note_left(self.jobs[jobid].place)
             self.jobs[jobid].place = None
-            self.line.note_left()
 
     def pull(self) -> list[int]:
-        return [job.id for job in self.line.pull(self.jobs)]
+        return [job.id for job in self.line.pull(self.jobs, memory=self.memory)]
+
+    def all_segments(self) -> list[tuple[int, Any]]:
+        """All segments, closed ones too, by key."""
+        return sorted(entry for lane in self.line.lanes for entry in lane)
 
     def segments(self) -> list[int]:
         """The lengths of the segments that are not closed."""
-        return [
-            len(segment)
-            for key, segment in self.line._segments.items()
-            if key not in self.line._closed
-        ]
+        return [len(segment) for _, segment in self.all_segments() if not is_closed(segment)]
 
 
 @pytest.fixture
@@ -128,7 +130,7 @@ def test_keys_of_segments_grow(line: Line, monkeypatch: pytest.MonkeyPatch) -> N
     line.put(*range(SEGMENT_SIZE))
     monkeypatch.setattr(time, "time", lambda: 0.0)  # a clock that was put back
     line.put(*range(100, 200))
-    keys = list(line.line._segments)
+    keys = [job.place for job in line.jobs.values()]
     assert keys == sorted(keys)
     assert line.pull() == [*range(SEGMENT_SIZE), *range(100, 200)]
 
@@ -171,69 +173,99 @@ def test_a_segment_with_somebody_in_it_stays(line: Line) -> None:
 
 def test_a_closed_segment_holds_nothing_and_is_never_looked_at_again(line: Line) -> None:
     line.put(*range(2 * SEGMENT_SIZE))
-    first = line.line._segments.minKey()
+    _, first = line.all_segments()[0]
     for jobid in range(SEGMENT_SIZE):
         del line.jobs[jobid]
     line.pull()
-    assert line.line._segments[first].closed
-    assert len(line.line._segments[first]) == 0
-    assert list(line.line._closed) == [first]
+    assert is_closed(first)
+    assert len(first) == 0
     assert line.pull() == list(range(SEGMENT_SIZE, 2 * SEGMENT_SIZE))
 
 
-def test_closed_segments_are_taken_out_many_at_a_time(line: Line) -> None:
-    count = line_module.SWEEP_SIZE + 1
-    for number in range(count):
-        line.put(*range(number * SEGMENT_SIZE, (number + 1) * SEGMENT_SIZE))
-    for jobid in range((count - 2) * SEGMENT_SIZE):
+def test_a_generation_is_taken_out_when_it_is_used_up_and_not_the_last(line: Line) -> None:
+    size = line_module.GENERATION_SIZE * SEGMENT_SIZE
+    line.put(*range(2 * size + 1))
+    generations = line.line.lanes[0].generations.entries
+    firsts = sorted(generations)
+    assert [len(generations[first].entries) for first in firsts] == [64, 64, 1]
+    for jobid in range(size, 2 * size):  # the second one first
+        del line.jobs[jobid]
+    line.pull()  # closes no more than some
+    line.pull()
+    assert sorted(generations) == [firsts[0], firsts[2]]
+    for jobid in (*range(size), 2 * size):
         del line.jobs[jobid]
     line.pull()
-    assert len(line.line._segments) == count
-    for jobid in range((count - 2) * SEGMENT_SIZE, (count - 1) * SEGMENT_SIZE):
-        del line.jobs[jobid]
     line.pull()
-    assert len(line.line._segments) == 1
-    assert len(line.line._closed) == 0
+    assert sorted(generations) == firsts[2:]
+    line.put(1)
+    assert line.pull() == [1]
+
+
+def test_many_jobs_get_segments_of_their_own(line: Line) -> None:
+    line.put(1)
+    keys = line.line.put(list(range(10, 10 + 2 * BULK_SIZE)))
+    assert keys == sorted(keys)
+    assert line.segments() == [1, BULK_SIZE, BULK_SIZE]
+    line.put(2)
+    assert line.segments() == [1, BULK_SIZE, BULK_SIZE, 1]
+    assert line.line.put([3, 4]) == [line.jobs[2].place] * 2
+
+
+def test_lanes_share_nothing_and_keep_the_order_of_time(line: Line) -> None:
+    lane = 2**27
+    for number in range(100):
+        line.put((number % 3) * lane + number)
+        line.jobs[max(line.jobs)].created_at = 5.0
+    for number, job in enumerate(line.jobs.values()):
+        job.created_at = float(number)
+    assert line.pull() == list(line.jobs)
+    assert len(line.segments()) == 6
+    found = [job.id for job in line.line.pull(line.jobs, 0.3, line.memory)]
+    assert sorted(found) == sorted(line.jobs)
+    assert [lane.added.value for lane in line.line.lanes] == [34, 33, 33, *[0] * 13]
+    line.leave(lane + 1)
+    assert [lane.left.value for lane in line.line.lanes] == [0, 1, *[0] * 14]
 
 
 def test_no_more_than_so_many_segments_are_closed_at_once(
-    line: Line, monkeypatch: pytest.MonkeyPatch
+    line: Line,
 ) -> None:
-    monkeypatch.setattr(line_module, "MAX_CLOSED", 3)
+    line.memory = Memory(max_closed=3)
     line.put(*range(10 * SEGMENT_SIZE))
     for jobid in range(8 * SEGMENT_SIZE):
         del line.jobs[jobid]
     lengths = []
     while not line.pull():
-        assert line.line.has_more
+        assert line.memory.has_more
         lengths.append(len(line.segments()))
     assert lengths == [7, 4]
-    assert not line.line.has_more
+    assert not line.memory.has_more
     assert len(line.segments()) == 2
     assert line.pull() == list(range(8 * SEGMENT_SIZE, 10 * SEGMENT_SIZE))
 
 
 def test_a_line_that_was_pulled_to_its_end_has_no_more(line: Line) -> None:
-    assert not line.line.has_more
+    assert not line.memory.has_more
     line.put(*range(100))
     line.pull()
-    assert not line.line.has_more
+    assert not line.memory.has_more
 
 
 def test_workers_beside_others_begin_among_the_first_segments_only(line: Line) -> None:
     line.put(*range((HEAD_SEGMENTS + 2) * SEGMENT_SIZE))
 
     def pull(start: float) -> list[int]:
-        return [job.id for job in line.line.pull(line.jobs, start)]
+        return [job.id for job in line.line.pull(line.jobs, start, line.memory)]
 
     third = 2 * SEGMENT_SIZE
     head = HEAD_SEGMENTS * SEGMENT_SIZE
     behind = range(head, head + 2 * SEGMENT_SIZE)
     assert pull(2 / HEAD_SEGMENTS) == [*range(third, head), *range(third), *behind]
     assert pull(0.0)[0] == third  # it stays with its choice
-    line.line.choose_anew()
+    line.memory.choose_anew()
     assert pull(0.0) == list(range(head + 2 * SEGMENT_SIZE))
-    line.line.choose_anew()
+    line.memory.choose_anew()
     assert pull(0.999)[0] == head - 1
 
 
@@ -243,8 +275,8 @@ def test_workers_beside_others_begin_at_a_place_of_their_own_in_the_last_segment
     line.put(*range(SEGMENT_SIZE))
     quarter = SEGMENT_SIZE // 4
     for number in range(4):
-        line.line.choose_anew()
-        found = [job.id for job in line.line.pull(line.jobs, number / 4)]
+        line.memory.choose_anew()
+        found = [job.id for job in line.line.pull(line.jobs, number / 4, line.memory)]
         assert found[0] == number * quarter
         assert sorted(found) == list(range(SEGMENT_SIZE))
 
@@ -304,11 +336,13 @@ def test_what_an_abort_brings_back_is_seen_again(stored_line: Any) -> None:
 def test_the_memory_ends_after_a_while(stored_line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(line_module.time, "monotonic", lambda: now[0])
+    stored_line.memory = Memory()
     jobs = stored_line.jobs = Counting(stored_line.jobs)
     stored_line.leave(*range(SEGMENT_SIZE - 4))
     transaction.commit()
     stored_line.pull()
     now[0] += line_module.MEMORY_SECONDS
+    stored_line.memory.renew()
     jobs.looks = 0
     stored_line.pull()
     assert jobs.looks == 100
@@ -321,7 +355,7 @@ def test_segments_that_are_gone_are_forgotten(stored_line: Any) -> None:
             if jobid < start:
                 del stored_line.jobs[jobid]
         stored_line.pull()
-    assert len(stored_line.line._v_stale) <= 2 * HEAD_SEGMENTS + 1
+    assert len(stored_line.memory.stale) <= line_module.GENERATION_SIZE + HEAD_SEGMENTS
 
 
 # -- all places --------------------------------------------------------------------------------

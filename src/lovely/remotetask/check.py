@@ -102,6 +102,8 @@ def _trouble(service: Any, job: Job) -> str | None:
 
 
 def _refile(service: Any, job: Job, now: float) -> None:
+    if job.is_in_line:
+        service.queue.line.note_left(job.place)
     job.place = None
     if not job.is_final and job.status != STARTLATER:
         # Not into the ready line: a job enters that once.

@@ -28,6 +28,7 @@ from typing import Any
 import transaction
 
 from lovely.remotetask.job import Job
+from lovely.remotetask.line import Memory
 from lovely.remotetask.seat import Seat
 from lovely.remotetask.site import ServicePath, entered
 from lovely.remotetask.step import (
@@ -94,6 +95,7 @@ class Claimant:
         self.monotonic = monotonic
         self.identity = Identity()
         self.transact = Transactor(".".join(path), pause, monotonic)
+        self.memory = Memory()
         self.in_hand: dict[int, Claim] = {}
         self.last_sign = monotonic()
         self._lock = threading.Lock()
@@ -103,7 +105,6 @@ class Claimant:
         self.signals_seen: list[int] = []
         self.holds = False  # whether the worker's record holds something
         self._turn = 0  # see `JobQueue.pull`
-        self._has_more = False
         self._looked = -math.inf  # the time up to which the last claim has looked
         self._rivals: dict[str, float] = {}  # worker id -> when it was seen
         self._missing_tasks: set[str] = set()
@@ -125,7 +126,8 @@ class Claimant:
                     self._claim, seat, limit, may_reserve, held, itertools.count()
                 )
                 claims = self.transact(seat, claim_once)
-                if claims or not self._has_more:
+                self.memory.keep()
+                if claims or not self.memory.has_more:
                     break
             for claim in claims:
                 self.in_hand[claim.jobid] = claim
@@ -146,6 +148,7 @@ class Claimant:
     ) -> list[Claim]:
         is_repeated = bool(next(tries))
         self._fetch_news(seat)
+        self.memory.renew()
         claims = self._unnoticed(service, held)
         self._retire(service, held)  # first, as some of them may be due again
         if limit and not claims:
@@ -154,7 +157,6 @@ class Claimant:
             with entered(seat.site(service)):
                 claims = self._take(service, limit, start, may_reserve, held, self._looked)
         self._hold(service, [*held, *(claim.jobid for claim in claims)])
-        self._has_more = service.queue.line.has_more
         if self.is_probing:
             self.signals = service.queue.signals
             self.signals_seen = [signal.value for signal in self.signals]
@@ -199,7 +201,7 @@ class Claimant:
         workers = sorted([self.identity.id, *self._rivals])
         start = workers.index(self.identity.id) / len(workers)
         if is_repeated:  # somebody works at the same ones
-            service.queue.line.choose_anew()
+            self.memory.choose_anew()
             start = random.random()
         return start, max(1, min(limit, len(service.queue) // len(workers)))
 
@@ -217,8 +219,9 @@ class Claimant:
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
         tasks = Tasks(service.taskInterface)
 
+        memory = self.memory
         for job in service.queue.pull(
-            service.jobs, now, start, tasks.knows, limit=limit, turn=self._turn
+            service.jobs, now, start, tasks.knows, limit=limit, turn=self._turn, memory=memory
         ):
             task = tasks.get(job.task)
             if task is None:
@@ -261,7 +264,8 @@ class Claimant:
         """File the jobs that have ended."""
         record = service.workers.get(self.identity.id)
         if record is not None:
-            for jobid in set(record.held).difference(held):
+            gone = set(record.held).difference(held)
+            for jobid in (jobid for jobid in record.held if jobid in gone):  # as they ended
                 retire(service, jobid, self.clock())
 
     def _hold(self, service: Any, held: list[int]) -> None:

@@ -217,7 +217,7 @@ class Engine(Claimant):
             if seat.is_closed:
                 raise Stopping from error
             return None
-        service.queue.line.note_stale(left)
+        self.memory.note_stale(left)
         for claim in claims:
             self.let_go(claim)
         seconds = (self.monotonic() - begun) / len(claims)

@@ -32,6 +32,9 @@ def claim_inline(
     :param turn: counts the calls, see `JobQueue.pull`.
     :param but: ids of jobs that are left alone.
     """
+    if not but:
+        service.queue.recount(service.jobs, now)
+    # Without a memory: the caller's transaction can be aborted, and rolled back to a savepoint.
     for job in service.queue.pull(service.jobs, now, turn=turn):
         if job.id in but:
             continue

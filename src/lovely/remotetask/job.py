@@ -21,7 +21,6 @@ from collections.abc import (
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from BTrees.IOBTree import IOBTree, IOBucket
 from persistent import Persistent
 from zope.interface import implementer
 
@@ -44,9 +43,17 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.schedule import Schedule, make_schedule
+from lovely.remotetask.shelf import Shelf
 
-#: How many ids share a page of the `JobTree`: each new job writes its page.
-PAGE_SIZE = 16
+#: Into so many parts job ids are divided, by their highest bits.
+LANES = 16
+
+#: How the ids are divided further in the `JobTree`, by how many of their bits are left.  Each
+#: new job writes the page of its 16 ids, and each page the node above.
+_SHIFTS = (22, 16, 10, 4)
+
+#: The last page of a run of ids stays, even if it is empty, for so long after the last job.
+FRESH_SECONDS = 5.0
 
 #: Of a job that fails on and on, this many of its last failures are kept.
 MAX_FAILURES = 20
@@ -87,6 +94,11 @@ class Progress(NamedTuple):
     message: str
 
 
+def lane_of(jobid: int) -> int:
+    """Return the lane of a job, of `LANES`: who adds jobs in different ones shares nothing."""
+    return jobid >> 27
+
+
 class JobKeys(KeysView[int]):
     """The ids of a `JobTree`.  Classes of their own, for the declarations in configure.zcml."""
 
@@ -102,55 +114,84 @@ class JobItems(ItemsView[int, "Job"]):
 class JobTree(Persistent, MutableMapping[int, "Job"]):
     """Job id -> job.
 
-    Stored: ``_pages`` IOBTree of page number -> IOBucket of job id -> job, where a page is
-    a range of `PAGE_SIZE` ids.
+    Stored: ``lanes`` tuple of `Shelf`, by `lane_of`: the upper nodes of trees that branch by the
+    bits of the id, in steps of `_SHIFTS`.  The lowest nodes, the *pages*, have the ids as keys.
 
-    A plain BTree would do but for those who add: each leaf it splits, which it does every
-    few jobs, collides with whoever adds elsewhere below the same node.  Pages do not split.
+    No BTree, of which each leaf that is split or emptied collides with all who add elsewhere
+    below the same node.  Here nodes are only put in and taken out.
     """
 
     def __init__(self) -> None:
-        # Never empty: two who begin to fill an empty BTree collide.
-        self._pages = IOBTree({0: IOBucket()})
+        self.lanes = tuple(Shelf() for _ in range(LANES))
+
+    def _page(self, jobid: int) -> Shelf | None:
+        node = self.lanes[lane_of(jobid)]
+        for shift in _SHIFTS:
+            child = node.entries.get(jobid >> shift)
+            if child is None:
+                return None
+            node = child
+        return node
 
     def __getitem__(self, jobid: int) -> Job:
-        try:
-            job: Job = self._pages[jobid // PAGE_SIZE][jobid]
-        except (KeyError, TypeError):
-            raise KeyError(jobid) from None
-        return job
+        job = self.get(jobid)
+        if job is None:
+            raise KeyError(jobid)
+        found: Job = job
+        return found
 
     def get(self, jobid: int, default: Any = None) -> Any:
         """Return a job, or the default."""
-        page = self._pages.get(jobid // PAGE_SIZE)
-        return default if page is None else page.get(jobid, default)
+        try:
+            page = self._page(jobid)
+        except (TypeError, IndexError):  # no id at all
+            return default
+        return default if page is None else page.entries.get(jobid, default)
 
     def __setitem__(self, jobid: int, job: Job) -> None:
-        page = self._pages.get(jobid // PAGE_SIZE)
-        if page is None:
-            page = self._pages[jobid // PAGE_SIZE] = IOBucket()
-        page[jobid] = job
+        node = self.lanes[lane_of(jobid)]
+        for shift in _SHIFTS:
+            child = node.entries.get(jobid >> shift)
+            if child is None:
+                child = Shelf()
+                node.put(jobid >> shift, child)
+            node = child
+        node.put(jobid, job)
 
     def __delitem__(self, jobid: int) -> None:
-        number = jobid // PAGE_SIZE
-        page = self._pages[number]
-        del page[jobid]
-        if not page and number:
-            del self._pages[number]
+        nodes = [self.lanes[lane_of(jobid)]]
+        for shift in _SHIFTS:
+            nodes.append(nodes[-1].entries[jobid >> shift])
+        job = nodes[-1].entries[jobid]
+        nodes[-1].take(jobid)
+        # Somebody may be adding just behind a new job.
+        if time.time() - job.created_at < FRESH_SECONDS and self._page(jobid + 16) is None:
+            return
+        for node, parent, shift in zip(nodes[:0:-1], nodes[-2::-1], _SHIFTS[::-1], strict=True):
+            if node.entries:
+                return
+            node.close()
+            parent.take(jobid >> shift)
 
     def __contains__(self, jobid: object) -> bool:
         return isinstance(jobid, int) and self.get(jobid) is not None
 
     def __iter__(self) -> Iterator[int]:
-        for page in self._pages.values():
-            yield from page
+        return self.ids_from(0)
+
+    def _pages(self, first: int = 0) -> Iterator[Shelf]:
+        """Yield the pages that can hold ids from one on, in order."""
+        nodes: Iterable[Shelf] = self.lanes[lane_of(first) :]
+        for shift in _SHIFTS:
+            nodes = _children(nodes, first >> shift)
+        return iter(nodes)
 
     def __len__(self) -> int:
         """The number of jobs; it takes a walk over all pages."""
-        return sum(len(page) for page in self._pages.values())
+        return sum(len(page.entries) for page in self._pages())
 
     def __bool__(self) -> bool:
-        return any(len(page) for page in self._pages.values())
+        return any(page.entries for page in self._pages())
 
     def keys(self) -> JobKeys:
         """Return the ids, in order."""
@@ -166,8 +207,15 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
 
     def ids_from(self, first: int) -> Iterator[int]:
         """Yield the ids from one on, in order."""
-        for page in self._pages.values(min=first // PAGE_SIZE):
-            yield from page.keys(min=first)
+        for page in self._pages(first):
+            yield from sorted(jobid for jobid in page.entries if jobid >= first)
+
+
+def _children(nodes: Iterable[Shelf], first: int) -> Iterator[Shelf]:
+    for node in nodes:
+        for key, child in sorted(node.entries.items()):
+            if key >= first:
+                yield child
 
 
 def _as_datetime(seconds: float | None) -> datetime | None:

@@ -3,53 +3,60 @@
 
 The ready line is made of small ``zc.queue`` buckets of job ids, its *segments*, because a
 ``zc.queue.Queue`` is written whole by each put, and a ``CompositeQueue`` can lose a put
-that meets the removal of an emptied bucket.  Five rules keep it fast and safe:
+that meets the removal of an emptied bucket.  Six rules keep it fast and safe:
 
-- Only the last segment is put into; whoever finds it full opens a new one.
+- It has *lanes*, which share nothing.  The id of a job says its lane, and ids come in runs, so
+  that who adds jobs stays in a lane of its own; see `TaskService`.
+- Only the last segment of a lane is put into; whoever finds it full opens a new one.
 - A job enters the line once in its life; when it comes back it waits in a time index.
 - Claiming a job writes no segment, so that it collides with nobody's put: the job's
-  record makes the entry stale.  A process remembers which entries it has seen stale.
+  record makes the entry stale.  A worker remembers which entries it has seen stale.
 - A segment is closed when it is not the last and all its entries are stale.  That writes
   the segment, with a mark that conflict resolution refuses: of a put into a segment and
   its closing only one can commit.
-- Closed segments are taken out of the tree many at a time, because that collides with
-  whoever opens a segment: taking the first key out of a BTree's bucket cannot be merged
-  with anything else that happens in the bucket.
+- Segments stand in *generations*.  Closing writes no generation; one that is not the last is
+  closed, and taken out, when all its segments are closed.
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
+import math
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
-from typing import Any, TypeVar
+from itertools import groupby, islice
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 from BTrees.Length import Length
-from BTrees.LLBTree import LLTreeSet
-from BTrees.LOBTree import LOBTree
 from persistent import Persistent
 from zc.queue import PersistentQueue as BucketQueue
 from ZODB.POSException import StateLoadError
 
-from lovely.remotetask.job import Job
+from lovely.remotetask.job import LANES, Job, lane_of
+from lovely.remotetask.shelf import Shelf
 
 job_log = logging.getLogger("remotetask.job")
 
-#: How many ids a segment of the ready line holds.
+#: How many ids a segment of the ready line holds, and one that many ids are put into at once.
 SEGMENT_SIZE = 32
+BULK_SIZE = 128
+
+#: How many segments a generation holds.
+GENERATION_SIZE = 64
 
 #: Workers in several processes choose among this many segments at the head.
 HEAD_SEGMENTS = 8
 
-#: No more segments than this are closed in one transaction.
+#: No more segments than this are closed in one transaction of a worker.
 MAX_CLOSED = 50
 
-#: So many closed segments are taken out of the tree together.
-SWEEP_SIZE = 32
+#: So many records are asked for together.
+PREFETCH_SIZE = 32
 
-#: How long a process remembers which entries of the ready line it has seen stale.
+#: How long a worker remembers what it has seen of the ready line.
 MEMORY_SECONDS = 60.0
 
 Entry = TypeVar("Entry")
@@ -57,59 +64,253 @@ Entry = TypeVar("Entry")
 _NEW = b"\0" * 8  # the serial of an object that was never committed
 
 
+class Memory:
+    """What one worker has learned of a line, which spares it to look again.
+
+    Not kept in the line's own volatile attributes: they outlive an abort, and the rollback to
+    a savepoint, of a transaction that has learned what then never came to pass.  So it is for
+    transactions without savepoints, and holds only what was committed before they began.
+
+    :ivar has_more: the last pull ended although it had not looked at all segments.
+    :ivar chosen: the segment where a worker beside others goes on.
+    """
+
+    def __init__(self, max_closed: float | None = None) -> None:
+        self.chosen: int | None = None
+        self.room = self.max_closed = MAX_CLOSED if max_closed is None else max_closed
+        self._clock: float | None = None
+        self._since = -math.inf
+        self.renew()
+
+    def renew(self) -> None:
+        """Get ready for a transaction.  From time to time all is forgotten: a claim can be undone."""
+        self.has_more = False
+        self._clock_seen = self._clock
+        now = time.monotonic()
+        if now - self._since >= MEMORY_SECONDS:
+            self._since = now
+            self._forget()
+
+    def keep(self) -> None:
+        """After a commit: keep what the transaction has seen of the clock."""
+        self._clock = self._clock_seen
+
+    def is_clock_back(self, now: float) -> bool:
+        """Say whether it is earlier than at the last pull, or this is the first one."""
+        self._clock_seen = now
+        return self._clock is None or now < self._clock
+
+    def _forget(self) -> None:
+        self.stale: dict[int, set[int]] = {}  # key of a segment -> job ids
+        self.closed: set[int] = set()  # keys of segments
+        self.idle: dict[int, bytes] = {}  # lane -> serial of its signal, when nobody waited
+
+    def note_stale(self, entries: Iterable[tuple[Any, int]]) -> None:
+        """Remember stale entries, (segment key, job id), that are committed."""
+        for key, jobid in entries:
+            self.stale.setdefault(key, set()).add(jobid)
+
+    def choose_anew(self) -> None:
+        """Start the next pull at another segment: somebody else works on this one."""
+        self.chosen = None
+
+    def forget(self, keys: Iterable[int]) -> None:
+        """Forget segments that are gone."""
+        for key in keys:
+            self.stale.pop(key, None)
+            self.closed.discard(key)
+
+
+class Place(NamedTuple):
+    """A segment that is not closed, and where it is."""
+
+    key: int
+    segment: Any
+    is_last: bool
+
+
+class Lane(Persistent):
+    """One part of the line.
+
+    Stored: ``number`` int; ``generations`` `Shelf`: its first key -> `Shelf` of key -> segment, a
+    ``zc.queue`` bucket of job ids; keys grow with time, and end with the number of the lane;
+    ``added`` `BTrees.Length`: how many jobs ever came, and the signal for waiting workers;
+    ``left`` `BTrees.Length`: how many of them no longer wait.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.generations = Shelf()
+        self.added = Length()
+        self.left = Length()
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        """Yield all segments by key, closed ones too."""
+        for first in sorted(self.generations.entries):
+            yield from sorted(self.generations.entries[first].entries.items())
+
+    def get(self, key: int) -> Any:
+        """Return a segment, or None."""
+        generations = self.generations.entries
+        # Not always in the last generation that begins before it: of two that put at the same
+        # moment one may have opened a generation, and the other one a segment.
+        for first in sorted((first for first in generations if first <= key), reverse=True):
+            if key in generations[first].entries:
+                return generations[first].entries[key]
+        return None
+
+    def _last(self) -> tuple[Shelf | None, int]:
+        """Return the last generation, and the key of its last segment."""
+        generations = self.generations.entries
+        if not generations:
+            return None, 0
+        generation = generations[max(generations)]
+        return generation, max(generation.entries)
+
+    def put(self, jobids: list[int]) -> list[int]:
+        """Append jobs; return the keys of their segments."""
+        generation, key = self._last()
+        segment = generation.entries[key] if generation else None
+        keys: list[int] = []
+        # Many jobs get segments of their own, which nobody else writes.
+        size = SEGMENT_SIZE if len(jobids) <= SEGMENT_SIZE else BULK_SIZE
+        if segment is None or len(segment) + len(jobids) > SEGMENT_SIZE:
+            segment = None
+        rest = iter(jobids)
+        while chunk := list(islice(rest, size)):
+            if segment is None:
+                generation, key, segment = self._open_segment(generation, key)
+            for jobid in chunk:
+                segment.put(jobid)
+            keys += [key] * len(chunk)
+            segment = None
+        self.added.change(len(jobids))
+        return keys
+
+    def _open_segment(self, generation: Shelf | None, last: int) -> tuple[Shelf, int, Any]:
+        # Keys grow with time; behind it is chance, so that two that open a segment at the same
+        # moment open two.
+        tick = max(last // 1024 + 1, int(time.time() * 1e6))
+        key = tick * 1024 + random.getrandbits(10) // LANES * LANES + self.number
+        if generation is None or len(generation.entries) >= GENERATION_SIZE:
+            generation = Shelf()
+            self.generations.put(key, generation)
+        segment = BucketQueue()
+        generation.put(key, segment)
+        return generation, key, segment
+
+    def places(self, memory: Memory) -> Iterator[Place]:
+        """Yield the segments in which somebody may wait, and drop generations that are used up."""
+        self.added._p_activate()
+        if memory.idle.get(self.number) == self.added._p_serial:
+            return
+        is_idle = True
+        _, last = self._last()
+        for first in sorted(self.generations.entries):
+            is_used_up = True
+            generation = self.generations.entries[first].entries
+            for key in sorted(generation):
+                if key in memory.closed:
+                    continue
+                segment = generation[key]
+                if is_closed(segment):
+                    if _is_committed(segment):
+                        memory.closed.add(key)
+                    else:
+                        is_idle = False
+                    continue
+                if key != last or len(memory.stale.get(key, ())) < len(segment):
+                    is_idle = False
+                    yield Place(key, segment, key == last)
+                is_used_up &= is_closed(segment)  # now
+            if is_used_up and last not in generation:
+                self._drop(first, memory)
+        if is_idle and _is_committed(self.added):
+            memory.idle[self.number] = self.added._p_serial
+
+    def _drop(self, first: int, memory: Memory) -> None:
+        generation = self.generations.entries[first]
+        memory.forget(generation.entries)
+        generation.close()
+        self.generations.take(first)
+
+    def waiting(
+        self, place: Place, offset: float, jobs: Mapping[int, Job], memory: Memory
+    ) -> Iterator[Job]:
+        """Yield the waiting jobs of a segment, and close it if there are none any more."""
+        key, segment, is_last = place
+        stale = memory.stale.setdefault(key, set())
+        is_used_up = True
+        jobids = turned([jobid for jobid in segment if jobid not in stale], offset)
+        for number, jobid in enumerate(jobids):
+            if number % PREFETCH_SIZE == 0:
+                self._prefetch(jobs, jobids[number : number + PREFETCH_SIZE])
+            job = load(jobs, jobid)
+            if job is None and jobid in jobs:  # it may be read again one day
+                is_used_up = False
+            elif job is not None and job.place == key:
+                is_used_up = False
+                yield job
+            elif job is None or _is_committed(job):
+                stale.add(jobid)
+        if is_used_up and not is_last:
+            segment.closed = True
+            segment._data = ()
+            memory.room -= 1
+
+    def _prefetch(self, jobs: Mapping[int, Job], jobids: list[int]) -> None:
+        # A server can send many records at once; asked for one by one, each is a round trip.
+        # Storages without a server do not even look at what they are given.
+        if len(jobids) > 1 and self._p_jar is not None:
+            found = (jobs.get(jobid) for jobid in jobids)
+            self._p_jar.prefetch(j for j in found if j is not None and j._p_changed is None)
+
+
 class ReadyLine(Persistent):
     """The ids of the jobs that are ready, in the order they were added.
 
-    Stored: ``_segments`` LOBTree, key -> ``zc.queue`` bucket of job ids, where keys grow;
-    ``_closed`` LLTreeSet of the keys of segments that are used up, but still there;
-    ``_added`` `BTrees.Length`: how many jobs ever came, and the signal for waiting
-    workers; ``_left`` `BTrees.Length`: how many of them no longer wait.
+    Stored: ``lanes`` tuple of `Lane`, by number.
     """
 
     def __init__(self) -> None:
-        # Never empty: two who begin to fill an empty BTree collide.
-        self._segments = LOBTree({0: BucketQueue()})
-        self._closed = LLTreeSet()
-        self._added = Length()
-        self._left = Length()
+        self.lanes = tuple(Lane(number) for number in range(LANES))
 
     def __len__(self) -> int:
         return max(0, self._count)
 
     @property
     def _count(self) -> int:
-        return int(self._added.value - self._left.value)
+        return int(sum(lane.added.value - lane.left.value for lane in self.lanes))
 
     def __bool__(self) -> bool:
         return True
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield (segment key, job id), stale entries too."""
-        for key, segment in self._segments.items():
+        for key, segment in heapq.merge(*self.lanes, key=itemgetter(0)):
             for jobid in segment:
                 yield key, jobid
 
     @property
-    def signal(self) -> Persistent:
-        """The object whose change tells that a job came."""
-        return self._added
+    def signals(self) -> list[Persistent]:
+        """The objects of which one changes when a job comes."""
+        return [lane.added for lane in self.lanes]
 
-    def put(self, jobid: int) -> int:
-        """Append a job; return the key of its segment."""
-        key, segment = self._open_segment()
-        segment.put(jobid)
-        self._v_put = (key, jobid)
-        self._added.change(1)
-        return key
+    def put(self, jobids: list[int]) -> list[int]:
+        """Append jobs; return the keys of their segments."""
+        keys: list[int] = []
+        for number, run in groupby(jobids, lane_of):
+            keys += self.lanes[number].put(list(run))
+        return keys
 
-    def note_left(self, count: int = 1) -> None:
-        """Count jobs that no longer wait in the line."""
-        if count:
-            self._left.change(count)
+    def note_left(self, key: int) -> None:
+        """Count a job that no longer waits in a segment."""
+        self.lanes[key % LANES].left.change(1)
 
     def __contains__(self, entry: tuple[int, int]) -> bool:
         key, jobid = entry
-        return key in self._segments and jobid in tuple(self._segments[key])
+        segment = self.lanes[key % LANES].get(key)
+        return segment is not None and jobid in tuple(segment)
 
     def miscounted(self, jobs: Mapping[int, Job]) -> int:
         """Return by how much the size is too large; it takes a walk over all entries."""
@@ -120,136 +321,57 @@ class ReadyLine(Persistent):
 
     def correct(self, difference: int) -> None:
         """Make the size smaller."""
-        self._left.change(difference)
+        self.lanes[0].left.change(difference)
 
-    def _open_segment(self) -> tuple[int, Any]:
-        key = self._segments.maxKey()
-        segment = self._segments[key]
-        if len(segment) >= SEGMENT_SIZE or self._has_lost_a_put():
-            return self._new_segment(key)
-        return key, segment
-
-    def _has_lost_a_put(self) -> bool:
-        # The puts of two producers into one segment merge, but only where the storage can
-        # resolve conflicts of zc.queue.  Where it cannot, repeating the transaction comes
-        # here again: a segment of one's own, *behind* the others, keeps the order and
-        # needs no resolution but that of a BTree.
-        entry: tuple[int, int] | None = getattr(self, "_v_put", None)
-        if entry is None or entry in self:
-            return False
-        return entry[0] in self._segments and entry[0] not in self._closed
-
-    def _new_segment(self, last: int) -> tuple[int, Any]:
-        # Keys grow with time; the low bits are chance, so that two producers that open a
-        # segment at the same moment open two.
-        key = max(last + 1, int(time.time() * 1e6) << 10) + random.getrandbits(10)
-        segment = self._segments[key] = BucketQueue()
-        return key, segment
-
-    def pull(self, jobs: Mapping[int, Job], start: float | None = None) -> Iterator[Job]:
+    def pull(
+        self, jobs: Mapping[int, Job], start: float | None = None, memory: Memory | None = None
+    ) -> Iterator[Job]:
         """Yield the waiting jobs, and close the segments that hold none any more.
 
         :param jobs: all jobs by id.
         :param start: where to begin among the first segments, 0 to 1; None goes strictly in
-            order.
+            order, which between lanes is that of the time.
+        :param memory: what was seen before, by this worker.
         """
-        known = self._stale_entries()
-        closed = 0
-        self._v_more = False
-        for key, offset in self._keys(start):
-            segment = self._segments[key]
-            stale = known.setdefault(key, set())
-            is_used_up = True
-            jobids = turned([jobid for jobid in segment if jobid not in stale], offset)
-            self._prefetch(jobs, jobids)
-            for jobid in jobids:
-                job = load(jobs, jobid)
-                if job is None and jobid in jobs:  # it may be read again one day
-                    is_used_up = False
-                elif job is not None and job.place == key:
-                    is_used_up = False
-                    yield job
-                elif job is None or _is_committed(job):
-                    stale.add(jobid)
-            if is_used_up and key != self._segments.maxKey():
-                known.pop(key, None)
-                self._close(key, segment)
-                closed += 1
-                if closed == MAX_CLOSED:
-                    self._v_more = True
-                    return
+        memory = Memory(math.inf) if memory is None else memory
+        memory.room = memory.max_closed
+        if start is None:
+            lanes = (
+                self._waiting(((place, 0.0) for place in lane.places(memory)), jobs, memory)
+                for lane in self.lanes
+            )
+            yield from heapq.merge(*lanes, key=attrgetter("created_at"))
+        else:
+            yield from self._waiting(self._places(start, memory), jobs, memory)
 
-    def _prefetch(self, jobs: Mapping[int, Job], jobids: list[int]) -> None:
-        # A server can send many records at once; asked for one by one, each is a round trip.
-        # Storages without a server do not even look at what they are given.
-        if len(jobids) > 1 and self._p_jar is not None:
-            found = (jobs.get(jobid) for jobid in jobids)
-            self._p_jar.prefetch(j for j in found if j is not None and j._p_changed is None)
-
-    def _close(self, key: int, segment: Any) -> None:
-        segment.closed = True
-        segment._data = ()
-        self._closed.insert(key)
-        if len(self._closed) >= SWEEP_SIZE:
-            for closed in self._closed:
-                del self._segments[closed]
-            self._closed.clear()
-
-    def _stale_entries(self) -> dict[int, set[int]]:
-        """The entries that this connection has seen stale: segment key -> job ids.
-
-        Forgotten from time to time: undoing a transaction may bring one back.
-        """
-        now = time.monotonic()
-        if now - getattr(self, "_v_stale_since", -MEMORY_SECONDS) >= MEMORY_SECONDS:
-            self._v_stale_since = now
-            self._v_stale: dict[int, set[int]] = {}
-        return self._v_stale
-
-    def note_stale(self, entries: Iterable[tuple[int, int]]) -> None:
-        """Remember stale entries, (segment key, job id), that are committed.
-
-        It spares `pull` to load each of these jobs once more.
-        """
-        known = self._stale_entries()
-        for key, jobid in entries:
-            known.setdefault(key, set()).add(jobid)
-
-    def _keys(self, start: float | None) -> Iterator[tuple[int, float]]:
-        """Yield the segments, and where to begin in each, 0 to 1."""
-        keys = self._open_keys()
-        if start is not None:
-            first = list(islice(keys, HEAD_SEGMENTS))
-            if not first:
+    def _waiting(
+        self, places: Iterable[tuple[Place, float]], jobs: Mapping[int, Job], memory: Memory
+    ) -> Iterator[Job]:
+        for place, offset in places:
+            if memory.room <= 0:
+                memory.has_more = True
                 return
+            yield from self.lanes[place.key % LANES].waiting(place, offset, jobs, memory)
+
+    def _places(self, start: float, memory: Memory) -> Iterator[tuple[Place, float]]:
+        """Yield the segments of all lanes, and where to begin in each, 0 to 1."""
+        places = heapq.merge(*(lane.places(memory) for lane in self.lanes))
+        first = list(islice(places, HEAD_SEGMENTS))
+        if first:
             begin, offset = divmod(start * len(first), 1.0)
             chosen = first[int(begin)]
-            if getattr(self, "_v_chosen", None) in first:  # go on where there is more
-                chosen = self._v_chosen or chosen
-            self._v_chosen: int | None = chosen
+            for place in first:
+                if place.key == memory.chosen:  # go on where there is more
+                    chosen = place
+            memory.chosen = chosen.key
             yield chosen, offset
-            yield from ((key, 0.0) for key in turned(first, start) if key != chosen)
-        yield from ((key, 0.0) for key in keys)
+            yield from ((place, 0.0) for place in turned(first, start) if place is not chosen)
+        yield from ((place, 0.0) for place in places)
 
-    def _open_keys(self) -> Iterator[int]:
-        key = 0
-        while True:  # the tree changes under way: step by key, never by iterator
-            try:
-                key = self._segments.minKey(key)
-            except ValueError:  # there are no more
-                return
-            if key not in self._closed:
-                yield key
-            key += 1
 
-    @property
-    def has_more(self) -> bool:
-        """Whether the last `pull` ended although it had not looked at all segments."""
-        return bool(getattr(self, "_v_more", False))
-
-    def choose_anew(self) -> None:
-        """Start the next pull at another segment: somebody else works on this one."""
-        self._v_chosen = None
+def is_closed(segment: Any) -> bool:
+    """Say whether a segment is used up, and nothing can be put into it any more."""
+    return getattr(segment, "closed", False)
 
 
 def turned(entries: list[Entry], start: float) -> list[Entry]:
@@ -283,6 +405,6 @@ def load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
 _unreadable: dict[tuple[int, bytes], float] = {}
 
 
-def _is_committed(job: Job) -> bool:
+def _is_committed(stored: Persistent) -> bool:
     # What an uncommitted change made stale may come back when it is aborted.
-    return job._p_changed is False and job._p_serial != _NEW
+    return stored._p_changed is False and stored._p_serial != _NEW

@@ -17,17 +17,16 @@ from BTrees.Length import Length
 from BTrees.OOBTree import OOBTree, OOTreeSet
 from persistent import Persistent
 
+from lovely.remotetask.ended import EndedIndex
 from lovely.remotetask.interfaces import (
-    CANCELLED,
-    COMPLETED,
     CRONJOB,
     DELAYED,
-    ERROR,
+    FINAL_STATUSES,
     QUEUED,
     STARTLATER,
 )
-from lovely.remotetask.job import CronJob, Job
-from lovely.remotetask.line import ReadyLine, load, turned
+from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, CronJob, Job
+from lovely.remotetask.line import Memory, ReadyLine, load, turned
 
 #: So many entries of an index are read at a time.
 PULL_SIZE = 200
@@ -38,11 +37,9 @@ RECOUNT_LIMIT = 1000
 #: Statuses whose jobs can wait for a time.
 TIMED_STATUSES = (DELAYED, CRONJOB, QUEUED)
 
-_INDEXED_STATUSES = (*TIMED_STATUSES, STARTLATER, COMPLETED, ERROR, CANCELLED)
-
 
 class TimeIndex(Persistent):
-    """Job ids in the order of a time.
+    """Ids of waiting jobs in the order of a time.
 
     Stored: ``_entries`` OOTreeSet of (seconds since the epoch, job id); ``_size``
     `BTrees.Length`, whose change tells waiting workers that there is something new.
@@ -82,6 +79,10 @@ class TimeIndex(Persistent):
         entries = self._entries.keys(after, (now, 2**31), excludemin=after is not None)
         return list(islice(entries, count))
 
+    def since(self, when: float) -> list[tuple[float, int]]:
+        """Return the first entries from a time on."""
+        return list(islice(self._entries.keys(min=(when, 0)), RECOUNT_LIMIT))
+
     def oldest(self, count: int | None) -> list[tuple[float, int]]:
         """Return the first `count` entries; None is all."""
         return list(islice(self._entries, count))
@@ -89,19 +90,6 @@ class TimeIndex(Persistent):
     def first(self, after: float = -math.inf) -> tuple[float, int] | None:
         """Return the first entry that is later than a time."""
         return next(iter(self._entries.keys((after, 2**31))), None)
-
-    def latest(self, count: int, before: tuple[float, int] | None = None) -> Iterator[Any]:
-        """Yield entries from the last one backwards, or from below `before`."""
-        for _ in range(count):
-            try:
-                if before is None:
-                    entry = self._entries.maxKey()
-                else:
-                    entry = self._entries.maxKey((before[0], before[1] - 1))
-            except ValueError:  # there is none
-                return
-            yield entry
-            before = entry
 
     @property
     def signal(self) -> Persistent:
@@ -121,7 +109,8 @@ class JobQueue(Persistent):
     """All places where jobs wait or rest, by status.
 
     Stored: ``line`` `ReadyLine`; ``indexes`` dict of status -> `TimeIndex`, keyed by the
-    time a waiting job is due, a job to be started later was created, a final job ended;
+    time a waiting job is due, or a job to be started later was created, or of final status ->
+    `EndedIndex`, keyed by the time the job ended;
     ``parked`` OOBTree of task name -> `TimeIndex`, keyed by creation: queued jobs whose
     task was not registered where they were to be claimed.
 
@@ -132,18 +121,21 @@ class JobQueue(Persistent):
 
     def __init__(self) -> None:
         self.line = ReadyLine()
-        self.indexes = {status: TimeIndex() for status in _INDEXED_STATUSES}
+        self.indexes: dict[str, Any] = {
+            **{status: TimeIndex() for status in (*TIMED_STATUSES, STARTLATER)},
+            **{status: EndedIndex() for status in FINAL_STATUSES},
+        }
         self.parked = OOBTree()
 
     @property
     def signals(self) -> list[Persistent]:
         """The objects whose change tells a waiting worker that there may be work."""
-        return [self.line.signal, *(self.indexes[status].signal for status in TIMED_STATUSES)]
+        return [*self.line.signals, *(self.indexes[status].signal for status in TIMED_STATUSES)]
 
     def file(self, job: Job) -> None:
         """Put a job where its status and its due time say."""
         if job.status == QUEUED and job.due is None:
-            job.place = self.line.put(job.id)
+            self.file_ready([job])
         else:
             self.indexes[job.status].insert(self._time_of(job), job.id)
             if not job.is_final:
@@ -155,11 +147,16 @@ class JobQueue(Persistent):
         if job.place != place:
             job.place = place
 
+    def file_ready(self, jobs: list[Job]) -> None:
+        """Put jobs into the line."""
+        for job, key in zip(jobs, self.line.put([job.id for job in jobs]), strict=True):
+            job.place = key
+
     def remove(self, job: Job) -> None:
         """Take a job out of its place, before its status changes."""
         place = job.place
-        if job.is_in_line:
-            self.line.note_left()
+        if isinstance(place, int):
+            self.line.note_left(place)
         elif isinstance(place, str):
             self._unpark(job)
         elif place is not None:
@@ -207,6 +204,7 @@ class JobQueue(Persistent):
         knows: Callable[[str], bool] = lambda name: True,
         limit: int = 1,
         turn: int = 0,
+        memory: Memory | None = None,
     ) -> Iterator[Job]:
         """Yield the jobs that may run now.
 
@@ -223,14 +221,17 @@ class JobQueue(Persistent):
         :param limit: how many jobs the caller means to take.
         :param turn: counts the calls of one caller: who takes one job at a time takes one
             that has waited and one of the line by turns.
+        :param memory: what this worker has seen before.  Without one each job is looked at, and
+            schedules are counted anew, see `recount`, by who wants it.
         """
-        self._recount(jobs, now)
+        if memory is not None and memory.is_clock_back(now):
+            self.recount(jobs, now)
         kinds = [
             self._parked_jobs(jobs, knows),
             *(self._due_jobs(jobs, status, now, start) for status in TIMED_STATUSES),
         ]
         waited = _by_turns(turned(kinds, turn // 2 % len(kinds) / len(kinds)))
-        ready = chain(self._given_back_jobs(jobs, now), self.line.pull(jobs, start))
+        ready = chain(self._given_back_jobs(jobs, now), self.line.pull(jobs, start, memory))
         if limit == 1 and turn % 2:
             yield from islice(ready, 1)
         yield from islice(waited, (limit + 1) // 2)
@@ -253,18 +254,14 @@ class JobQueue(Persistent):
                 return  # it waits for its next attempt
             yield job
 
-    def _recount(self, jobs: Mapping[int, Job], now: float) -> None:
+    def recount(self, jobs: Mapping[int, Job], now: float) -> None:
         """Count schedules anew that a clock far ahead of `now` has set.
 
-        Looked for only where that can be: at the first pull of a connection, and when
-        the clock has gone back.
+        Looked for only where that can be: by a worker that has just begun, and when the clock
+        has gone back.
         """
-        seen = getattr(self, "_v_clock", None)
-        self._v_clock = now
-        if seen is not None and now >= seen:
-            return
         for status in (DELAYED, CRONJOB):
-            for when, jobid in list(islice(self.indexes[status], RECOUNT_LIMIT)):
+            for when, jobid in self.indexes[status].since(now + CLOCK_TOLERANCE_SECONDS):
                 job = load(jobs, jobid)
                 if isinstance(job, CronJob) and job.place == when and job.is_ahead_of(now):
                     self.reschedule(job, now)
@@ -272,7 +269,6 @@ class JobQueue(Persistent):
     def reschedule(self, job: CronJob, now: float) -> None:
         """Count a waiting job's schedule from `now`."""
         due = job.count_from(now)
-        self._v_clock = max(now, getattr(self, "_v_clock", now))
         self.remove(job)
         job.wait(due)
         self.file(job)

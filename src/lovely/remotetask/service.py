@@ -132,7 +132,10 @@ class TaskService(Persistent, Location):
         inputs = list(inputs)
         for input in inputs:
             self._check(task, input, retry)
-        return [self._store(Job(self._generateId(), task, input, retry)) for input in inputs]
+        jobs = [self._keep(Job(self._generateId(), task, input, retry)) for input in inputs]
+        self.queue.file_ready(jobs)
+        running.wake_after_commit(self)
+        return [job.id for job in jobs]
 
     def addCronJob(
         self,
@@ -179,22 +182,32 @@ class TaskService(Persistent, Location):
         check_storable(input, InvalidInput, "the input")
 
     def _store(self, job: Job) -> int:
-        self.jobs[job.id] = job
-        self.queue.file(job)
+        self.queue.file(self._keep(job))
         running.wake_after_commit(self)
         return job.id
 
+    def _keep(self, job: Job) -> Job:
+        self.jobs[job.id] = self._v_last = job
+        return job
+
     def _generateId(self) -> int:
-        # In runs, so that new jobs fall into one leaf of the tree; from a random start in
-        # each connection, so that two of them do not fall into the same one.
+        # In runs, so that new jobs fall into the same page and the same lane of the line; from
+        # a random start in each connection, and after a job that was not stored: somebody else
+        # may be adding in the same lane.  A number that outlives an abort does no harm.
         while True:
             jobid: int | None = getattr(self, "_v_next_id", None)
-            if jobid is None or jobid > MAX_JOB_ID:
+            if jobid is None or jobid > MAX_JOB_ID or self._has_lost_a_job():
                 jobid = random.randrange(1, MAX_JOB_ID + 1)
             self._v_next_id: int | None = jobid + 1
             if jobid not in self.jobs:
                 return jobid
             self._v_next_id = None
+
+    def _has_lost_a_job(self) -> bool:
+        last: Job | None = getattr(self, "_v_last", None)
+        if last is None or last._p_jar is not None:  # it was committed
+            return False
+        return self.jobs.get(last.id) is not last
 
     # -- one job ----------------------------------------------------------------------
 

@@ -312,4 +312,5 @@ def prune(service: Any, now: float) -> int:
         if max_age_seconds is not None and removed < PRUNE_SIZE:
             before = now - max_age_seconds
             removed += remove_oldest(service, status, PRUNE_SIZE - removed, before)
+        service.queue.indexes[status].sweep()
     return removed

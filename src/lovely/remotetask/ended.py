@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The index of the jobs that have ended in one way, by the time of their end.
+
+Workers file here many jobs at a time, and others remove old ones.  So that none of them is in
+another one's way, there are *lanes*, of which each worker takes one by chance, and in them *pages*
+of plain numbers, which merge.  Who removes jobs writes pages only; the tree of the pages is
+written by who opens one, and by the pruning of the workers, which drop empty pages.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from BTrees.Length import Length
+from BTrees.OOBTree import OOBTree
+from persistent import Persistent
+from ZODB.POSException import ConflictError
+
+from lovely.remotetask.shelf import merged
+
+#: Workers choose among so many lanes.
+ENDED_LANES = 4
+
+#: A page with so many jobs is full: those that end later begin another one.
+ENDED_PAGE_SIZE = 64
+
+#: So many empty pages are dropped together.
+SWEEP_SIZE = 32
+
+#: Floats from 2004 to 2038 are whole multiples of this part of a second.
+_TICKS = 2.0**22
+
+_ID_BITS = 31
+
+
+def _entry(when: float, jobid: int) -> int:
+    """Return a time and an id as one number, which is in their order."""
+    return int(when * _TICKS) << _ID_BITS | jobid
+
+
+def _parts(entry: int) -> tuple[float, int]:
+    return (entry >> _ID_BITS) / _TICKS, entry & 2**_ID_BITS - 1
+
+
+class EndedPage(Persistent):
+    """Some jobs that ended one after the other.
+
+    Stored: ``entries`` list of int, in order: the time and the id in one; ``is_full``: what is
+    later than the last entry belongs into another page.  The state is (is_full, first entry,
+    *distances from it), which takes fewer bytes; or None for a page that was dropped.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[int] = []
+        self.is_full = False
+
+    def __getstate__(self) -> tuple[Any, ...] | None:
+        return None if self.entries is None else _state(self.is_full, self.entries)
+
+    def __setstate__(self, state: tuple[Any, ...] | None) -> None:
+        self.__dict__["is_full"] = state is None or state[0]
+        self.__dict__["entries"] = None if state is None else _entries(state)
+
+    def __contains__(self, entry: int) -> bool:
+        place = bisect_left(self.entries, entry)
+        return place < len(self.entries) and self.entries[place] == entry
+
+    def put(self, entry: int) -> None:
+        """Put an entry in."""
+        insort(self.entries, entry)
+        self._p_changed = True
+
+    def take(self, entry: int) -> None:
+        """Take an entry out."""
+        del self.entries[bisect_left(self.entries, entry)]
+        self._p_changed = True
+
+    def drop(self) -> None:
+        """Let nothing be put in any more: the page is going to be dropped."""
+        self.entries = None  # type: ignore[assignment]
+
+    def _p_resolveConflict(self, old: Any, committed: Any, new: Any) -> tuple[Any, ...]:
+        if committed is None or new is None:
+            raise ConflictError
+        before, theirs, ours = map(_entries, (old, committed, new))
+        # What one side has put in may be later than the end that the other one has set.
+        if (committed[0] > old[0] and set(ours).difference(before)) or (
+            new[0] > old[0] and set(theirs).difference(before)
+        ):
+            raise ConflictError
+        return _state(committed[0] or new[0], sorted(merged(before, theirs, ours)))
+
+
+def _state(is_full: bool, entries: list[int]) -> tuple[Any, ...]:
+    first = entries[0] if entries else 0
+    return (is_full, first, *(entry - first for entry in entries))
+
+
+def _entries(state: tuple[Any, ...]) -> list[int]:
+    return [state[1] + distance for distance in state[2:]]
+
+
+class EndedIndex(Persistent):
+    """Job ids in the order of the time at which the jobs ended.
+
+    Stored: ``lanes`` tuple of OOBTree of the first entry that a page can have -> `EndedPage`;
+    ``size`` `BTrees.Length`.
+    """
+
+    def __init__(self) -> None:
+        # Never empty: two who begin to fill an empty BTree collide.
+        self.lanes = tuple(OOBTree({0: EndedPage()}) for _ in range(ENDED_LANES))
+        self.size = Length()
+
+    def __len__(self) -> int:
+        return max(0, int(self.size.value))
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[tuple[float, int]]:
+        runs = (_upwards(lane) for lane in self.lanes)
+        return map(_parts, heapq.merge(*runs))
+
+    def _page(self, entry: int) -> EndedPage | None:
+        """Return the page that has an entry."""
+        for lane in self.lanes:
+            page = lane[_key(lane, entry)]
+            if entry in page:
+                found: EndedPage = page
+                return found
+        return None
+
+    def __contains__(self, when_and_id: tuple[float, int]) -> bool:
+        return self._page(_entry(*when_and_id)) is not None
+
+    def insert(self, when: float, jobid: int) -> None:
+        """File a job; nothing happens if it is there already."""
+        entry = _entry(when, jobid)
+        if self._page(entry) is not None:
+            return
+        number: int | None = getattr(self, "_v_lane", None)
+        if number is None:
+            number = int(random.random() * ENDED_LANES)
+            self._v_lane: int | None = number
+        lane = self.lanes[number]
+        page = lane[_key(lane, entry)]
+        if len(page.entries) >= ENDED_PAGE_SIZE and not page.is_full and entry > page.entries[-1]:
+            page.is_full = True
+            page = lane[entry] = EndedPage()
+            _sweep(lane)
+            self._v_lane = None  # two that have met part again
+        page.put(entry)
+        self.size.change(1)
+
+    def remove(self, when: float, jobid: int) -> None:
+        """Take a job out; nothing happens if it is not there."""
+        entry = _entry(when, jobid)
+        page = self._page(entry)
+        if page is not None:
+            page.take(entry)
+            self.size.change(-1)
+
+    def oldest(self, count: int | None) -> list[tuple[float, int]]:
+        """Return the first `count` entries; None is all."""
+        return list(islice(self, count))
+
+    def latest(
+        self, count: int, before: tuple[float, int] | None = None
+    ) -> Iterator[tuple[float, int]]:
+        """Yield entries from the last one backwards, or from below `before`."""
+        end = None if before is None else _entry(*before)
+        runs = (_downwards(lane, end) for lane in self.lanes)
+        return map(_parts, islice(heapq.merge(*runs, reverse=True), count))
+
+    def sweep(self) -> None:
+        """Drop empty pages at the old end, if there are many."""
+        for lane in self.lanes:
+            _sweep(lane)
+
+    def miscounted(self, jobs: object) -> int:
+        """Return by how much the size is too large; it takes a walk over all entries."""
+        return int(self.size.value) - sum(1 for _ in self)
+
+    def correct(self, difference: int) -> None:
+        """Make the size smaller."""
+        self.size.change(-difference)
+
+
+def _key(lane: Any, entry: int) -> int:
+    """Return the key of the page in which an entry is, if it is in this lane."""
+    try:
+        key: int = lane.maxKey(entry)
+    except ValueError:  # older than all: the pages before the first one were dropped
+        key = lane.minKey()
+    return key
+
+
+def _upwards(lane: Any) -> Iterator[int]:
+    for page in lane.values():
+        yield from page.entries
+
+
+def _downwards(lane: Any, end: int | None) -> Iterator[int]:
+    key = lane.maxKey() if end is None else _key(lane, end)
+    while True:
+        entries = lane[key].entries
+        yield from reversed(entries if end is None else entries[: bisect_left(entries, end)])
+        try:
+            key = lane.maxKey(key - 1)
+        except ValueError:  # that was the first page
+            return
+
+
+def _sweep(lane: Any) -> None:
+    first = list(islice(lane.items(), SWEEP_SIZE + 1))  # the last page stays
+    if len(first) > SWEEP_SIZE and not any(page.entries for _, page in first[:-1]):
+        for key, page in first[:-1]:
+            page.drop()
+            del lane[key]

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Containers that two transactions may write at once, each putting in and taking out its own.
+
+A BTree cannot be that: its buckets do not merge when one side takes out the first key, and
+whoever adds to a leaf collides with whoever splits, or empties, another leaf of the node above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from persistent import Persistent
+from ZODB.POSException import ConflictError
+
+
+def merged(old: Iterable[int], committed: Iterable[int], new: Iterable[int]) -> set[int]:
+    """Return what is there once both transactions have put in and taken out theirs.
+
+    :raises ConflictError: both have put in the same, or taken out the same.
+    """
+    old, committed, new = set(old), set(committed), set(new)
+    if (committed - old) & (new - old) or (old - committed) & (old - new):
+        raise ConflictError
+    return (committed | (new - old)) - (old - new)
+
+
+class Shelf(Persistent):
+    """Int -> persistent object.
+
+    Stored: ``entries`` dict, read by anybody and changed by `put`, `take` and `close` alone;
+    or None, for a shelf that is closed.  Closing cannot be merged with anything, so that
+    nothing is put into a shelf that has just been taken away.
+    """
+
+    def __init__(self) -> None:
+        self.entries: dict[int, Any] = {}
+
+    def __getstate__(self) -> dict[int, Any] | None:
+        return self.entries
+
+    def __setstate__(self, state: dict[int, Any] | None) -> None:
+        self.__dict__["entries"] = state
+
+    def put(self, key: int, value: Any) -> None:
+        """Put something in, under a new key."""
+        self.entries[key] = value
+        self._p_changed = True
+
+    def take(self, key: int) -> None:
+        """Take something out."""
+        del self.entries[key]
+        self._p_changed = True
+
+    def close(self) -> None:
+        """Let nothing be put in any more."""
+        self.entries = None  # type: ignore[assignment]
+
+    def _p_resolveConflict(self, old: Any, committed: Any, new: Any) -> dict[int, Any]:
+        if committed is None or new is None:
+            raise ConflictError
+        both = {**committed, **new}
+        return {key: both[key] for key in merged(old, committed, new)}
