@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("inline", "claimant", "execution", "keeper", "processor", "running"),
     ),
     "model": (
-        *("process", "task", "job", "shelf", "line", "ended", "queue"),
+        *("process", "task", "job", "shelf", "line", "ended", "timeindex", "queue"),
         *("worker", "site", "storable"),
     ),
     "pure": ("schedule", "retry"),
@@ -70,6 +70,8 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("line", "shelf"): "generations of segments stand in them",
     ("ended", "shelf"): "its pages merge in the same way",
     ("queue", "ended"): "jobs that have ended are filed there",
+    ("timeindex", "ended"): "its pages are of the same kind",
+    ("queue", "timeindex"): "jobs that wait for a time are filed there",
     ("queue", "line"): "the line is one of the places where jobs wait",
     ("cli", "autostart"): "`remotetask run` starts what the patterns name",
     ("cli", "screen"): "results go there",

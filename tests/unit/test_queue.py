@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -21,7 +22,7 @@ from lovely.remotetask.line import (
     ReadyLine,
     is_closed,
 )
-from lovely.remotetask.queue import PULL_SIZE, JobQueue, TimeIndex
+from lovely.remotetask.queue import START_SIZE, JobQueue, TimeIndex
 
 # -- the index by time -------------------------------------------------------------------------
 
@@ -34,6 +35,10 @@ def index() -> TimeIndex:
     return index
 
 
+def due(index: TimeIndex, until: float, after: float = -math.inf) -> list[tuple[float, int]]:
+    return list(index.between(after, until))
+
+
 def test_an_index_is_in_the_order_of_time_and_id(index: TimeIndex) -> None:
     assert list(index) == [(10.0, 2), (10.0, 4), (20.0, 3), (30.0, 1)]
     assert index.first() == (10.0, 2)
@@ -41,22 +46,22 @@ def test_an_index_is_in_the_order_of_time_and_id(index: TimeIndex) -> None:
 
 
 def test_an_index_gives_what_is_due(index: TimeIndex) -> None:
-    assert index.until(9.9, 10) == []
-    assert index.until(10.0, 10) == [(10.0, 2), (10.0, 4)]
-    assert index.until(25.0, 10) == [(10.0, 2), (10.0, 4), (20.0, 3)]
-    assert index.until(25.0, 1) == [(10.0, 2)]
+    assert due(index, 9.9) == []
+    assert due(index, 10.0) == [(10.0, 2), (10.0, 4)]
+    assert due(index, 25.0) == [(10.0, 2), (10.0, 4), (20.0, 3)]
+    assert due(index, 25.0, after=10.0) == [(20.0, 3)]
 
 
 def test_the_largest_job_id_is_due_with_the_others() -> None:
     index = TimeIndex()
     index.insert(10.0, 2**31 - 1)
-    assert index.until(10.0, 1) == [(10.0, 2**31 - 1)]
+    assert due(index, 10.0) == [(10.0, 2**31 - 1)]
 
 
 def test_times_go_beyond_2038() -> None:
     index = TimeIndex()
     index.insert(2.0**33, 1)
-    assert index.until(2.0**33, 1) == [(2.0**33, 1)]
+    assert due(index, 2.0**33) == [(2.0**33, 1)]
 
 
 def test_an_index_knows_its_size(index: TimeIndex) -> None:
@@ -428,9 +433,9 @@ def test_no_kind_of_waiting_jobs_keeps_another_from_its_turn(shop: Shop) -> None
 
 
 def test_due_jobs_that_are_left_hide_none_behind_them(shop: Shop) -> None:
-    for jobid in range(1, 2 * PULL_SIZE + 6):
+    for jobid in range(1, 2 * START_SIZE + 6):
         shop.add(jobid, due=float(jobid))
-    assert shop.pull(1e10) == list(range(1, 2 * PULL_SIZE + 6))
+    assert shop.pull(1e10) == list(range(1, 2 * START_SIZE + 6))
 
 
 def test_an_integral_time_is_no_segment(shop: Shop) -> None:

@@ -38,13 +38,18 @@ _TICKS = 2.0**22
 _ID_BITS = 31
 
 
-def _entry(when: float, jobid: int) -> int:
+def entry_of(when: float, jobid: int) -> int:
     """Return a time and an id as one number, which is in their order."""
     return int(when * _TICKS) << _ID_BITS | jobid
 
 
-def _parts(entry: int) -> tuple[float, int]:
+def parts_of(entry: int) -> tuple[float, int]:
     return (entry >> _ID_BITS) / _TICKS, entry & 2**_ID_BITS - 1
+
+
+def tick(when: float) -> float:
+    """Return a time as the indexes keep it."""
+    return int(when * _TICKS) / _TICKS
 
 
 class EndedPage(Persistent):
@@ -125,7 +130,7 @@ class EndedIndex(Persistent):
 
     def __iter__(self) -> Iterator[tuple[float, int]]:
         runs = (_upwards(lane) for lane in self.lanes)
-        return map(_parts, heapq.merge(*runs))
+        return map(parts_of, heapq.merge(*runs))
 
     def _page(self, entry: int) -> EndedPage | None:
         """Return the page that has an entry."""
@@ -137,11 +142,11 @@ class EndedIndex(Persistent):
         return None
 
     def __contains__(self, when_and_id: tuple[float, int]) -> bool:
-        return self._page(_entry(*when_and_id)) is not None
+        return self._page(entry_of(*when_and_id)) is not None
 
     def insert(self, when: float, jobid: int) -> None:
         """File a job; nothing happens if it is there already."""
-        entry = _entry(when, jobid)
+        entry = entry_of(when, jobid)
         if self._page(entry) is not None:
             return
         number: int | None = getattr(self, "_v_lane", None)
@@ -160,7 +165,7 @@ class EndedIndex(Persistent):
 
     def remove(self, when: float, jobid: int) -> None:
         """Take a job out; nothing happens if it is not there."""
-        entry = _entry(when, jobid)
+        entry = entry_of(when, jobid)
         page = self._page(entry)
         if page is not None:
             page.take(entry)
@@ -174,9 +179,9 @@ class EndedIndex(Persistent):
         self, count: int, before: tuple[float, int] | None = None
     ) -> Iterator[tuple[float, int]]:
         """Yield entries from the last one backwards, or from below `before`."""
-        end = None if before is None else _entry(*before)
+        end = None if before is None else entry_of(*before)
         runs = (_downwards(lane, end) for lane in self.lanes)
-        return map(_parts, islice(heapq.merge(*runs, reverse=True), count))
+        return map(parts_of, islice(heapq.merge(*runs, reverse=True), count))
 
     def sweep(self) -> None:
         """Drop empty pages at the old end, if there are many."""

@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
-from BTrees.Length import Length
-from BTrees.OOBTree import OOBTree, OOTreeSet
+from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 
-from lovely.remotetask.ended import EndedIndex
+from lovely.remotetask.ended import EndedIndex, tick
 from lovely.remotetask.interfaces import (
     CRONJOB,
     DELAYED,
@@ -27,82 +26,16 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, CronJob, Job
 from lovely.remotetask.line import Memory, ReadyLine, load, turned
+from lovely.remotetask.timeindex import TimeIndex
 
-#: So many entries of an index are read at a time.
-PULL_SIZE = 200
+#: Workers beside each other begin at different ones of so many due jobs.
+START_SIZE = 200
 
 #: How many waiting jobs are looked at when the clock seems to have been put back.
 RECOUNT_LIMIT = 1000
 
 #: Statuses whose jobs can wait for a time.
 TIMED_STATUSES = (DELAYED, CRONJOB, QUEUED)
-
-
-class TimeIndex(Persistent):
-    """Ids of waiting jobs in the order of a time.
-
-    Stored: ``_entries`` OOTreeSet of (seconds since the epoch, job id); ``_size``
-    `BTrees.Length`, whose change tells waiting workers that there is something new.
-    """
-
-    def __init__(self) -> None:
-        self._entries = OOTreeSet()
-        self._size = Length()
-
-    def __len__(self) -> int:
-        return max(0, int(self._size.value))
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __iter__(self) -> Iterator[tuple[float, int]]:
-        return iter(self._entries)
-
-    def __contains__(self, entry: tuple[float, int]) -> bool:
-        return bool(entry in self._entries)
-
-    def insert(self, when: float, jobid: int) -> None:
-        """File a job; nothing happens if it is there already."""
-        if self._entries.insert((when, jobid)):
-            self._size.change(1)
-
-    def remove(self, when: float, jobid: int) -> None:
-        """Take a job out; nothing happens if it is not there."""
-        if (when, jobid) in self._entries:
-            self._entries.remove((when, jobid))
-            self._size.change(-1)
-
-    def until(
-        self, now: float, count: int, after: tuple[float, int] | None = None
-    ) -> list[tuple[float, int]]:
-        """Return the first `count` entries up to a time, or those that follow `after`."""
-        entries = self._entries.keys(after, (now, 2**31), excludemin=after is not None)
-        return list(islice(entries, count))
-
-    def since(self, when: float) -> list[tuple[float, int]]:
-        """Return the first entries from a time on."""
-        return list(islice(self._entries.keys(min=(when, 0)), RECOUNT_LIMIT))
-
-    def oldest(self, count: int | None) -> list[tuple[float, int]]:
-        """Return the first `count` entries; None is all."""
-        return list(islice(self._entries, count))
-
-    def first(self, after: float = -math.inf) -> tuple[float, int] | None:
-        """Return the first entry that is later than a time."""
-        return next(iter(self._entries.keys((after, 2**31))), None)
-
-    @property
-    def signal(self) -> Persistent:
-        """The object whose change tells that jobs came or went."""
-        return self._size
-
-    def miscounted(self, jobs: Mapping[int, Job]) -> int:
-        """Return by how much the size is too large; it takes a walk over all entries."""
-        return int(self._size.value) - len(self._entries)
-
-    def correct(self, difference: int) -> None:
-        """Make the size smaller."""
-        self._size.change(-difference)
 
 
 class JobQueue(Persistent):
@@ -186,8 +119,8 @@ class JobQueue(Persistent):
     def _time_of(job: Job) -> float:
         # Always a float: an int as a place is a segment of the line.
         if job.is_final:
-            return float(job.completed_at or job.created_at)
-        return float(job.created_at if job.due is None else job.due)
+            return tick(job.completed_at or job.created_at)
+        return tick(job.created_at if job.due is None else job.due)
 
     def __len__(self) -> int:
         """The number of jobs that wait to be run now."""
@@ -261,7 +194,8 @@ class JobQueue(Persistent):
         has gone back.
         """
         for status in (DELAYED, CRONJOB):
-            for when, jobid in self.indexes[status].since(now + CLOCK_TOLERANCE_SECONDS):
+            ahead = self.indexes[status].between(now + CLOCK_TOLERANCE_SECONDS, math.inf)
+            for when, jobid in list(islice(ahead, RECOUNT_LIMIT)):
                 job = load(jobs, jobid)
                 if isinstance(job, CronJob) and job.place == when and job.is_ahead_of(now):
                     self.reschedule(job, now)
@@ -280,7 +214,7 @@ class JobQueue(Persistent):
         for name, lot in self.parked.items():
             if len(lot) and knows(name):
                 return True
-        due = chain.from_iterable(_entries(self.indexes[status], now) for status in TIMED_STATUSES)
+        due = chain.from_iterable(_due(self.indexes[status], now) for status in TIMED_STATUSES)
         return any(
             (job := load(jobs, jobid)) is not None and job.place == place
             for place, jobid in chain(due, self.line)
@@ -318,16 +252,15 @@ class JobQueue(Persistent):
         return min((entry[0] for entry in firsts if entry is not None), default=None)
 
 
-def _entries(index: TimeIndex, now: float, start: float = 0.0) -> Iterator[tuple[float, int]]:
+def _due(index: TimeIndex, now: float, start: float = 0.0) -> Iterator[tuple[float, int]]:
     """Yield the entries up to a time; they may be taken out under way.
 
-    :param start: where to begin among the first `PULL_SIZE`, 0 to 1.
+    :param start: where to begin among the first `START_SIZE`, 0 to 1.
     """
-    entries = index.until(now, PULL_SIZE)
-    while entries:
-        yield from turned(entries, start)
-        start = 0.0
-        entries = index.until(now, PULL_SIZE, after=entries[-1])
+    entries = index.between(-math.inf, now)
+    if start:
+        yield from turned(list(islice(entries, START_SIZE)), start)
+    yield from entries
 
 
 def _standing(
@@ -338,7 +271,7 @@ def _standing(
     start: float = 0.0,
 ) -> Iterator[Job]:
     """Yield the jobs that stand by their entries up to a time, and drop the other entries."""
-    for when, jobid in _entries(index, now, start):
+    for when, jobid in _due(index, now, start):
         job = load(jobs, jobid)
         if job is not None and job.place == (when if place is None else place):
             yield job
