@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import transaction
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask import claimant, line, running
+from lovely.remotetask import aside, claimant, line, running
 from lovely.remotetask.check import check_all
 from lovely.remotetask.claimant import RIVAL_SECONDS
 from lovely.remotetask.errors import RetryLater, ServiceGone
@@ -492,7 +493,8 @@ def test_a_job_runs_when_its_record_can_be_read_again(
     break_code()
     workshop.work()
     monkeypatch.setattr(Fragile, "is_broken", False)
-    monkeypatch.setattr(line, "_unreadable", {})  # a minute later
+    monkeypatch.setattr(aside, "_asides", WeakKeyDictionary())  # a minute later
+    monkeypatch.setattr(line, "MEMORY_SECONDS", 0.0)
     with workshop.service() as service:
         check_all(service, workshop.now, repair=True)
         assert check_all(service, workshop.now, repair=False) == []

@@ -26,6 +26,7 @@ from typing import Any
 
 import transaction
 
+from lovely.remotetask.aside import load
 from lovely.remotetask.job import Job
 from lovely.remotetask.seat import Seat
 from lovely.remotetask.site import ServicePath, entered
@@ -102,6 +103,7 @@ class Claimant:
         self.signals_seen: list[int] = []
         self.holds = False  # whether the worker's record holds something
         self._has_more = False
+        self._looked: float | None = None  # up to when it has looked for jobs that are due
         self._rivals: dict[str, float] = {}  # worker id -> when it was seen
         self._missing_tasks: set[str] = set()
 
@@ -146,7 +148,8 @@ class Claimant:
         if limit and not claims:
             start, limit = self._share(service, limit, is_repeated)
             with entered(seat.site(service)):
-                claims = self._take(service, limit, start, may_reserve, held, self.clock())
+                self._looked = self.clock()
+                claims = self._take(service, limit, start, may_reserve, held, self._looked)
         self._hold(service, [*held, *(claim.jobid for claim in claims)])
         self._has_more = service.queue.line.has_more
         if self.is_probing:
@@ -168,7 +171,7 @@ class Claimant:
         """
         record = service.workers.get(self.identity.id)
         stored = () if record is None else record.held
-        jobs = [service.jobs.get(jobid) for jobid in stored if jobid not in held]
+        jobs = [load(service.jobs, jobid) for jobid in stored if jobid not in held]
         return [
             claim_of(job)
             for job in jobs
@@ -267,7 +270,7 @@ class Claimant:
 
         def change(service: Any) -> list[Claim]:
             now = self.clock()
-            jobs = [service.jobs.get(claim.jobid) for claim in claims]
+            jobs = [load(service.jobs, claim.jobid) for claim in claims]
             taken = [
                 claim_of(job)
                 for job in jobs
@@ -304,10 +307,10 @@ class Claimant:
         return [signal.value for signal in self.signals] != self.signals_seen
 
     def next_due(self, seat: Seat) -> float | None:
-        """Return when the next waiting job is due, in seconds since the epoch."""
+        """Return when a job is due after the last claim, in seconds since the epoch."""
         service = seat.begin()
         seat.check_reachable(service)
-        due: float | None = service.queue.next_due()
+        due: float | None = service.queue.next_due(self._looked)
         return due
 
     # -- signs of life, the end ---------------------------------------------------
@@ -333,7 +336,7 @@ class Claimant:
         def change(service: Any) -> None:
             now = self.clock()
             for claim in claims:
-                job = service.jobs.get(claim.jobid)
+                job = load(service.jobs, claim.jobid)
                 if job is not None and job.is_held_by(claim.owner, claim.attempt):
                     job.give_back(now)
                     service.queue.file(job)

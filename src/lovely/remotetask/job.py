@@ -28,6 +28,8 @@ from zope.interface import implementer
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,
+    UnknownZone,
+    seconds_of,
 )
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -57,8 +59,8 @@ MAX_MISSED = 1000
 #: What a schedule raises that does not stand in the database as `CronJob.update` left it.
 SCHEDULE_ERRORS = (ValueError, TypeError, ArithmeticError)
 
-#: A stored slot that lies further ahead than this many seconds was set by a clock that
-#: has been put back since: the schedule is counted anew.
+#: What lies further ahead than this many seconds, although it tells of what has happened, was
+#: set by a clock that has been put back since: the job's time is counted anew.
 CLOCK_TOLERANCE_SECONDS = 86_400.0
 
 
@@ -328,6 +330,20 @@ class Job(Persistent):
         """The status of the job while it waits for its next attempt."""
         return QUEUED
 
+    def _timed_at(self) -> float:
+        """Return when, by the clock of who did it, the time was set that the job waits for."""
+        due = self.due or 0.0
+        stamps = [self.created_at, self.started_at, *(f.time for f in self.failures[-1:])]
+        return max((s for s in stamps if s is not None and s <= due), default=due)
+
+    def is_ahead_of(self, now: float) -> bool:
+        """Say whether a clock that is far ahead of `now` has set when the job is due."""
+        return self.due is not None and self._timed_at() > now + CLOCK_TOLERANCE_SECONDS
+
+    def count_anew(self, now: float) -> float:
+        """Return when a job is due that waits from `now` on as long as it was to wait."""
+        return now + (self.due or 0.0) - self._timed_at()
+
     def is_held_by(self, owner: str, attempt: int) -> bool:
         """Say whether this attempt of this worker still has the job: the fence."""
         return self.status == PROCESSING and self.owner == owner and self.attempt == attempt
@@ -451,10 +467,10 @@ class CronJob(Job):
         """See `ICronJob`."""
         schedule = make_schedule(minute, hour, dayOfMonth, month, dayOfWeek, cron, timezone)
         if delay is not None:
-            if isinstance(delay, bool) or not isinstance(delay, (int, float)):
-                raise InvalidSchedule(f"delay must be a number of seconds, not {delay!r}")
-            if not 0 <= delay < math.inf:
-                raise InvalidSchedule(f"delay must be 0 or more seconds, not {delay!r}")
+            try:
+                delay = seconds_of(delay, "delay")
+            except InvalidArgument as error:
+                raise InvalidSchedule(str(error)) from None
             if schedule != make_schedule():
                 raise InvalidSchedule("a job has a delay or a schedule, not both")
         self.minute = schedule.minute
@@ -516,6 +532,9 @@ class CronJob(Job):
         try:
             passed = self.schedule.count_between(self.slot or slot, slot, MAX_MISSED)
             due = self.schedule.next_time(slot)
+        except UnknownZone:
+            self.wait(None)  # the next slot is counted where the zone is known
+            return
         except SCHEDULE_ERRORS as error:
             # Broken in the database: the end of this job, and of no other.
             super().fail(Failure(self.attempt, now, type(error).__name__, str(error), ""), now)
@@ -526,7 +545,16 @@ class CronJob(Job):
         self.wait(due)
 
     def is_ahead_of(self, now: float) -> bool:
-        """Say whether the schedule was counted by a clock that is far ahead of `now`."""
+        """See `Job`.  Where it waits for its next slot, the last one tells."""
+        if self._has_slot_ahead_of(now):
+            return True
+        return super().is_ahead_of(now) and self.due != self.timeOfNextCall(self.slot or now)
+
+    def count_anew(self, now: float) -> float:
+        """See `Job`."""
+        return self.count_from(now) if self._has_slot_ahead_of(now) else super().count_anew(now)
+
+    def _has_slot_ahead_of(self, now: float) -> bool:
         return self.slot is not None and self.slot > now + CLOCK_TOLERANCE_SECONDS
 
     def start(self, owner: str, now: float) -> None:

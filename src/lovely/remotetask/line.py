@@ -19,7 +19,6 @@ that meets the removal of an emptied bucket.  Five rules keep it fast and safe:
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,11 +30,9 @@ from BTrees.LLBTree import LLTreeSet
 from BTrees.LOBTree import LOBTree
 from persistent import Persistent
 from zc.queue import PersistentQueue as BucketQueue
-from ZODB.POSException import StateLoadError
 
+from lovely.remotetask.aside import load, load_usable
 from lovely.remotetask.job import Job
-
-job_log = logging.getLogger("remotetask.job")
 
 #: How many ids a segment of the ready line holds.
 SEGMENT_SIZE = 32
@@ -113,10 +110,15 @@ class ReadyLine(Persistent):
 
     def miscounted(self, jobs: Mapping[int, Job]) -> int:
         """Return by how much the size is too large; it takes a walk over all entries."""
-        waiting = sum(
-            (job := load(jobs, jobid)) is not None and job.place == key for key, jobid in self
-        )
-        return self._count - waiting
+        waiting = unknown = 0
+        for key, jobid in self:
+            job = load(jobs, jobid)
+            if job is not None:
+                waiting += job.place == key
+            elif jobid in jobs:  # nobody can say here where it waits
+                unknown += 1
+        too_many = self._count - waiting
+        return max(0, too_many - unknown) if too_many > 0 else too_many
 
     def correct(self, difference: int) -> None:
         """Make the size smaller."""
@@ -154,18 +156,21 @@ class ReadyLine(Persistent):
             order.
         """
         known = self._stale_entries()
+        aside = self._v_aside
         closed = 0
         self._v_more = False
         for key, offset in self._keys(start):
             segment = self._segments[key]
             stale = known.setdefault(key, set())
-            is_used_up = True
+            is_used_up = key not in aside
             jobids = turned([jobid for jobid in segment if jobid not in stale], offset)
             self._prefetch(jobs, jobids)
             for jobid in jobids:
-                job = load(jobs, jobid)
-                if job is None and jobid in jobs:  # it may be read again one day
+                job = load_usable(jobs, jobid)
+                if job is None and jobid in jobs:  # it may be used again one day
                     is_used_up = False
+                    stale.add(jobid)
+                    aside.add(key)
                 elif job is not None and job.place == key:
                     is_used_up = False
                     yield job
@@ -196,14 +201,16 @@ class ReadyLine(Persistent):
             self._closed.clear()
 
     def _stale_entries(self) -> dict[int, set[int]]:
-        """The entries that this connection has seen stale: segment key -> job ids.
+        """The entries that this connection passes over: segment key -> job ids.
 
-        Forgotten from time to time: undoing a transaction may bring one back.
+        They are stale, or their jobs wait aside.  Forgotten from time to time: undoing a
+        transaction may bring one back, and what waits aside is tried again.
         """
         now = time.monotonic()
         if now - getattr(self, "_v_stale_since", -MEMORY_SECONDS) >= MEMORY_SECONDS:
             self._v_stale_since = now
             self._v_stale: dict[int, set[int]] = {}
+            self._v_aside: set[int] = set()  # segments with jobs that wait aside
         return self._v_stale
 
     def note_stale(self, entries: Iterable[tuple[int, int]]) -> None:
@@ -256,31 +263,6 @@ def turned(entries: list[Entry], start: float) -> list[Entry]:
     """Return a list that begins elsewhere, and goes on around its end."""
     first = int(start * len(entries))
     return [*entries[first:], *entries[:first]]
-
-
-def load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
-    """Return a job, or None when it is gone or its record cannot be read.
-
-    A record that cannot be read, because code it needs has changed, must not keep others
-    from being run.  It is tried again from time to time.
-    """
-    job = jobs.get(jobid)
-    if job is None or job._p_changed is not None:
-        return job
-    key = (id(job._p_jar.db()), job._p_oid)
-    if _unreadable.get(key, 0.0) > time.monotonic():
-        return None
-    try:
-        job._p_activate()
-    except StateLoadError:  # what other people's __setstate__ raises
-        _unreadable[key] = time.monotonic() + MEMORY_SECONDS
-        job_log.exception("job %s: its record cannot be read, it is passed over", jobid)
-        return None
-    return job
-
-
-#: Records that could not be read: (id of the database, oid) -> when to try again.
-_unreadable: dict[tuple[int, bytes], float] = {}
 
 
 def _is_committed(job: Job) -> bool:

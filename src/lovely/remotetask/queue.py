@@ -9,6 +9,7 @@ it is passed over, and dropped at the next opportunity.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -16,6 +17,7 @@ from BTrees.Length import Length
 from BTrees.OOBTree import OOBTree, OOTreeSet
 from persistent import Persistent
 
+from lovely.remotetask.aside import load_usable
 from lovely.remotetask.interfaces import (
     CANCELLED,
     COMPLETED,
@@ -25,14 +27,18 @@ from lovely.remotetask.interfaces import (
     QUEUED,
     STARTLATER,
 )
-from lovely.remotetask.job import CronJob, Job
-from lovely.remotetask.line import ReadyLine, load, turned
+from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, SCHEDULE_ERRORS, CronJob, Job
+from lovely.remotetask.line import ReadyLine, turned
+from lovely.remotetask.schedule import is_zone_known
 
 #: How many due or parked jobs are looked at in one transaction.
 PULL_SIZE = 200
 
 #: How many waiting jobs are looked at when the clock seems to have been put back.
 RECOUNT_LIMIT = 1000
+
+#: Jobs whose time zone is not known are parked under its name, behind what no task is called.
+_ZONE = "\0time zone "
 
 #: Statuses whose jobs can wait for a time.
 TIMED_STATUSES = (DELAYED, CRONJOB, QUEUED)
@@ -82,9 +88,10 @@ class TimeIndex(Persistent):
         """Return the first `count` entries; None is all."""
         return list(islice(self._entries, count))
 
-    def first(self) -> tuple[float, int] | None:
-        """Return the first entry."""
-        return next(iter(self._entries), None)
+    def first(self, after: float | None = None) -> tuple[float, int] | None:
+        """Return the first entry, or the first one that is later than `after`."""
+        lowest = None if after is None else (after, 2**31)
+        return next(iter(self._entries.keys(min=lowest)), None)
 
     def latest(self, count: int, before: tuple[float, int] | None = None) -> Iterator[Any]:
         """Yield entries from the last one backwards, or from below `before`."""
@@ -118,12 +125,12 @@ class JobQueue(Persistent):
 
     Stored: ``line`` `ReadyLine`; ``indexes`` dict of status -> `TimeIndex`, keyed by the
     time a waiting job is due, a job to be started later was created, a final job ended;
-    ``parked`` OOBTree of task name -> `TimeIndex`, keyed by creation: queued jobs whose
-    task was not registered where they were to be claimed.
+    ``parked`` OOBTree of lot -> `TimeIndex`, keyed by creation: jobs whose task was not
+    registered where they were to be claimed, in lots by task name, and jobs whose time zone
+    was not known there, by zone.
 
     ``job.place`` says where a waiting job is filed: an int is the key of its segment in
-    the line, a float its time in the index of its status, a str the task it is parked
-    under.
+    the line, a float its time in the index of its status, a str the lot it is parked in.
     """
 
     def __init__(self) -> None:
@@ -140,6 +147,8 @@ class JobQueue(Persistent):
         """Put a job where its status and its due time say."""
         if job.status == QUEUED and job.due is None:
             job.place = self.line.put(job.id)
+        elif job.status == CRONJOB and job.due is None and job.timezone is not None:
+            self.park_for_zone(job)
         else:
             when = self._time_of(job)
             self.indexes[job.status].insert(when, job.id)
@@ -152,7 +161,7 @@ class JobQueue(Persistent):
         if job.is_in_line:
             self.line.note_left()
         elif isinstance(place, str):
-            self._unpark(job)
+            self._unpark(job, place)
         elif place is not None:
             self.indexes[job.status].remove(place, job.id)
         elif job.is_final:
@@ -162,19 +171,26 @@ class JobQueue(Persistent):
 
     def park(self, job: Job) -> None:
         """Set a job aside until its task is registered."""
-        self.remove(job)
-        lot = self.parked.get(job.task)
-        if lot is None:
-            lot = self.parked[job.task] = TimeIndex()
-        lot.insert(job.created_at, job.id)
-        job.place = job.task
+        self._park(job, job.task)
 
-    def _unpark(self, job: Job) -> None:
-        lot = self.parked.get(job.task)
+    def park_for_zone(self, job: Any) -> None:
+        """Set a cron job aside until it comes to where its time zone is known."""
+        self._park(job, f"{_ZONE}{job.timezone}")
+
+    def _park(self, job: Job, name: str) -> None:
+        self.remove(job)
+        lot = self.parked.get(name)
+        if lot is None:
+            lot = self.parked[name] = TimeIndex()
+        lot.insert(job.created_at, job.id)
+        job.place = name
+
+    def _unpark(self, job: Job, name: str) -> None:
+        lot = self.parked.get(name)
         if lot is not None:
             lot.remove(job.created_at, job.id)
             if not len(lot):
-                del self.parked[job.task]
+                del self.parked[name]
 
     @staticmethod
     def _time_of(job: Job) -> float:
@@ -209,7 +225,7 @@ class JobQueue(Persistent):
         """
         size = PULL_SIZE + more
         for name in list(self.parked.keys()):
-            if knows(name):
+            if _is_open(name, knows):
                 lot = self.parked[name]
                 yield from _standing(jobs, lot, lot.oldest(size), name)
         self._recount(jobs, now)
@@ -229,15 +245,27 @@ class JobQueue(Persistent):
         self._v_clock = now
         if seen is not None and now >= seen:
             return
-        for status in (DELAYED, CRONJOB):
-            for when, jobid in list(islice(self.indexes[status], RECOUNT_LIMIT)):
-                job = load(jobs, jobid)
-                if isinstance(job, CronJob) and job.place == when and job.is_ahead_of(now):
-                    self.reschedule(job, now)
+        far = now + CLOCK_TOLERANCE_SECONDS
+        for status in TIMED_STATUSES:
+            # What such a clock has set lies at the far end.
+            for when, jobid in self.indexes[status].latest(RECOUNT_LIMIT):
+                if when <= far:
+                    break
+                job = load_usable(jobs, jobid)
+                if job is not None and job.place == when:
+                    self.recount(job, now)
+
+    def recount(self, job: Job, now: float) -> None:
+        """Count anew when a job is due, if a clock far ahead of `now` has set that."""
+        with suppress(*SCHEDULE_ERRORS):  # it cannot be counted here
+            if job.is_ahead_of(now):
+                self._file_anew(job, job.count_anew(now), now)
 
     def reschedule(self, job: CronJob, now: float) -> None:
         """Count a waiting job's schedule from `now`."""
-        due = job.count_from(now)
+        self._file_anew(job, job.count_from(now), now)
+
+    def _file_anew(self, job: Job, due: float, now: float) -> None:
         self._v_clock = max(now, getattr(self, "_v_clock", now))
         self.remove(job)
         job.wait(due)
@@ -248,15 +276,16 @@ class JobQueue(Persistent):
     ) -> bool:
         """Say whether a job is ready; nothing is changed.  See `pull`."""
         for name, lot in self.parked.items():
-            if len(lot) and knows(name):
+            if _is_open(name, knows) and any(load_usable(jobs, jobid) for _, jobid in lot):
                 return True
         for status in TIMED_STATUSES:
             for when, jobid in self.indexes[status].until(now, PULL_SIZE):
-                job = load(jobs, jobid)
+                job = load_usable(jobs, jobid)
                 if job is not None and job.place == when:
                     return True
         return any(
-            (job := load(jobs, jobid)) is not None and job.place == key for key, jobid in self.line
+            (job := load_usable(jobs, jobid)) is not None and job.place == key
+            for key, jobid in self.line
         )
 
     def entry_of(self, job: Job) -> tuple[float, int]:
@@ -276,10 +305,21 @@ class JobQueue(Persistent):
             return (place, job.id) in self.indexes[job.status]
         return place is not None and (place, job.id) in self.line
 
-    def next_due(self) -> float | None:
-        """Return when the next waiting job is due, in seconds since the epoch."""
-        firsts = (self.indexes[status].first() for status in TIMED_STATUSES)
+    def next_due(self, after: float | None = None) -> float | None:
+        """Return when the next waiting job is due, in seconds since the epoch.
+
+        :param after: pass over what is due by then: who has looked for jobs at that time has
+            found none of those to be had.
+        """
+        firsts = (self.indexes[status].first(after) for status in TIMED_STATUSES)
         return min((entry[0] for entry in firsts if entry is not None), default=None)
+
+
+def _is_open(lot: str, knows: Callable[[str], bool]) -> bool:
+    """Say whether the jobs that are parked in a lot can run here."""
+    if lot.startswith(_ZONE):
+        return is_zone_known(lot.removeprefix(_ZONE))
+    return knows(lot)
 
 
 def _standing(
@@ -288,10 +328,13 @@ def _standing(
     entries: list[tuple[float, int]],
     place: str | None = None,
 ) -> Iterator[Job]:
-    """Yield the jobs that stand by their entries, and drop the other entries."""
+    """Yield the jobs that stand by their entries, and drop the other entries.
+
+    Those of jobs that wait aside are left: they stand for jobs that wait.
+    """
     for when, jobid in entries:
-        job = load(jobs, jobid)
+        job = load_usable(jobs, jobid)
         if job is not None and job.place == (when if place is None else place):
             yield job
-        else:
+        elif job is not None or jobid not in jobs:
             index.remove(when, jobid)
