@@ -119,6 +119,7 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "no name": HasNoName,
     "no traceback": HidesItsTraceback,
     "odd notes": HasOddNotes,
+    "no class": lambda: HidesItsClass("x"),
     "a circle": in_a_circle,
     "no pickle": lambda: DoesNotPickle(lambda: None),
     "a group": lambda: ValueError([lambda: None] * 3),

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
@@ -13,6 +15,7 @@ from lovely.remotetask.errors import (
     InvalidResult,
     JobCancelled,
     RetryLater,
+    TaskError,
     UnknownZone,
     WorkerDied,
     describe,
@@ -158,10 +161,23 @@ def call_task(service: Any, job: Job, task: Any, context: TaskContext) -> Any:
     :raises InvalidResult: the result cannot be stored or breaks the task's schema.
     """
     input = check_storable(job.input, InvalidInput, "the input")
-    with running_in(context):
+    with running_in(context), _honest_errors():
         output = task(service, job.id, input)
     check_output(task, output)
     return check_storable(output, InvalidResult, "the result")
+
+
+@contextmanager
+def _honest_errors() -> Iterator[None]:
+    """Put another one in the place of an exception that cannot be asked what it is."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            isinstance(error, TaskError)
+        except BaseException:  # its property `__class__`
+            raise TaskError(f"{name_of(error)}: {describe(error)}") from None
+        raise
 
 
 def finish(service: Any, job: Job, output: Any, now: float) -> None:
