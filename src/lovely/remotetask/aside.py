@@ -101,7 +101,9 @@ def why_unusable(job: Job, jobid: int) -> str | None:
         if time.monotonic() < aside.until:
             return aside.reason
         job._p_deactivate()  # the code may make something else of it by now
-        job._p_activate()
+        reason = why_unreadable(job, jobid)
+        if reason is not None:
+            return reason
     missing = why_unstorable(job.__dict__.values())
     if missing is None:
         asides.pop(job._p_oid, None)

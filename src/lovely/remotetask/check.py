@@ -8,6 +8,7 @@ the indexes are made to follow it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -131,8 +132,9 @@ def _trouble(service: Any, job: Job) -> str | None:
 
 
 def _is_ahead(job: Job, now: float) -> bool:
+    # Who asks with an earlier time than this machine's has no clock that was put back.
     try:
-        return job.is_ahead_of(now)
+        return job.is_ahead_of(max(now, time.time()))
     except SCHEDULE_ERRORS:  # it cannot be counted here
         return False
 
