@@ -98,3 +98,17 @@ def test_jobs_of_the_new_version_wait_for_it(tmp_path: Path, kind: str, dies: bo
     assert [line for line in python(tmp_path, "work.py", kind, "3") if "other" in line] == others
     write(tmp_path, app=NEW)
     assert python(tmp_path, "work.py", kind, "5") == [*others, *["ship completed"] * 2]
+
+
+def test_a_check_names_them_and_cannot_mend_them(tmp_path: Path) -> None:
+    write(tmp_path, app=NEW, fill=FILL)
+    python(tmp_path, "fill.py")
+    check = ["-m", "lovely.remotetask.cli", "check", f"file://{tmp_path}/Data.fs"]
+    assert "agree" in " ".join(python(tmp_path, *check, "--import", "app"))
+    write(tmp_path, app=OLD)
+    for repair, text in (([], "found; --repair mends them"), (["--repair"], "mended")):
+        said = python(tmp_path, *check, "--import", "app", *repair)
+        assert said[-1] == (
+            f"2 problem(s) {text}, but for 2, whose records cannot be read or written here:"
+        )
+        assert sum("there is no app.Order here" in line for line in said) == 2

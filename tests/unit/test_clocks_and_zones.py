@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from lovely.remotetask import queue, schedule
 from lovely.remotetask.check import check_all, check_jobs
 from lovely.remotetask.errors import InvalidSchedule, RetryLater, UnknownZone
 from lovely.remotetask.interfaces import CRONJOB, DELAYED, QUEUED
+from lovely.remotetask.job import CronJob
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -229,3 +231,14 @@ def test_a_zone_that_is_not_known_is_an_error_of_its_own(workshop: Any, lack: An
             service.addCronJob("echo", timezone="localtime")
         assert caught.type is InvalidSchedule
         assert len(service.jobs) == 0
+
+
+def test_a_slot_that_is_really_far_away_is_left_though_the_last_run_was_ahead() -> None:
+    february = datetime(2027, 2, 1, tzinfo=timezone.utc).timestamp()
+    job = CronJob(1, "echo", cron="0 0 1 1 *")
+    job.created_at = february
+    job.start("worker", february + 100 * DAY)
+    job.wait(job.count_from(february))
+    assert job.due is not None
+    assert job.due > february + 300 * DAY
+    assert not job.is_ahead_of(february)
