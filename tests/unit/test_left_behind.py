@@ -7,19 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import transaction
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask import claimant, line, running
+from lovely.remotetask import aside, claimant, line, running
 from lovely.remotetask.check import check_all
 from lovely.remotetask.claimant import RIVAL_SECONDS
 from lovely.remotetask.errors import RetryLater, ServiceGone
 from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, PROCESSING, QUEUED, ITask
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
-from lovely.remotetask.queue import PULL_SIZE, JobQueue
+from lovely.remotetask.queue import START_SIZE, JobQueue
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.seat import Seat
 from lovely.remotetask.service import TaskService
@@ -242,7 +243,7 @@ def test_however_many_want_to_run_again_at_once_each_runs_once_a_call(
         raise RetryLater(0)
 
     register("again", again)
-    inputs = range(PULL_SIZE + 10)
+    inputs = range(START_SIZE + 10)
     service.add_many("again", inputs)
     for _ in range(2):
         runs.clear()
@@ -492,7 +493,8 @@ def test_a_job_runs_when_its_record_can_be_read_again(
     break_code()
     workshop.work()
     monkeypatch.setattr(Fragile, "is_broken", False)
-    monkeypatch.setattr(line, "_unreadable", {})  # a minute later
+    monkeypatch.setattr(aside, "_asides", WeakKeyDictionary())  # a minute later
+    monkeypatch.setattr(line, "MEMORY_SECONDS", 0.0)
     with workshop.service() as service:
         check_all(service, workshop.now, repair=True)
         assert check_all(service, workshop.now, repair=False) == []

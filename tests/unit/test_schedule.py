@@ -574,6 +574,12 @@ def test_there_is_nothing_to_count_backwards() -> None:
         ({"timezone": "Europe"}, "there is no such time zone"),
         ({"timezone": "../Berlin"}, "there is no such time zone"),
         ({"timezone": ""}, "timezone='': there is no such time zone"),
+        *(
+            ({"timezone": name}, "there is no such time zone everywhere")
+            for name in ("localtime", "posixrules", "Factory", "right/UTC", "posix/UTC")
+        ),
+        ({"timezone": "/usr/share/zoneinfo/UTC"}, "there is no such time zone everywhere"),
+        ({"timezone": "Europe/../UTC"}, "there is no such time zone everywhere"),
         ({"timezone": 2}, "timezone=2: must be a string"),
         (
             {"cron": "0 0 * * *", "hour": (3,)},

@@ -8,13 +8,14 @@ the indexes are made to follow it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
+from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
-from lovely.remotetask.job import Job
-from lovely.remotetask.line import load
+from lovely.remotetask.job import SCHEDULE_ERRORS, Job
 
 #: How many jobs one step looks at.
 STEP_SIZE = 1000
@@ -30,6 +31,20 @@ class Problem(NamedTuple):
     jobid: int | None
     text: str
 
+    @property
+    def is_mendable(self) -> bool:
+        """Whether repairing mends it."""
+        return True
+
+
+class LeftAlone(Problem):
+    """One that repairing leaves alone."""
+
+    @property
+    def is_mendable(self) -> bool:
+        """See `Problem`."""
+        return False
+
 
 def check_jobs(service: Any, now: float, repair: bool, first: int = 0) -> tuple[list[Problem], int]:
     """Check a step's worth of jobs.
@@ -40,16 +55,24 @@ def check_jobs(service: Any, now: float, repair: bool, first: int = 0) -> tuple[
     Transaction: caller commits, if `repair`; otherwise reads only.
     """
     jobids = list(islice(service.jobs.ids_from(first), STEP_SIZE))
-    problems = []
+    problems: list[Problem] = []
     for jobid in jobids:
-        job = load(service.jobs, jobid)
-        if job is None:
-            continue  # nothing can be said of a record that cannot be read, nor mended
+        job = service.jobs[jobid]
+        reason = why_unreadable(job, jobid)
+        if reason is None and not job.is_final:
+            reason = why_unusable(job, jobid)
+        if reason is not None:
+            problems.append(LeftAlone(jobid, reason))
+            continue
         trouble = _trouble(service, job)
         if trouble is not None:
             problems.append(Problem(jobid, trouble))
             if repair:
                 _refile(service, job, now)
+        elif not job.is_final and _is_ahead(job, now):
+            problems.append(Problem(jobid, "a clock far ahead has set when it is due"))
+            if repair:
+                service.queue.count_anew(job, now)
     return problems, jobids[-1] + 1 if len(jobids) == STEP_SIZE else 0
 
 
@@ -68,6 +91,9 @@ def check_all(
 ) -> list[Problem]:
     """Check everything.
 
+    Of a job whose record is missing nothing is left to run: it is taken out, which is left to
+    a person's word, in case that the record comes back.
+
     :param commit: called after each step.
 
     Transaction: caller commits, if `repair`; otherwise reads only.
@@ -76,7 +102,12 @@ def check_all(
     first = 0
     while True:
         found, first = check_jobs(service, now, repair, first)
-        problems.extend(found)
+        for problem in found:
+            if problem.text == MISSING:
+                problem = Problem(*problem)
+                if repair:
+                    del service.jobs[problem.jobid]
+            problems.append(problem)
         commit()
         if not first:
             break
@@ -101,6 +132,14 @@ def _trouble(service: Any, job: Job) -> str | None:
     return None if queue.stands_by(job) else f"it is {job.status}, but waits nowhere"
 
 
+def _is_ahead(job: Job, now: float) -> bool:
+    # Who asks with an earlier time than this machine's has no clock that was put back.
+    try:
+        return job.is_ahead_of(max(now, time.time()))
+    except SCHEDULE_ERRORS:  # it cannot be counted here
+        return False
+
+
 def _refile(service: Any, job: Job, now: float) -> None:
     if job.is_in_line:
         service.queue.line.note_left(job.place)
@@ -115,11 +154,12 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
     for status, index in service.queue.indexes.items():
         for when, jobid in list(index):
             job = load(service.jobs, jobid)
-            stands = job is not None and (
-                (job.status == status and (when, jobid) == service.queue.entry_of(job))
-                if status in FINAL_STATUSES
-                else job.place == when
-            )
+            if job is None:  # of what cannot be read nothing can be said
+                stands = jobid in service.jobs
+            elif status in FINAL_STATUSES:
+                stands = job.status == status and (when, jobid) == service.queue.entry_of(job)
+            else:
+                stands = job.place == when
             if not stands:
                 yield Problem(jobid, f"an entry of the index of {status} jobs is stale")
                 if repair:
@@ -127,8 +167,8 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
     for name, lot in list(service.queue.parked.items()):
         for when, jobid in list(lot):
             job = load(service.jobs, jobid)
-            if job is None or job.place != name:
-                yield Problem(jobid, f"an entry of the jobs parked for task {name!r} is stale")
+            if jobid not in service.jobs if job is None else job.place != name:
+                yield Problem(jobid, f"an entry of the jobs parked for {name!r} is stale")
                 if repair:
                     lot.remove(when, jobid)
         if repair and not len(lot):
@@ -137,7 +177,9 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
         notes = getattr(service, name)
         for jobid in list(notes):
             job = load(service.jobs, jobid)
-            if job is None or (job.status != PROCESSING and not _is_held(service, jobid)):
+            if _is_held(service, jobid):
+                continue
+            if jobid not in service.jobs if job is None else job.status != PROCESSING:
                 yield Problem(jobid, f"an entry of {name} belongs to no running job")
                 if repair:
                     notes.remove(jobid) if name == "requests" else notes.pop(jobid)

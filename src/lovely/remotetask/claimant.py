@@ -27,6 +27,7 @@ from typing import Any
 
 import transaction
 
+from lovely.remotetask.aside import load
 from lovely.remotetask.job import Job
 from lovely.remotetask.line import Memory
 from lovely.remotetask.seat import Seat
@@ -176,7 +177,7 @@ class Claimant:
         """
         record = service.workers.get(self.identity.id)
         stored = () if record is None else record.held
-        jobs = [service.jobs.get(jobid) for jobid in stored if jobid not in held]
+        jobs = [load(service.jobs, jobid) for jobid in stored if jobid not in held]
         return [
             claim_of(job)
             for job in jobs
@@ -284,7 +285,7 @@ class Claimant:
 
         def change(service: Any) -> list[Claim]:
             now = self.clock()
-            jobs = [service.jobs.get(claim.jobid) for claim in claims]
+            jobs = [load(service.jobs, claim.jobid) for claim in claims]
             taken = [
                 claim_of(job)
                 for job in jobs
@@ -354,7 +355,7 @@ class Claimant:
         def change(service: Any) -> None:
             now = self.clock()
             for claim in claims:
-                job = service.jobs.get(claim.jobid)
+                job = load(service.jobs, claim.jobid)
                 if job is not None and job.is_held_by(claim.owner, claim.attempt):
                     job.give_back(now)
                     service.queue.file(job)

@@ -16,14 +16,21 @@
     ├── ServiceNotStored          a service that is not in a database was to be started
     ├── ServiceGone               the service is no longer in its database
     ├── JobNotFound (KeyError)    no job has this id
+    ├── JobUnusable               a job's record cannot be read, or not be written, here
     ├── TaskNotFound (ValueError) no task is registered under this name
     ├── InvalidInput (ValueError) the input of a job cannot be accepted
     ├── InvalidSchedule (ValueError)
+    │   └── UnknownZone           this machine does not know a time zone
     ├── InvalidArgument (ValueError)
     └── JobIsLive (ValueError)    a job that is still needed was to be removed
 """
 
 from __future__ import annotations
+
+from typing import Any, SupportsFloat, SupportsIndex
+
+#: No job waits longer than this many seconds for what comes next: a hundred years.
+MAX_WAIT_SECONDS = 100 * 365.25 * 86_400.0
 
 
 class RemoteTaskError(Exception):
@@ -43,15 +50,19 @@ class TaskError(RemoteTaskError):
 class RetryLater(RemoteTaskError):
     """The task asks to be run again.
 
-    :param delay_seconds: seconds until the next run, 0 or more; None leaves the
-        time to the retry policy of the job.
+    :param delay_seconds: seconds until the next run, 0 to `MAX_WAIT_SECONDS`; None leaves
+        the time to the retry policy of the job.
     """
 
-    def __init__(self, delay_seconds: float | None = None, message: str = "") -> None:
-        if delay_seconds is not None and not 0 <= delay_seconds < float("inf"):
-            raise InvalidArgument(f"delay_seconds must be 0 or more, not {delay_seconds!r}")
+    # Of the class too: a subclass may forget to call this one's `__init__`.
+    delay_seconds: float | None = None
+
+    def __init__(
+        self, delay_seconds: SupportsFloat | SupportsIndex | None = None, message: str = ""
+    ) -> None:
         super().__init__(message or "The task asks to be run again.")
-        self.delay_seconds = delay_seconds
+        if delay_seconds is not None:
+            self.delay_seconds = seconds_of(delay_seconds, "delay_seconds")
 
     def __reduce__(self) -> tuple[type[RetryLater], tuple[float | None, str]]:
         return type(self), (self.delay_seconds, str(self))
@@ -106,6 +117,10 @@ class JobNotFound(RemoteTaskError, KeyError):
         return str(self.args[0])
 
 
+class JobUnusable(RemoteTaskError):
+    """The record of the job cannot be read, or not be written, in this process."""
+
+
 class TaskNotFound(RemoteTaskError, ValueError):
     """No task is registered under this name."""
 
@@ -116,6 +131,10 @@ class InvalidInput(RemoteTaskError, ValueError):
 
 class InvalidSchedule(RemoteTaskError, ValueError):
     """The schedule is malformed or can never come true."""
+
+
+class UnknownZone(InvalidSchedule):
+    """This machine does not know the time zone."""
 
 
 class InvalidArgument(RemoteTaskError, ValueError):
@@ -129,7 +148,36 @@ class JobIsLive(RemoteTaskError, ValueError):
 def describe(error: BaseException) -> str:
     """Return the message of an exception, whatever it does when it is printed."""
     try:
-        message = str(error)
-    except Exception:
+        message = plain(str(error))
+    except BaseException:  # SystemExit too: it would end the thread that only tells
         message = "(the message cannot be printed)"
-    return message or type(error).__name__
+    return message or name_of(error)
+
+
+def name_of(error: BaseException) -> str:
+    """Return the name of the class of an exception, whatever its metaclass says."""
+    return plain(type.__dict__["__name__"].__get__(type(error)))
+
+
+def plain(text: str) -> str:
+    """Return a text of an exact str, which can be stored whatever a subclass of it does."""
+    return "".join((text,))
+
+
+def seconds_of(value: Any, name: str) -> float:
+    """Return a wait as float seconds.
+
+    :param name: names the value in the error's message.
+    :raises InvalidArgument: it is no number, or not within 0 to `MAX_WAIT_SECONDS`.
+    """
+    try:
+        seconds = -1.0 if isinstance(value, (bool, str, bytes, bytearray)) else float(value)
+    except Exception:  # whatever somebody's __float__ raises
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_WAIT_SECONDS:
+        try:
+            shown = repr(value)[:50]
+        except Exception:  # of an int with more than 4,300 digits too
+            shown = f"this {type(value).__name__}"
+        raise InvalidArgument(f"{name} must be 0 or more seconds, up to 100 years, not {shown}")
+    return seconds

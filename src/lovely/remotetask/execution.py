@@ -26,6 +26,7 @@ from typing import Any
 
 from ZODB.POSException import POSError
 
+from lovely.remotetask.aside import load
 from lovely.remotetask.claimant import Claimant, Tasks
 from lovely.remotetask.errors import (
     JobCancelled,
@@ -227,7 +228,7 @@ class Engine(Claimant):
         ]
 
     def _reserved_job(self, service: Any, claim: Claim) -> Job:
-        job: Job | None = service.jobs.get(claim.jobid)
+        job = load(service.jobs, claim.jobid)
         if job is None or not job.is_in_line:
             raise Fenced
         return job
@@ -253,7 +254,7 @@ class Engine(Claimant):
         """Called when a job with a timeout starts; whoever watches sets it."""
 
     def _held_job(self, service: Any, claim: Claim) -> Job:
-        job: Job | None = service.jobs.get(claim.jobid)
+        job = load(service.jobs, claim.jobid)
         if job is None or not job.is_held_by(claim.owner, claim.attempt):
             raise Fenced
         return job

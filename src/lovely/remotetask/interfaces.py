@@ -244,7 +244,8 @@ class ITaskService(Interface):
         and never if it is aborted.
 
         :param task: the name of a registered task.
-        :param input: any value that ZODB can store.
+        :param input: any value that ZODB can store.  A copy is stored, but of persistent
+            objects in it: what it holds now counts.
         :param startLater: the job waits for `startJob`.
         :param retry: a `RetryPolicy` for this job, in place of the task's.
         :raises TaskNotFound: no task has this name; a ValueError.
@@ -305,6 +306,7 @@ class ITaskService(Interface):
 
         :returns: True, or False when the job does not wait for it.
         :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read and written in this process.
 
         Transaction: caller commits.
         """
@@ -315,6 +317,7 @@ class ITaskService(Interface):
         One that runs counts anew when its run has ended.
 
         :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read and written in this process.
         :raises InvalidArgument: the job waits for no time; a ValueError.
 
         Transaction: caller commits.
@@ -351,6 +354,7 @@ class ITaskService(Interface):
 
         :returns: something true when the job is cancelled, False when it is too late (or
             there is no such job), None when a running job was asked.
+        :raises JobUnusable: its record cannot be read and written in this process.
 
         Transaction: caller commits.
         """
@@ -359,6 +363,7 @@ class ITaskService(Interface):
         """Return the status of a job.
 
         :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read in this process.
 
         Transaction: reads only.
         """
@@ -367,6 +372,7 @@ class ITaskService(Interface):
         """Return what the task returned; None as long as there is nothing.
 
         :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read in this process.
 
         Transaction: reads only.
         """
@@ -375,6 +381,7 @@ class ITaskService(Interface):
         """Return why the last attempt failed, as a str; ``'None'`` when it did not.
 
         :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read in this process.
 
         Transaction: reads only.
         """
@@ -383,6 +390,7 @@ class ITaskService(Interface):
         """Return the last `lovely.remotetask.job.Progress` of a running job, or None.
 
         :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read in this process.
 
         Transaction: reads only.
         """

@@ -22,11 +22,14 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from persistent import Persistent
+from ZODB.POSException import POSError
 from zope.interface import implementer
 
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,
+    UnknownZone,
+    seconds_of,
 )
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -64,8 +67,8 @@ MAX_MISSED = 1000
 #: What a schedule raises that does not stand in the database as `CronJob.update` left it.
 SCHEDULE_ERRORS = (ValueError, TypeError, ArithmeticError)
 
-#: A stored slot that lies further ahead than this many seconds was set by a clock that
-#: has been put back since: the schedule is counted anew.
+#: What lies further ahead than this many seconds, although it tells of what has happened, was
+#: set by a clock that has been put back since: the job's time is counted anew.
 CLOCK_TOLERANCE_SECONDS = 86_400.0
 
 
@@ -109,6 +112,13 @@ class JobValues(ValuesView["Job"]):
 
 class JobItems(ItemsView[int, "Job"]):
     """The (id, job) pairs of a `JobTree`."""
+
+
+def _is_fresh(job: Job) -> bool:
+    try:
+        return time.time() - job.created_at < FRESH_SECONDS
+    except (POSError, AttributeError, TypeError):  # a record that is missing or cannot be read
+        return False
 
 
 class JobTree(Persistent, MutableMapping[int, "Job"]):
@@ -165,7 +175,7 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         job = nodes[-1].entries[jobid]
         nodes[-1].take(jobid)
         # Somebody may be adding just behind a new job.
-        if time.time() - job.created_at < FRESH_SECONDS and self._page(jobid + 16) is None:
+        if not nodes[-1].entries and _is_fresh(job) and self._page(jobid + 16) is None:
             return
         for node, parent, shift in zip(nodes[:0:-1], nodes[-2::-1], _SHIFTS[::-1], strict=True):
             if node.entries:
@@ -379,6 +389,20 @@ class Job(Persistent):
         """The status of the job while it waits for its next attempt."""
         return QUEUED
 
+    def _timed_at(self) -> float:
+        """Return when, by the clock of who did it, the time was set that the job waits for."""
+        due = self.due or 0.0
+        stamps = [self.created_at, self.started_at, *(f.time for f in self.failures[-1:])]
+        return max((s for s in stamps if s is not None and s <= due), default=due)
+
+    def is_ahead_of(self, now: float) -> bool:
+        """Say whether a clock that is far ahead of `now` has set when the job is due."""
+        return self.due is not None and self._timed_at() > now + CLOCK_TOLERANCE_SECONDS
+
+    def count_anew(self, now: float) -> float:
+        """Return when a job is due that waits from `now` on as long as it was to wait."""
+        return now + (self.due or 0.0) - self._timed_at()
+
     def is_held_by(self, owner: str, attempt: int) -> bool:
         """Say whether this attempt of this worker still has the job: the fence."""
         return self.status == PROCESSING and self.owner == owner and self.attempt == attempt
@@ -523,10 +547,10 @@ class CronJob(Job):
         """See `ICronJob`."""
         schedule = make_schedule(minute, hour, dayOfMonth, month, dayOfWeek, cron, timezone)
         if delay is not None:
-            if isinstance(delay, bool) or not isinstance(delay, (int, float)):
-                raise InvalidSchedule(f"delay must be a number of seconds, not {delay!r}")
-            if not 0 <= delay < math.inf:
-                raise InvalidSchedule(f"delay must be 0 or more seconds, not {delay!r}")
+            try:
+                delay = seconds_of(delay, "delay")
+            except InvalidArgument as error:
+                raise InvalidSchedule(str(error)) from None
             if schedule != make_schedule():
                 raise InvalidSchedule("a job has a delay or a schedule, not both")
         edit = Edit(
@@ -613,6 +637,9 @@ class CronJob(Job):
         try:
             passed = self.schedule.count_between(self.slot or slot, slot, MAX_MISSED)
             due = self.schedule.next_time(slot)
+        except UnknownZone:
+            self.wait(None)  # the next slot is counted where the zone is known
+            return
         except SCHEDULE_ERRORS as error:
             # Broken in the database: the end of this job, and of no other.
             super().fail(Failure(self.attempt, now, type(error).__name__, str(error), ""), now)
@@ -623,7 +650,16 @@ class CronJob(Job):
         self.wait(due)
 
     def is_ahead_of(self, now: float) -> bool:
-        """Say whether the schedule was counted by a clock that is far ahead of `now`."""
+        """See `Job`.  Where it waits for its next slot, the last one tells."""
+        if self._has_slot_ahead_of(now):
+            return True
+        return super().is_ahead_of(now) and self.due != self.timeOfNextCall(self.slot or now)
+
+    def count_anew(self, now: float) -> float:
+        """See `Job`."""
+        return self.count_from(now) if self._has_slot_ahead_of(now) else super().count_anew(now)
+
+    def _has_slot_ahead_of(self, now: float) -> bool:
         return self.slot is not None and self.slot > now + CLOCK_TOLERANCE_SECONDS
 
     def start(self, owner: str, now: float) -> None:

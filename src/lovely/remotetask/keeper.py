@@ -133,8 +133,9 @@ class Keeper:
         self._checked = now
         for _ in range(steps):
             look = functools.partial(check_jobs, now=engine.clock(), first=self._first)
-            problems, following = look(seat.begin(), repair=False)
+            found, following = look(seat.begin(), repair=False)
             seat.abort()
+            problems = [problem for problem in found if problem.is_mendable]
             if problems:
                 for problem in problems:
                     job_log.error("job %s: %s; mended", problem.jobid, problem.text)

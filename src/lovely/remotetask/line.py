@@ -21,7 +21,6 @@ that meets the removal of an emptied bucket.  Six rules keep it fast and safe:
 from __future__ import annotations
 
 import heapq
-import logging
 import math
 import random
 import time
@@ -33,12 +32,10 @@ from typing import Any, NamedTuple, TypeVar
 from BTrees.Length import Length
 from persistent import Persistent
 from zc.queue import PersistentQueue as BucketQueue
-from ZODB.POSException import StateLoadError
 
+from lovely.remotetask.aside import load, load_usable
 from lovely.remotetask.job import LANES, Job, lane_of
 from lovely.remotetask.shelf import Shelf
-
-job_log = logging.getLogger("remotetask.job")
 
 #: How many ids a segment of the ready line holds, and one that many ids are put into at once.
 SEGMENT_SIZE = 32
@@ -103,6 +100,7 @@ class Memory:
     def _forget(self) -> None:
         self.stale: dict[int, set[int]] = {}  # key of a segment -> job ids
         self.closed: set[int] = set()  # keys of segments
+        self.aside: set[int] = set()  # keys of segments with jobs that cannot be used here
         self.idle: dict[int, bytes] = {}  # lane -> serial of its signal, when nobody waited
 
     def note_stale(self, entries: Iterable[tuple[Any, int]]) -> None:
@@ -240,14 +238,16 @@ class Lane(Persistent):
         """Yield the waiting jobs of a segment, and close it if there are none any more."""
         key, segment, is_last = place
         stale = memory.stale.setdefault(key, set())
-        is_used_up = True
+        is_used_up = key not in memory.aside
         jobids = turned([jobid for jobid in segment if jobid not in stale], offset)
         for number, jobid in enumerate(jobids):
             if number % PREFETCH_SIZE == 0:
                 self._prefetch(jobs, jobids[number : number + PREFETCH_SIZE])
-            job = load(jobs, jobid)
-            if job is None and jobid in jobs:  # it may be read again one day
+            job = load_usable(jobs, jobid)
+            if job is None and jobid in jobs:  # it may be used again one day
                 is_used_up = False
+                stale.add(jobid)
+                memory.aside.add(key)
             elif job is not None and job.place == key:
                 is_used_up = False
                 yield job
@@ -314,10 +314,15 @@ class ReadyLine(Persistent):
 
     def miscounted(self, jobs: Mapping[int, Job]) -> int:
         """Return by how much the size is too large; it takes a walk over all entries."""
-        waiting = sum(
-            (job := load(jobs, jobid)) is not None and job.place == key for key, jobid in self
-        )
-        return self._count - waiting
+        waiting = unknown = 0
+        for key, jobid in self:
+            job = load(jobs, jobid)
+            if job is not None:
+                waiting += job.place == key
+            elif jobid in jobs:  # nobody can say here where it waits
+                unknown += 1
+        too_many = self._count - waiting
+        return max(0, too_many - unknown) if too_many > 0 else too_many
 
     def correct(self, difference: int) -> None:
         """Make the size smaller."""
@@ -378,31 +383,6 @@ def turned(entries: list[Entry], start: float) -> list[Entry]:
     """Return a list that begins elsewhere, and goes on around its end."""
     first = int(start * len(entries))
     return [*entries[first:], *entries[:first]]
-
-
-def load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
-    """Return a job, or None when it is gone or its record cannot be read.
-
-    A record that cannot be read, because code it needs has changed, must not keep others
-    from being run.  It is tried again from time to time.
-    """
-    job = jobs.get(jobid)
-    if job is None or job._p_changed is not None:
-        return job
-    key = (id(job._p_jar.db()), job._p_oid)
-    if _unreadable.get(key, 0.0) > time.monotonic():
-        return None
-    try:
-        job._p_activate()
-    except StateLoadError:  # what other people's __setstate__ raises
-        _unreadable[key] = time.monotonic() + MEMORY_SECONDS
-        job_log.exception("job %s: its record cannot be read, it is passed over", jobid)
-        return None
-    return job
-
-
-#: Records that could not be read: (id of the database, oid) -> when to try again.
-_unreadable: dict[tuple[int, bytes], float] = {}
 
 
 def _is_committed(stored: Persistent) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from lovely.remotetask.aside import load
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Progress
 from lovely.remotetask.seat import Seat
@@ -61,7 +62,7 @@ class Notes:
         note = Progress(done, total, str(message)[:MAX_MESSAGE])
 
         def change(service: Any) -> None:
-            job = service.jobs.get(self._jobid)
+            job = load(service.jobs, self._jobid)
             if job is not None and job.status == PROCESSING:
                 service.progress[self._jobid] = note
 

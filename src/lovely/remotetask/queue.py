@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
 
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 
+from lovely.remotetask.aside import load_usable
 from lovely.remotetask.ended import EndedIndex, tick
 from lovely.remotetask.interfaces import (
     CRONJOB,
@@ -24,8 +26,9 @@ from lovely.remotetask.interfaces import (
     QUEUED,
     STARTLATER,
 )
-from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, CronJob, Job
-from lovely.remotetask.line import Memory, ReadyLine, load, turned
+from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, SCHEDULE_ERRORS, CronJob, Job
+from lovely.remotetask.line import Memory, ReadyLine, turned
+from lovely.remotetask.schedule import is_zone_known
 from lovely.remotetask.timeindex import TimeIndex
 
 #: Workers beside each other begin at different ones of so many due jobs.
@@ -33,6 +36,9 @@ START_SIZE = 200
 
 #: How many waiting jobs are looked at when the clock seems to have been put back.
 RECOUNT_LIMIT = 1000
+
+#: Jobs whose time zone is not known are parked under its name, behind what no task is called.
+_ZONE = "\0time zone "
 
 #: Statuses whose jobs can wait for a time.
 TIMED_STATUSES = (DELAYED, CRONJOB, QUEUED)
@@ -44,12 +50,13 @@ class JobQueue(Persistent):
     Stored: ``line`` `ReadyLine`; ``indexes`` dict of status -> `TimeIndex`, keyed by the
     time a waiting job is due, or a job to be started later was created, or of final status ->
     `EndedIndex`, keyed by the time the job ended;
-    ``parked`` OOBTree of task name -> `TimeIndex`, keyed by creation: queued jobs whose
-    task was not registered where they were to be claimed.
+    ``parked`` OOBTree of lot -> `TimeIndex`, keyed by creation: jobs whose task was not
+    registered where they were to be claimed, in lots by task name, and jobs whose time zone
+    was not known there, by zone.
 
     ``job.place`` says where a waiting job is filed: an int is the key of its segment in
-    the line, a float its time in the index of its status, a str the task it is parked
-    under.  A job that waits again after a run has its place before it is filed there.
+    the line, a float its time in the index of its status, a str the lot it is parked in.
+    A job that waits again after a run has its place before it is filed there.
     """
 
     def __init__(self) -> None:
@@ -69,6 +76,8 @@ class JobQueue(Persistent):
         """Put a job where its status and its due time say."""
         if job.status == QUEUED and job.due is None:
             self.file_ready([job])
+        elif job.status == CRONJOB and job.due is None and job.timezone is not None:
+            self.park_for_zone(job)
         else:
             self.indexes[job.status].insert(self._time_of(job), job.id)
             if not job.is_final:
@@ -91,7 +100,7 @@ class JobQueue(Persistent):
         if isinstance(place, int):
             self.line.note_left(place)
         elif isinstance(place, str):
-            self._unpark(job)
+            self._unpark(job, place)
         elif place is not None:
             self.indexes[job.status].remove(place, job.id)
         elif job.is_final:
@@ -101,19 +110,26 @@ class JobQueue(Persistent):
 
     def park(self, job: Job) -> None:
         """Set a job aside until its task is registered."""
-        self.remove(job)
-        lot = self.parked.get(job.task)
-        if lot is None:
-            lot = self.parked[job.task] = TimeIndex()
-        lot.insert(job.created_at, job.id)
-        job.place = job.task
+        self._park(job, job.task)
 
-    def _unpark(self, job: Job) -> None:
-        lot = self.parked.get(job.task)
+    def park_for_zone(self, job: Any) -> None:
+        """Set a cron job aside until it comes to where its time zone is known."""
+        self._park(job, f"{_ZONE}{job.timezone}")
+
+    def _park(self, job: Job, name: str) -> None:
+        self.remove(job)
+        lot = self.parked.get(name)
+        if lot is None:
+            lot = self.parked[name] = TimeIndex()
+        lot.insert(job.created_at, job.id)
+        job.place = name
+
+    def _unpark(self, job: Job, name: str) -> None:
+        lot = self.parked.get(name)
         if lot is not None:
             lot.remove(job.created_at, job.id)
             if not len(lot):
-                del self.parked[job.task]
+                del self.parked[name]
 
     @staticmethod
     def _time_of(job: Job) -> float:
@@ -173,7 +189,7 @@ class JobQueue(Persistent):
 
     def _parked_jobs(self, jobs: Mapping[int, Job], knows: Callable[[str], bool]) -> Iterator[Job]:
         for name in list(self.parked.keys()):
-            if knows(name):
+            if _is_open(name, knows):
                 yield from _standing(jobs, self.parked[name], math.inf, name)
 
     def _due_jobs(
@@ -193,16 +209,24 @@ class JobQueue(Persistent):
         Looked for only where that can be: by a worker that has just begun, and when the clock
         has gone back.
         """
-        for status in (DELAYED, CRONJOB):
+        for status in TIMED_STATUSES:
             ahead = self.indexes[status].between(now + CLOCK_TOLERANCE_SECONDS, math.inf)
             for when, jobid in list(islice(ahead, RECOUNT_LIMIT)):
-                job = load(jobs, jobid)
-                if isinstance(job, CronJob) and job.place == when and job.is_ahead_of(now):
-                    self.reschedule(job, now)
+                job = load_usable(jobs, jobid)
+                if job is not None and job.place == when:
+                    self.count_anew(job, now)
+
+    def count_anew(self, job: Job, now: float) -> None:
+        """Count anew when a job is due, if a clock far ahead of `now` has set that."""
+        with suppress(*SCHEDULE_ERRORS):  # it cannot be counted here
+            if job.is_ahead_of(now):
+                self._file_anew(job, job.count_anew(now))
 
     def reschedule(self, job: CronJob, now: float) -> None:
         """Count a waiting job's schedule from `now`."""
-        due = job.count_from(now)
+        self._file_anew(job, job.count_from(now))
+
+    def _file_anew(self, job: Job, due: float) -> None:
         self.remove(job)
         job.wait(due)
         self.file(job)
@@ -212,11 +236,11 @@ class JobQueue(Persistent):
     ) -> bool:
         """Say whether a job is ready; nothing is changed.  See `pull`."""
         for name, lot in self.parked.items():
-            if len(lot) and knows(name):
+            if _is_open(name, knows) and any(load_usable(jobs, jobid) for _, jobid in lot):
                 return True
         due = chain.from_iterable(_due(self.indexes[status], now) for status in TIMED_STATUSES)
         return any(
-            (job := load(jobs, jobid)) is not None and job.place == place
+            (job := load_usable(jobs, jobid)) is not None and job.place == place
             for place, jobid in chain(due, self.line)
         )
 
@@ -244,9 +268,10 @@ class JobQueue(Persistent):
         return isinstance(job.place, float) and not self.stands_by(job)
 
     def next_due(self, after: float = -math.inf) -> float | None:
-        """Return when the next waiting job is due, later than `after`.
+        """Return when the next waiting job is due, in seconds since the epoch.
 
-        :returns: seconds since the epoch, or None.
+        :param after: pass over what is due by then: who has looked for jobs at that time has
+            found none of those to be had.
         """
         firsts = (self.indexes[status].first(after) for status in TIMED_STATUSES)
         return min((entry[0] for entry in firsts if entry is not None), default=None)
@@ -263,6 +288,13 @@ def _due(index: TimeIndex, now: float, start: float = 0.0) -> Iterator[tuple[flo
     yield from entries
 
 
+def _is_open(lot: str, knows: Callable[[str], bool]) -> bool:
+    """Say whether the jobs that are parked in a lot can run here."""
+    if lot.startswith(_ZONE):
+        return is_zone_known(lot.removeprefix(_ZONE))
+    return knows(lot)
+
+
 def _standing(
     jobs: Mapping[int, Job],
     index: TimeIndex,
@@ -270,9 +302,12 @@ def _standing(
     place: str | None = None,
     start: float = 0.0,
 ) -> Iterator[Job]:
-    """Yield the jobs that stand by their entries up to a time, and drop the other entries."""
+    """Yield the jobs that stand by their entries up to a time, and drop the other entries.
+
+    Those of jobs that wait aside are left: they stand for jobs that wait.
+    """
     for when, jobid in _due(index, now, start):
-        job = load(jobs, jobid)
+        job = load_usable(jobs, jobid)
         if job is not None and job.place == (when if place is None else place):
             yield job
         elif job is not None or jobid not in jobs:

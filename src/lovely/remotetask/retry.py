@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lovely.remotetask.errors import (
+    MAX_WAIT_SECONDS,
     InvalidArgument,
     InvalidInput,
     InvalidResult,
@@ -67,7 +69,7 @@ class RetryPolicy:
         ):
             value = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not is_number or not low <= value < math.inf:
+            if not is_number or not low <= value <= sys.float_info.max:
                 raise InvalidArgument(f"{name} must be a number of {low} or more, not {value!r}")
         if self.jitter > 1:
             raise InvalidArgument(f"jitter must lie between 0 and 1, not {self.jitter!r}")
@@ -107,7 +109,7 @@ class RetryPolicy:
             wait = self.first_wait_seconds * float(self.factor) ** max(failures - 1, 0)
         except OverflowError:  # what floats say where others say infinity
             wait = math.inf
-        wait = min(wait, self.cap_seconds)
+        wait = min(wait, self.cap_seconds, MAX_WAIT_SECONDS)
         return wait * (1 - self.jitter * chance())
 
 

@@ -28,7 +28,7 @@ from zoneinfo import ZoneInfo
 
 from croniter import CroniterError, croniter
 
-from lovely.remotetask.errors import InvalidArgument, InvalidSchedule
+from lovely.remotetask.errors import InvalidArgument, InvalidSchedule, UnknownZone
 
 #: What the sets may hold, in the order of the fields of a cron expression.
 _RANGES = {
@@ -51,6 +51,9 @@ _ALIASES = {
 
 #: A range from a value to itself: that value for cron, the whole field for croniter.
 _RANGE_OF_ONE = re.compile(r"(?<![^,\s])(\w+)-\1(/\d+)?(?![^,#\s])")
+
+#: Files beside the zones of the IANA database, or a whole other set of them.
+_OF_THE_MACHINE = re.compile(r"(localtime|posixrules|factory)$|(posix|right)/|/|.*\.\.", re.I)
 
 #: The weeks of a month in which a weekday counts, where nothing else is said.
 _EVERY_WEEK = range(1, 6)
@@ -262,12 +265,24 @@ def make_schedule(
 def zone_named(timezone: str) -> ZoneInfo:
     """Return the time zone of this name.
 
-    :raises InvalidSchedule: no zone has this name.
+    :raises InvalidSchedule: no machine has to have it, or have the same under this name.
+    :raises UnknownZone: there is no such zone on this machine.
     """
+    if _OF_THE_MACHINE.match(timezone):
+        raise InvalidSchedule(f"timezone={timezone!r}: there is no such time zone everywhere")
     try:
         return ZoneInfo(timezone)
     except (KeyError, ValueError, OSError):  # OSError: the name of a folder of zones
-        raise InvalidSchedule(f"timezone={timezone!r}: there is no such time zone") from None
+        raise UnknownZone(f"timezone={timezone!r}: there is no such time zone") from None
+
+
+def is_zone_known(timezone: str) -> bool:
+    """Say whether this machine knows a time zone."""
+    try:
+        zone_named(timezone)
+    except InvalidSchedule:
+        return False
+    return True
 
 
 def _whole_numbers(name: str, values: Iterable[int]) -> tuple[int, ...]:

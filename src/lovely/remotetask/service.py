@@ -17,12 +17,14 @@ from zope.interface import implementer
 from zope.location.location import Location
 
 from lovely.remotetask import running
+from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.autostart import bootStrapSubscriber, getAutostartServiceNames
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
     JobIsLive,
     JobNotFound,
+    JobUnusable,
     TaskNotFound,
 )
 from lovely.remotetask.inline import claim_inline, run_inline
@@ -119,7 +121,7 @@ class TaskService(Persistent, Location):
         retry: RetryPolicy | None = None,
     ) -> int:
         """See `ITaskService`."""
-        self._check(task, input, retry)
+        input = self._checked(task, input, retry)
         job = Job(self._generateId(), task, input, retry)
         if startLater:
             job.status = STARTLATER
@@ -129,9 +131,7 @@ class TaskService(Persistent, Location):
         self, task: str, inputs: Iterable[Any], retry: RetryPolicy | None = None
     ) -> list[int]:
         """See `ITaskService`."""
-        inputs = list(inputs)
-        for input in inputs:
-            self._check(task, input, retry)
+        inputs = [self._checked(task, input, retry) for input in inputs]
         jobs = [self._keep(Job(self._generateId(), task, input, retry)) for input in inputs]
         self.queue.file_ready(jobs)
         running.wake_after_commit(self)
@@ -152,7 +152,7 @@ class TaskService(Persistent, Location):
         retry: RetryPolicy | None = None,
     ) -> int:
         """See `ITaskService`."""
-        self._check(task, input, retry)
+        input = self._checked(task, input, retry)
         job = CronJob(
             self._generateId(),
             task,
@@ -171,15 +171,17 @@ class TaskService(Persistent, Location):
         job.wait(job.count_from(job.created_at))
         return self._store(job)
 
-    def _check(self, name: str, input: Any, retry: RetryPolicy | None) -> None:
+    def _checked(self, name: str, input: Any, retry: RetryPolicy | None) -> Any:
+        """Check what is given for a job; return the input as it is now."""
         task = look_up(self.taskInterface, name) if isinstance(name, str) else None
         if task is None:
             raise TaskNotFound(f"no task is registered under the name {name!r}")
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise InvalidArgument(f"retry takes a RetryPolicy, not {retry!r}")
+        check_storable(retry, InvalidArgument, "the retry policy")
         check_input(task, input)
         check_limits(input, self.max_input_bytes, self.max_input_depth)
-        check_storable(input, InvalidInput, "the input")
+        return check_storable(input, InvalidInput, "the input")
 
     def _store(self, job: Job) -> int:
         self.queue.file(self._keep(job))
@@ -216,6 +218,7 @@ class TaskService(Persistent, Location):
             job: Job = self.jobs[jobid]
         except (KeyError, TypeError):
             raise JobNotFound(f"there is no job {jobid!r}") from None
+        _check_usable(jobid, why_unreadable(job, jobid))
         return job
 
     def startJob(self, jobid: int) -> bool:
@@ -223,6 +226,7 @@ class TaskService(Persistent, Location):
         job = self._job(jobid)
         if job.status != STARTLATER:
             return False
+        _check_usable(jobid, why_unusable(job, jobid))
         self.queue.remove(job)
         job.wait(None)
         self.queue.file(job)
@@ -236,6 +240,7 @@ class TaskService(Persistent, Location):
             return  # it counts anew when its run has ended
         if not isinstance(job, CronJob) or job.status not in (CRONJOB, DELAYED):
             raise InvalidArgument(f"job {jobid} waits for no time, it is {job.status}")
+        _check_usable(jobid, why_unusable(job, jobid))
         self.queue.reschedule(job, time.time())
         running.wake_after_commit(self)
 
@@ -251,6 +256,7 @@ class TaskService(Persistent, Location):
             # Not in the job's record: that would collide with the end of the job.
             self.requests.insert(jobid)
             return None
+        _check_usable(jobid, why_unusable(job, jobid))
         self.queue.remove(job)
         job.cancel(time.time())
         self.queue.file(job)
@@ -303,7 +309,7 @@ class TaskService(Persistent, Location):
         counts[PROCESSING] = 0
         for worker in self.workers.values():
             for jobid in worker.held:
-                job = self.jobs.get(jobid)
+                job = load(self.jobs, jobid)
                 if job is None:
                     continue
                 if job.status == PROCESSING:
@@ -390,6 +396,13 @@ def _time(now: float | None) -> float:
     if isinstance(now, bool) or not isinstance(now, (int, float)) or not math.isfinite(now):
         raise InvalidArgument(f"now must be seconds since the epoch, not {now!r}")
     return now
+
+
+def _check_usable(jobid: int, reason: str | None) -> None:
+    if reason == MISSING:
+        raise JobNotFound(f"there is no job {jobid}: {reason}")
+    if reason is not None:
+        raise JobUnusable(f"job {jobid}: {reason}")
 
 
 def _check_final(status: str) -> None:

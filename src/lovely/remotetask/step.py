@@ -5,15 +5,23 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.errors import (
+    InvalidInput,
     InvalidResult,
     JobCancelled,
     RetryLater,
+    TaskError,
+    UnknownZone,
     WorkerDied,
     WriteConflicts,
     describe,
+    name_of,
+    seconds_of,
 )
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
 from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job
@@ -101,28 +109,36 @@ def failure_of(error: BaseException, attempt: int, now: float) -> Failure:
     """Describe an exception in text: the exception itself is never stored."""
     try:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    except Exception:
+    except BaseException:  # see `describe`
         text = "(the traceback cannot be printed)"
     return Failure(
         attempt,
         now,
-        type(error).__name__,
+        name_of(error),
         describe(error)[:MAX_MESSAGE],
         text[-MAX_TRACEBACK:],
     )
 
 
 def settle(service: Any, job: Job, task: Any, error: BaseException, now: float) -> None:
-    """Write down that an attempt failed: another one later, or the end of the job."""
+    """Write down that an attempt failed: another one later, or the end of the job.
+
+    Nothing that the exception or the retry policy does keeps this from its end.
+    """
     failure = failure_of(error, job.attempt, now)
-    if isinstance(error, JobCancelled) or job.id in service.requests:
+    # Not `isinstance`, which asks the exception too what it is.
+    if issubclass(type(error), JobCancelled) or job.id in service.requests:
         job.note(failure)
         job.cancel(now)
         return
-    policy = job.retry or getattr(task, "retry", None) or DEFAULT_POLICY
-    if not isinstance(error, RetryLater):
+    if not issubclass(type(error), RetryLater):
         job.errors += 1
-    wait = policy.wait_seconds(job.errors, error)
+    try:
+        wait = _wait_seconds(job, task, error)
+    except BaseException as fault:  # the code of a policy, or of a `RetryLater`
+        message = f"{failure.message} (when to try again cannot be told: {describe(fault)})"
+        failure = failure._replace(message=message[:MAX_MESSAGE])
+        wait = None
     if wait is None:
         job.fail(failure, now)
     else:
@@ -138,16 +154,43 @@ def _rest(service: Any, job: Job) -> None:
         service.queue.assign(job)
 
 
+def _wait_seconds(job: Job, task: Any, error: BaseException) -> float | None:
+    policy = job.retry
+    if policy is None:
+        policy = getattr(task, "retry", None)
+    if policy is None:
+        policy = DEFAULT_POLICY
+    wait = policy.wait_seconds(job.errors, error)
+    return None if wait is None else seconds_of(wait, "the wait")
+
+
 def call_task(service: Any, job: Job, task: Any, context: TaskContext) -> Any:
     """Call the task of a job, and check what it returns.
 
+    The task gets a copy of the input, and what is returned here is a copy of its result: what
+    the task changes in them must not be stored with the record, now or by a later attempt.
+
+    :raises InvalidInput: the input cannot be copied.
     :raises InvalidResult: the result cannot be stored or breaks the task's schema.
     """
-    with running_in(context):
-        output = task(service, job.id, job.input)
+    input = check_storable(job.input, InvalidInput, "the input")
+    with running_in(context), _honest_errors():
+        output = task(service, job.id, input)
     check_output(task, output)
-    check_storable(output, InvalidResult, "the result")
-    return output
+    return check_storable(output, InvalidResult, "the result")
+
+
+@contextmanager
+def _honest_errors() -> Iterator[None]:
+    """Put another one in the place of an exception that cannot be asked what it is."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            isinstance(error, TaskError)
+        except BaseException:  # its property `__class__`
+            raise TaskError(f"{name_of(error)}: {describe(error)}") from None
+        raise
 
 
 def finish(service: Any, job: Job, output: Any, now: float) -> None:
@@ -173,11 +216,20 @@ def postpone(service: Any, job: Job, conflicts: int, error: BaseException, now: 
 def take(service: Any, job: Job, owner: str, now: float) -> bool:
     """Claim one waiting job; say whether it can be run.
 
-    A job whose stored schedule is broken is set aside as an error, it alone.
+    A job whose stored schedule is broken is set aside as an error, it alone.  One whose time
+    zone is not known here waits until it comes to where it is.
     """
     service.queue.remove(job)
     try:
+        if isinstance(job, CronJob) and job.due is None:  # it ended where nobody could count
+            job.go_on(now)
+            service.queue.file(job)
+            return False
         job.start(owner, now)
+    except UnknownZone as error:
+        service.queue.park_for_zone(job)
+        job_log.warning("job %s: %s; it waits for a machine that knows it", job.id, error)
+        return False
     except SCHEDULE_ERRORS as error:
         Job.fail(job, failure_of(error, job.attempt, now), now)
         retire(service, job.id, now)
@@ -192,7 +244,7 @@ def retire(service: Any, jobid: int, now: float) -> None:
     A cancel request that the run did not see holds for what would follow it: a further
     attempt, or the next run of a cron job.  A schedule that was edited counts from now on.
     """
-    job = service.jobs.get(jobid)
+    job = load(service.jobs, jobid)
     if job is not None and job.status == PROCESSING:
         return  # another worker has it by now, and the notes are about that run
     if jobid in service.requests:
@@ -250,16 +302,33 @@ def rescue(service: Any, worker_id: str, now: float) -> int:
     if record is None:
         return 0
     freed = 0
+    left = tuple(jobid for jobid in record.held if _is_beyond_help(service, jobid))
     for jobid in record.held:
-        job = service.jobs.get(jobid)
+        if jobid in left:
+            continue
+        job = load(service.jobs, jobid)
         if job is not None and job.is_in_line:  # it was reserved
             take(service, job, worker_id, now)
         if job is not None and job.status == PROCESSING and job.owner == worker_id:
             freed += 1
             _free(service, job, record, now)
         retire(service, jobid, now)
-    remove_worker(service, worker_id)
+    if not left:
+        remove_worker(service, worker_id)
+    elif left != record.held:
+        record.held = left
     return freed
+
+
+def _is_beyond_help(service: Any, jobid: int) -> bool:
+    """Say whether a job of a dead worker has to wait for somebody who can write its record."""
+    job = service.jobs.get(jobid)
+    if job is None:
+        return False
+    reason = why_unreadable(job, jobid)
+    if reason is not None:
+        return reason != MISSING
+    return not job.is_final and why_unusable(job, jobid) is not None
 
 
 def _free(service: Any, job: Job, record: Worker, now: float) -> None:
@@ -288,8 +357,9 @@ def remove_oldest(service: Any, status: str, limit: int | None, before: float | 
         if before is not None and when >= before:
             break
         index.remove(when, jobid)
-        job = service.jobs.get(jobid)
-        if job is not None and job.is_final:
+        job = load(service.jobs, jobid)
+        # What cannot be read was filed here when it had ended.
+        if jobid in service.jobs and (job is None or job.is_final):
             del service.jobs[jobid]
             if jobid in service.requests:  # made too late; the id may be given again
                 service.requests.remove(jobid)

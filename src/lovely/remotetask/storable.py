@@ -4,33 +4,77 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 from persistent import Persistent
 from persistent.wref import WeakRef
+from ZODB.broken import Broken
 from zodbpickle import pickle
 
 from lovely.remotetask.errors import InvalidInput, RemoteTaskError, describe
 
-#: Exact types whose values can always be stored.
+#: Exact types whose values can always be stored, and never be changed.
 _PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
-def check_storable(value: Any, error: type[RemoteTaskError], what: str) -> None:
-    """Check that a value survives being stored and loaded.
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    return kind in _PLAIN_TYPES or (
+        kind in (tuple, frozenset) and _PLAIN_TYPES.issuperset(map(type, value))
+    )
 
-    Persistent objects in it are taken for granted; what they hold shows at the commit.
-    Loading is tried too: a value that is stored but cannot be loaded would make the
-    record of its job unreadable for ever.
+
+def check_storable(value: Any, error: type[RemoteTaskError], what: str) -> Any:
+    """Check that a value survives being stored and loaded, and return what comes back.
+
+    That is a copy, which holds what the value holds now; persistent objects and weak
+    references in it are the same ones.  What is plain is returned as it is.
+
+    Persistent objects are taken for granted; what they hold shows at the commit.  Loading is
+    tried too: a value that is stored but cannot be loaded would make the record of its job
+    unreadable for ever.
 
     :param error: the class of the error to raise.
     :param what: names the value in the error's message.
     """
-    if type(value) in _PLAIN_TYPES:
-        return
+    if _is_plain(value):
+        return value
+    try:
+        stream, persistent = _pickled(value)
+        stream.seek(0)
+        unpickler = pickle.Unpickler(stream)
+        unpickler.persistent_load = lambda index: persistent[int(index)]
+        return unpickler.load()
+    except Exception as cause:  # user code: __reduce__, __setstate__, ...
+        raise error(f"{what} cannot be stored: {describe(cause)}") from cause
+
+
+def why_unstorable(values: Iterable[Any]) -> str | None:
+    """Return why values cannot be stored, or None.
+
+    Whoever lacks a class can load its instances, as *broken* ones, and store them again.
+    They count as what cannot be stored: no task can work with them.
+    """
+    foreign = [value for value in values if not _is_plain(value)]
+    if foreign:
+        try:
+            _pickled(foreign)
+        except (Exception, SystemExit) as cause:  # user code, as above
+            return describe(cause)
+    return None
+
+
+def _pickled(value: Any) -> tuple[io.BytesIO, list[Any]]:
+    """Return a pickle, and the persistent objects and weak references that it names."""
     persistent: list[Any] = []
 
     def persistent_id(candidate: Any) -> int | None:
+        if type(candidate) in _PLAIN_TYPES:
+            return None
+        kind = candidate if isinstance(candidate, type) else type(candidate)
+        if issubclass(kind, Broken) and kind is not Broken:
+            raise LookupError(f"there is no {kind.__module__}.{kind.__name__} here")
         if not isinstance(candidate, (Persistent, WeakRef)):
             return None
         persistent.append(candidate)
@@ -39,14 +83,8 @@ def check_storable(value: Any, error: type[RemoteTaskError], what: str) -> None:
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, 3)
     pickler.persistent_id = persistent_id
-    try:
-        pickler.dump(value)
-        stream.seek(0)
-        unpickler = pickle.Unpickler(stream)
-        unpickler.persistent_load = lambda index: persistent[int(index)]
-        unpickler.load()
-    except Exception as cause:  # user code: __reduce__, __setstate__, ...
-        raise error(f"{what} cannot be stored: {describe(cause)}") from cause
+    pickler.dump(value)
+    return stream, persistent
 
 
 #: The limits for input that comes from outside the application.

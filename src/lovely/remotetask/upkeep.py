@@ -143,9 +143,11 @@ def check_services(arguments: argparse.Namespace, screen: Screen) -> int:
         + (problem.text if problem.jobid is None else f"job {problem.jobid}: {problem.text}")
         for match, problem in found
     ]
+    left = sum(not problem.is_mendable for _, problem in found)
     what = "mended" if arguments.repair else "found; --repair mends them"
-    screen.tell_list(f"{len(found)} problem(s) {what}:", lines)
-    return 0 if arguments.repair else 1
+    but = f", but for {left}, whose records cannot be read or written here" if left else ""
+    screen.tell_list(f"{len(found)} problem(s) {what}{but}:", lines)
+    return 0 if arguments.repair and not left else 1
 
 
 def clean_services(arguments: argparse.Namespace, screen: Screen) -> int:

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Jobs that wait aside, because their records cannot be read or written in this process.
+
+A record cannot be read when it is missing, or when code that it needs fails.  One that names
+a class or a function that is gone can be read, but not be written: every transaction with it
+would fail, and others have to go on.  So such a job stays where it is, and is passed over
+until a process that has the code comes to it, or this one has it when it looks again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from ZODB.POSException import POSKeyError, StateLoadError
+
+from lovely.remotetask.errors import describe
+from lovely.remotetask.job import Job
+from lovely.remotetask.storable import why_unstorable
+
+job_log = logging.getLogger("remotetask.job")
+
+#: A record is tried again after so many seconds; each time in vain after twice as many.
+FIRST_WAIT_SECONDS = 60.0
+LAST_WAIT_SECONDS = 3600.0
+
+#: Why a job waits aside that is not there at all.
+MISSING = "its record is missing"
+
+
+class _Aside(NamedTuple):
+    """A record that cannot be read or written here.
+
+    ``serial`` is that of a record that can only be read, else None.
+    """
+
+    reason: str
+    serial: bytes | None
+    wait_seconds: float
+    until: float
+
+
+#: By database and object id.  Not by connection: all of a process share its code.
+_asides: WeakKeyDictionary[Any, dict[bytes, _Aside]] = WeakKeyDictionary()
+
+
+def load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
+    """Return a job, or None when it is gone or its record cannot be read here."""
+    job = jobs.get(jobid)
+    return None if job is None or why_unreadable(job, jobid) else job
+
+
+def load_usable(jobs: Mapping[int, Job], jobid: int) -> Job | None:
+    """Return a job, or None when it is gone or its record cannot be read and written here."""
+    job = jobs.get(jobid)
+    return None if job is None or why_unusable(job, jobid) else job
+
+
+def why_unreadable(job: Job, jobid: int) -> str | None:
+    """Return why the record of a job cannot be read here, or None."""
+    if job._p_changed is not None and isinstance(job, Job):
+        return None
+    asides = _asides.setdefault(job._p_jar.db(), {})
+    aside = asides.get(job._p_oid)
+    if aside is not None and aside.serial is None and time.monotonic() < aside.until:
+        return aside.reason
+    fault: BaseException | None = None
+    try:
+        job._p_activate()
+        reason = f"its record cannot be read: there is no {type(job).__name__} here"
+    except POSKeyError as error:
+        fault = error
+        is_own = error.args[:1] == (job._p_oid,)
+        reason = MISSING if is_own else f"its record cannot be read: {error} is missing"
+    except (StateLoadError, SystemExit) as error:  # what other people's __setstate__ raises
+        fault = error
+        reason = f"its record cannot be read: {describe(error.__cause__ or error)}"
+    if fault is None and isinstance(job, Job):
+        if aside is not None and aside.serial is None:
+            del asides[job._p_oid]
+        return None
+    _set_aside(job, jobid, reason, None, fault)
+    return reason
+
+
+def why_unusable(job: Job, jobid: int) -> str | None:
+    """Return why the record of a job cannot be read and written here, or None."""
+    if "_v_is_usable" in job.__dict__:
+        return None
+    if job._p_jar is None:  # a new one: what is in it was checked
+        return None
+    reason = why_unreadable(job, jobid)
+    if reason is not None:
+        return reason
+    asides = _asides.setdefault(job._p_jar.db(), {})
+    aside = asides.get(job._p_oid)
+    if aside is not None and aside.serial == job._p_serial:
+        if time.monotonic() < aside.until:
+            return aside.reason
+        job._p_deactivate()  # the code may make something else of it by now
+        reason = why_unreadable(job, jobid)
+        if reason is not None:
+            return reason
+    missing = why_unstorable(job.__dict__.values())
+    if missing is None:
+        asides.pop(job._p_oid, None)
+        # It becomes another one only by way of the database, which forgets this too.
+        job._v_is_usable = True
+        return None
+    reason = f"its record cannot be written: {missing}"
+    _set_aside(job, jobid, reason, job._p_serial)
+    return reason
+
+
+def _set_aside(
+    job: Job, jobid: int, reason: str, serial: bytes | None, fault: BaseException | None = None
+) -> None:
+    asides = _asides[job._p_jar.db()]
+    before = asides.get(job._p_oid)
+    if before is None:
+        wait = FIRST_WAIT_SECONDS
+        job_log.error("job %s: %s; it is passed over", jobid, reason, exc_info=fault)
+    else:
+        wait = min(2 * before.wait_seconds, LAST_WAIT_SECONDS)
+    asides[job._p_oid] = _Aside(reason, serial, wait, time.monotonic() + wait)

@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Jobs whose records cannot be read or written here wait aside, and keep nobody waiting."""
+
+from __future__ import annotations
+
+import enum
+import gc
+import logging
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pytest
+import ZODB
+from persistent import Persistent
+from zope.component import getGlobalSiteManager
+
+from lovely.remotetask import aside, line
+from lovely.remotetask.check import check_all, check_jobs
+from lovely.remotetask.errors import InvalidInput, JobNotFound, JobUnusable
+from lovely.remotetask.interfaces import (
+    COMPLETED,
+    CRONJOB,
+    DELAYED,
+    PROCESSING,
+    QUEUED,
+    STARTLATER,
+    ITask,
+)
+from lovely.remotetask.keeper import free
+from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.step import prune, rescue
+from lovely.remotetask.storable import why_unstorable
+
+APP = "app_of_the_tests"
+
+
+class Code:
+    """The module of an application, whose classes come and go."""
+
+    def __init__(self, db: ZODB.DB, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._db = db
+        self._monkeypatch = monkeypatch
+        self.module = types.ModuleType(APP)
+        monkeypatch.setitem(sys.modules, APP, self.module)
+        here = {"__module__": APP}
+        self.names: dict[str, Any] = {
+            "Order": type("Order", (), dict(here)),
+            "Kept": type("Kept", (Persistent,), dict(here)),
+            "Bad": type("Bad", (Exception,), dict(here)),
+            "Kind": enum.Enum("Kind", {"A": 1}, module=APP),
+            "total": types.FunctionType((lambda x: x).__code__, {"__name__": APP}, "total"),
+        }
+        self.names["total"].__qualname__ = "total"
+        self.come()
+
+    def come(self) -> None:
+        vars(self.module).update(self.names)
+        self._forget()
+
+    def go(self) -> None:
+        for name in self.names:
+            delattr(self.module, name)
+        self._forget()
+
+    def _forget(self) -> None:
+        # As another process, or a minute later.
+        self._monkeypatch.setattr(aside, "_asides", WeakKeyDictionary())
+        self._monkeypatch.setattr(line, "MEMORY_SECONDS", 0.0)
+        self._db.cacheMinimize()
+        gc.collect()
+
+
+@pytest.fixture
+def code(db: ZODB.DB, monkeypatch: pytest.MonkeyPatch) -> Iterator[Code]:
+    code = Code(db, monkeypatch)
+    yield code
+    db.cacheMinimize()
+
+
+OPTIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "an instance": lambda app: {"input": app.Order()},
+    "one in a list": lambda app: {"input": [{"order": app.Order()}]},
+    "a class": lambda app: {"input": app.Order},
+    "a function": lambda app: {"input": app.total},
+    "an enum": lambda app: {"input": app.Kind.A},
+    "a persistent object": lambda app: {"input": app.Kept()},
+    "a retry policy": lambda app: {"retry": RetryPolicy(retry_on=(app.Bad,))},
+}
+
+
+@pytest.fixture
+def add(workshop: Any, code: Code) -> Callable[..., int]:
+    """Return ``add(where, kind)``, which adds a job that needs the application's code."""
+
+    def add(where: str = QUEUED, kind: str = "an instance", task: str = "ignore") -> int:
+        with workshop.service() as service:
+            options = OPTIONS[kind](code.module)
+            if where == CRONJOB:
+                return int(service.addCronJob(task, minute=(0,), **options))
+            if where == DELAYED:
+                return int(service.addCronJob(task, delay=0, **options))
+            return int(service.add(task, startLater=where == STARTLATER, **options))
+
+    return add
+
+
+@pytest.fixture(autouse=True)
+def _tasks(workshop: Any, register: Any) -> None:
+    def crash(input: Any) -> None:
+        raise RuntimeError("try again")
+
+    register("ignore", lambda input: None)
+    register("crash", crash, retry=RetryPolicy(first_wait_seconds=0))
+    register("share", lambda input: None, shared_commit=True)
+
+    def stop_waiting() -> None:  # one that waits for a record to be mended
+        workshop.is_stopping = len(workshop.pauses) > 20
+
+    workshop.while_pausing = stop_waiting
+
+
+@pytest.mark.parametrize("where", [QUEUED, DELAYED, CRONJOB])
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_a_job_waits_aside_until_its_code_is_there(
+    workshop: Any, code: Code, add: Any, where: str, kind: str
+) -> None:
+    jobid = add(where, kind)
+    others = [workshop.add("echo", 1), workshop.add_cron_job("echo", delay=0)]
+    with workshop.service() as service:
+        counts = service.countJobs()
+    code.go()
+    workshop.now += 7200.0
+    assert sorted(workshop.work()) == sorted(others)
+    assert workshop.get(jobid, "status", "attempt") == (where, 0)
+    with workshop.service() as service:
+        assert service.countJobs()[where] == counts[where] - (where in (QUEUED, DELAYED))
+    code.come()
+    assert workshop.work() == [jobid]
+
+
+@pytest.mark.parametrize("where", [QUEUED, DELAYED, CRONJOB])
+@pytest.mark.parametrize("was_read", [False, True])
+def test_the_inline_form_passes_over_it(
+    workshop: Any, code: Code, add: Any, where: str, was_read: bool
+) -> None:
+    jobid = add(where)
+    other = workshop.add("echo", 1)
+    code.go()
+    with workshop.service() as service:
+        if was_read:
+            assert service.getStatus(jobid) == where
+        service.process(workshop.now + 7200.0)
+        assert not service.hasJobsWaiting(workshop.now + 7200.0)
+    assert workshop.get(other, "status") == COMPLETED
+    assert workshop.get(jobid, "status", "attempt") == (where, 0)
+
+
+def test_a_retry_waits_aside_too(workshop: Any, code: Code, add: Any) -> None:
+    jobid = add(task="crash")
+    workshop.step()
+    code.go()
+    other = workshop.add("echo")
+    assert workshop.work() == [other]
+    assert workshop.get(jobid, "status", "attempt") == (QUEUED, 1)
+
+
+def test_a_last_result_counts(workshop: Any, code: Code, register: Any) -> None:
+    register("order", lambda input: code.module.Order())
+    jobid = workshop.add_cron_job("order", minute=(0,))
+    workshop.now += 3600.0
+    workshop.work()
+    code.go()
+    workshop.now += 3600.0
+    other = workshop.add("echo")
+    assert workshop.work() == [other]
+    assert workshop.get(jobid, "status", "attempt") == (CRONJOB, 1)
+
+
+def test_a_job_of_an_unknown_task_is_not_parked_with_it(
+    workshop: Any, code: Code, add: Any, register: Any
+) -> None:
+    jobid = add()
+    code.go()
+    getGlobalSiteManager().unregisterUtility(provided=ITask, name="ignore")
+    workshop.work()
+    assert isinstance(workshop.get(jobid, "place"), int)
+
+
+def test_it_is_not_reserved_either(workshop: Any, code: Code, add: Any) -> None:
+    add(task="share")
+    other = workshop.add("share")
+    code.go()
+    assert [claim.jobid for claim in workshop.reserve()] == [other]
+
+
+def test_it_is_logged_once(
+    workshop: Any, code: Code, add: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobid = add()
+    code.go()
+    now = time.monotonic()
+    with caplog.at_level(logging.WARNING, "remotetask.job"), pytest.MonkeyPatch.context() as patch:
+        for later in (0.0, 61.0, 200.0, 4000.0):
+            patch.setattr(time, "monotonic", lambda later=later: now + later)
+            workshop.work()
+    assert caplog.messages == [
+        f"job {jobid}: its record cannot be written: there is no {APP}.Order here; "
+        "it is passed over"
+    ]
+
+
+def test_hundreds_of_them_hide_nobody(workshop: Any, code: Code) -> None:
+    with workshop.service() as service:
+        hidden = service.add_many("ignore", [code.module.Order() for _ in range(300)])
+    others = [workshop.add("echo") for _ in range(3)]
+    code.go()
+    assert workshop.work() == others
+    with workshop.service() as service:
+        assert service.countJobs()[QUEUED] == 300
+        problems = check_all(service, workshop.now, repair=True)
+        assert {problem.jobid for problem in problems} == set(hidden)
+    code.come()
+    assert sorted(workshop.work()) == sorted(hidden)
+
+
+def test_a_segment_with_one_of_them_is_not_closed(workshop: Any, code: Code, add: Any) -> None:
+    jobid = add()
+    others = [workshop.add("echo") for _ in range(40)]
+    code.go()
+    line.MEMORY_SECONDS = 60.0
+    for _ in range(3):
+        workshop.work()
+    assert {workshop.get(other, "status") for other in others} == {COMPLETED}
+    with workshop.service() as service:
+        assert service.queue.stands_by(service.jobs[jobid])
+
+
+def test_an_idle_worker_does_not_turn_around_one_that_is_due(
+    workshop: Any, code: Code, add: Any
+) -> None:
+    add(DELAYED)
+    code.go()
+    later = workshop.add_cron_job("echo", delay=500)
+    workshop.now += 100.0
+    assert workshop.claim() == []
+    assert workshop.engine.next_due(workshop.seat) == workshop.get(later, "due")
+
+
+def test_users_are_told(workshop: Any, code: Code, add: Any) -> None:
+    queued, later, cron = add(), add(STARTLATER), add(CRONJOB)
+    code.go()
+    for act, jobid in (("cancel", queued), ("startJob", later), ("reschedule", cron)):
+        with workshop.service() as service, pytest.raises(JobUnusable, match="there is no"):
+            getattr(service, act)(jobid)
+    assert workshop.get(queued, "status") == QUEUED
+    assert workshop.get(later, "status") == STARTLATER
+    with workshop.service() as service:  # what is left to do
+        del service.jobs[queued]
+        check_all(service, workshop.now, repair=True)
+        assert queued not in service.jobs
+        assert service.countJobs()[QUEUED] == 0
+
+
+def test_a_check_names_it_and_leaves_it(workshop: Any, code: Code, add: Any) -> None:
+    jobids = [add(where) for where in (QUEUED, DELAYED, CRONJOB, STARTLATER)]
+    code.go()
+    for repair in (False, True, False):
+        with workshop.service() as service:
+            problems = check_all(service, workshop.now, repair)
+        assert sorted(p.jobid for p in problems) == sorted(jobids)
+        assert not any(problem.is_mendable for problem in problems)
+        assert all(f"there is no {APP}.Order" in problem.text for problem in problems)
+    code.come()
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=False) == []
+
+
+@pytest.mark.parametrize("is_reserved", [False, True])
+def test_the_rescue_frees_the_others(
+    workshop: Any, code: Code, add: Any, is_reserved: bool
+) -> None:
+    task = "share" if is_reserved else "ignore"
+    jobid = add(task=task)
+    other = workshop.add(task)
+    dead = workshop.new_engine()
+    claims = dead.claim(workshop.seat, 10, may_reserve=is_reserved)
+    assert [claim.jobid for claim in claims] == [jobid, other]
+    code.go()
+    free(workshop.engine, workshop.seat, [dead.identity.id])
+    assert workshop.work() == [other]
+    assert workshop.get(jobid, "status") == (QUEUED if is_reserved else PROCESSING)
+    with workshop.service() as service:
+        assert service.workers[dead.identity.id].held == (jobid,)
+    before = workshop.last_transaction()
+    free(workshop.engine, workshop.seat, [dead.identity.id])
+    assert workshop.last_transaction() == before
+    code.come()
+    free(workshop.engine, workshop.seat, [dead.identity.id])
+    workshop.now += 10.0
+    assert jobid in workshop.work()
+    with workshop.service() as service:
+        assert dead.identity.id not in service.workers
+
+
+def test_an_ended_job_with_a_lost_result_is_filed_and_removed(
+    workshop: Any, code: Code, register: Any
+) -> None:
+    register("order", lambda input: code.module.Order())
+    jobid = workshop.add("order")
+    workshop.step()
+    code.go()
+    with workshop.service() as service:
+        assert rescue(service, workshop.engine.identity.id, workshop.now) == 0
+        assert service.countJobs()[COMPLETED] == 1
+        assert check_all(service, workshop.now, repair=False) == []
+        service.clean()
+        assert jobid not in service.jobs
+
+
+def test_what_is_broken_is_not_added_anew(workshop: Any, code: Code, add: Any) -> None:
+    jobid = add()
+    code.go()
+    with workshop.service() as service, pytest.raises(InvalidInput, match="there is no"):
+        service.add("ignore", service.jobs[jobid].input)
+
+
+def test_the_memory_goes_with_the_database() -> None:
+    assert isinstance(aside._asides, WeakKeyDictionary)
+
+
+def test_plain_values_are_not_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lovely.remotetask.storable._pickled", None)
+    assert why_unstorable([1, "a", None, (1, "b"), frozenset({2.0})]) is None
+
+
+# -- records that are not there ------------------------------------------------------------------
+
+
+@pytest.fixture
+def lose(workshop: Any, code: Code) -> Callable[[int], None]:
+    """Return ``lose(jobid)``, which takes a record out of the storage."""
+
+    def lose(jobid: int) -> None:
+        oid = workshop.get(jobid, "_p_oid")
+        del workshop.db.storage.changes._data[oid]
+        code._forget()
+
+    return lose
+
+
+@pytest.mark.parametrize("where", [QUEUED, DELAYED, CRONJOB])
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_missing_record_stops_nobody(
+    workshop: Any, add: Any, lose: Any, where: str, inline: bool
+) -> None:
+    lost = add(where)
+    other = workshop.add("echo")
+    lose(lost)
+    workshop.now += 7200.0
+    if inline:
+        with workshop.service() as service:
+            service.process(workshop.now)
+    else:
+        workshop.work()
+    assert workshop.get(other, "status") == COMPLETED
+
+
+def test_a_missing_record_is_named_and_taken_out(workshop: Any, add: Any, lose: Any) -> None:
+    lost = [add(where) for where in (QUEUED, DELAYED, STARTLATER)]
+    for jobid in lost:
+        lose(jobid)
+    with workshop.service() as service:
+        found = check_all(service, workshop.now, repair=False)
+        assert {(p.jobid, p.text) for p in found} == {(i, "its record is missing") for i in lost}
+        assert all(problem.is_mendable for problem in found)
+        service.countJobs()
+        for act in (service.cancel, service.getStatus, service.startJob, service.getResult):
+            if act == service.cancel:
+                assert act(lost[0]) is False
+                continue
+            with pytest.raises(JobNotFound):
+                act(lost[0])
+    with workshop.service() as service:  # the keeper leaves it to people
+        problems, _ = check_jobs(service, workshop.now, repair=True)
+        assert not any(problem.is_mendable for problem in problems)
+        assert lost[0] in service.jobs
+    with workshop.service() as service:
+        check_all(service, workshop.now, repair=True)
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=False) == []
+        assert len(service.jobs) == 0
+        assert set(service.countJobs().values()) == {0}
+
+
+def test_a_missing_record_of_a_job_in_hand_is_let_go(workshop: Any, add: Any, lose: Any) -> None:
+    jobid = add()
+    claims = workshop.claim()
+    lose(jobid)
+    assert workshop.run(claims[0]).status is None
+    other = workshop.add("echo")
+    assert workshop.work() == [other]
+    with workshop.service() as service:
+        assert rescue(service, workshop.engine.identity.id, workshop.now) == 0
+        assert not len(service.workers)
+
+
+def test_a_missing_record_of_an_ended_job_is_pruned(workshop: Any, add: Any, lose: Any) -> None:
+    jobid = add()
+    workshop.work()
+    workshop.claim()
+    lose(jobid)
+    with workshop.service() as service:
+        prune(service, workshop.now + 400 * 86_400)
+        assert jobid not in service.jobs
+        assert service.countJobs()[COMPLETED] == 0

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Nothing that an exception or a retry policy does keeps a job from being settled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from lovely.remotetask.errors import (
+    InvalidArgument,
+    InvalidSchedule,
+    RetryLater,
+    describe,
+    name_of,
+)
+from lovely.remotetask.interfaces import COMPLETED, ERROR, QUEUED
+from lovely.remotetask.job import CronJob
+from lovely.remotetask.retry import DEFAULT_POLICY, RetryPolicy
+from lovely.remotetask.step import failure_of
+
+
+class Text(str):
+    """A text of a class of its own."""
+
+    def __getitem__(self, key: Any) -> Any:
+        raise SystemExit
+
+
+class Exits(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class Interrupts(Exception):
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+    __repr__ = __str__
+
+
+class SaysNoText(Exception):
+    def __str__(self) -> Any:
+        return 5
+
+
+class SaysText(Exception):
+    def __str__(self) -> Any:
+        return Text("a text")
+
+
+class Nameless(type):
+    @property
+    def __name__(cls) -> Any:  # type: ignore[override]
+        raise SystemExit
+
+
+class HasNoName(Exception, metaclass=Nameless):
+    pass
+
+
+class HidesItsClass(Exception):
+    @property
+    def __class__(self) -> Any:
+        raise SystemExit
+
+
+class HidesItsTraceback(Exception):
+    @property
+    def __traceback__(self) -> Any:  # type: ignore[override]
+        raise SystemExit
+
+
+class HasOddNotes(Exception):
+    @property
+    def __notes__(self) -> Any:
+        raise SystemExit
+
+
+class DoesNotPickle(Exception):
+    def __reduce__(self) -> Any:
+        raise SystemExit
+
+
+class Forgetful(RetryLater):
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+
+class Wrong(RetryLater):
+    delay_seconds = "soon"  # type: ignore[assignment]
+
+
+class Exploding(RetryLater):
+    @property
+    def delay_seconds(self) -> Any:
+        raise SystemExit
+
+    def __init__(self) -> None:
+        pass
+
+
+def in_a_circle() -> Exception:
+    one, two = ValueError("one"), ValueError("two")
+    one.__cause__, two.__cause__ = two, one
+    return one
+
+
+ERRORS: dict[str, Callable[[], BaseException]] = {
+    "exits": Exits,
+    "interrupts": Interrupts,
+    "no text": SaysNoText,
+    "a text": SaysText,
+    "a lone surrogate": lambda: ValueError("\udcff"),
+    "no name": HasNoName,
+    "no traceback": HidesItsTraceback,
+    "odd notes": HasOddNotes,
+    "no class": lambda: HidesItsClass("x"),
+    "a circle": in_a_circle,
+    "no pickle": lambda: DoesNotPickle(lambda: None),
+    "a group": lambda: ValueError([lambda: None] * 3),
+    "forgetful": lambda: Forgetful("x"),
+    "a wrong wait": Wrong,
+    "an exploding wait": Exploding,
+}
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("is_inline", [False, True])
+def test_whatever_is_raised_the_job_is_settled(
+    workshop: Any, register: Any, kind: str, is_inline: bool
+) -> None:
+    def fail(input: Any) -> None:
+        raise ERRORS[kind]()
+
+    register("fail", fail, retry=RetryPolicy(attempts=1))
+    jobid, other = workshop.add("fail"), workshop.add("echo")
+    if is_inline:
+        with workshop.service() as service:
+            service.process(workshop.now)
+    else:
+        workshop.step()
+        workshop.step()
+    assert workshop.get(other, "status") == COMPLETED
+    expected = QUEUED if kind == "forgetful" else ERROR
+    status, failures = workshop.get(jobid, "status", "failures")
+    assert (status, len(failures)) == (expected, 1)
+    failure = failures[0]
+    assert {type(text) for text in (failure.type, failure.message, failure.traceback)} == {str}
+
+
+def test_an_error_is_described_whatever_it_is() -> None:
+    assert describe(Exits()) == "(the message cannot be printed)"
+    assert describe(HasNoName()) == "HasNoName"
+    assert type(describe(SaysText())) is str
+    assert name_of(HasNoName()) == "HasNoName"
+    failure = failure_of(HidesItsClass("x"), 1, 2.0)
+    assert (failure.type, failure.message) == ("HidesItsClass", "x")
+
+
+class Odd(RetryPolicy):
+    """A policy that answers, or raises, what it is told to."""
+
+    answer: Any = None
+
+    def wait_seconds(self, *args: Any, **keywords: Any) -> Any:
+        if isinstance(Odd.answer, BaseException):
+            raise Odd.answer
+        return Odd.answer
+
+
+NONSENSE = [
+    *("soon", b"1", True, [], math.nan, math.inf, -1, 1e300, 10**400, 10**5000, 1j),
+    *(ValueError("I do not know"), SystemExit(), Exits()),
+]
+
+
+@pytest.mark.parametrize("answer", NONSENSE, ids=lambda answer: type(answer).__name__)
+@pytest.mark.parametrize("is_tasks", [False, True])
+def test_a_policy_that_talks_nonsense_ends_its_job(
+    workshop: Any, register: Any, monkeypatch: pytest.MonkeyPatch, answer: Any, is_tasks: bool
+) -> None:
+    def fail(input: Any) -> None:
+        raise LookupError("the error")
+
+    monkeypatch.setattr(Odd, "answer", answer)
+    register("fail", fail, retry=Odd() if is_tasks else None)
+    jobid = workshop.add("fail", retry=None if is_tasks else Odd())
+    other = workshop.add("echo")
+    workshop.step()
+    workshop.step()
+    assert workshop.get(other, "status") == COMPLETED
+    status, error = workshop.get(jobid, "status", "error")
+    assert status == ERROR
+    assert error.startswith("the error (when to try again cannot be told: ")
+
+
+@pytest.mark.parametrize("answer", [Decimal("0.5"), Fraction(1, 2), 0.5])
+def test_a_policy_may_answer_any_number(
+    workshop: Any, register: Any, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    def fail(input: Any) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(Odd, "answer", answer)
+    register("fail", fail, retry=Odd())
+    jobid = workshop.add("fail")
+    workshop.step()
+    due = workshop.get(jobid, "due")
+    assert type(due) is float
+    assert due == workshop.now + 0.5
+
+
+def test_a_task_whose_retry_is_no_policy(workshop: Any, register: Any) -> None:
+    def fail(input: Any) -> None:
+        raise LookupError
+
+    register("fail", fail).retry = 3
+    jobid = workshop.add("fail")
+    workshop.step()
+    assert workshop.get(jobid, "status") == ERROR
+
+
+@pytest.mark.parametrize("seconds", [Decimal("0.5"), Fraction(1, 2), 0.5])
+def test_a_delay_may_be_any_number(seconds: Any) -> None:
+    error = RetryLater(seconds)
+    assert type(error.delay_seconds) is float
+    assert DEFAULT_POLICY.wait_seconds(1, error) == 0.5
+
+
+@pytest.mark.parametrize("seconds", NONSENSE[:-3], ids=lambda seconds: type(seconds).__name__)
+def test_a_delay_that_is_nonsense_is_refused(seconds: Any) -> None:
+    with pytest.raises(InvalidArgument, match="delay_seconds must be"):
+        RetryLater(seconds)
+    with pytest.raises(InvalidSchedule, match="delay must be"):
+        CronJob(1, "echo", delay=seconds)
+
+
+def test_a_task_that_asks_for_nonsense_fails(workshop: Any, register: Any) -> None:
+    def fail(input: Any) -> None:
+        raise RetryLater(10**400)
+
+    register("fail", fail)
+    jobid = workshop.add("fail")
+    for _ in range(4):
+        workshop.step()
+        workshop.now += 10.0
+    assert workshop.get(jobid, "status") == ERROR
+
+
+@pytest.mark.parametrize("name", ["first_wait_seconds", "factor", "cap_seconds"])
+def test_a_policy_of_numbers_beyond_all_floats_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=name):
+        RetryPolicy(**{name: 10**400})
+
+
+def test_no_wait_is_longer_than_a_hundred_years() -> None:
+    policy = RetryPolicy(first_wait_seconds=1e300, cap_seconds=1e300, jitter=0)
+    assert policy.wait_seconds(1, ValueError()) == 100 * 365.25 * 86_400
