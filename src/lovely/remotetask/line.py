@@ -83,7 +83,10 @@ class Memory:
         self.renew()
 
     def renew(self) -> None:
-        """Get ready for a transaction.  From time to time all is forgotten: a claim can be undone."""
+        """Get ready for a transaction.
+
+        From time to time all is forgotten: what is stale can become valid by an undo.
+        """
         self.has_more = False
         self._clock_seen = self._clock
         now = time.monotonic()
@@ -335,6 +338,7 @@ class ReadyLine(Persistent):
         """
         memory = Memory(math.inf) if memory is None else memory
         memory.room = memory.max_closed
+        memory.has_more = False
         if start is None:
             lanes = (
                 self._waiting(((place, 0.0) for place in lane.places(memory)), jobs, memory)

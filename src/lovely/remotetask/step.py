@@ -260,11 +260,18 @@ def remove_oldest(service: Any, status: str, limit: int | None, before: float | 
         index.remove(when, jobid)
         job = service.jobs.get(jobid)
         if job is not None and job.is_final:
-            del service.jobs[jobid]
-            if jobid in service.requests:  # made too late; the id may be given again
-                service.requests.remove(jobid)
+            remove_job(service, jobid)
         removed += 1
     return removed
+
+
+def remove_job(service: Any, jobid: int) -> None:
+    """Remove a final job, and the notes about it: the id may be given again."""
+    del service.jobs[jobid]
+    if jobid in service.requests:
+        service.requests.remove(jobid)
+    if jobid in service.progress:
+        del service.progress[jobid]
 
 
 def prune(service: Any, now: float) -> int:
