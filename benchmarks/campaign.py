@@ -9,20 +9,21 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
+import adders
 import payload
 import report
 import single
 from interleave import SLICE_SECONDS, Contender, Rates, Unavailable, interleave
 from ours import Add, AddMany, Drain, Rewrite, TinyCommit
 from peers import PEERS, Peer
-from places import Place, ZeoPlace, register_tasks
+from places import Place, PostgresPlace, ZeoPlace, register_tasks
 
 from lovely.remotetask import running
 
 #: The parts, by the names that `--only` takes.
 PARTS = (
     *("rates", "depth", "latency", "bytes", "cron", "scaling", "idle", "schedule"),
-    "memory",
+    *("memory", "conflicts"),
 )
 
 
@@ -43,6 +44,7 @@ class Extent:
         self.memory_jobs = 100 if tiny else 5000 if quick else 100_000
         self.cron_jobs = 50 if tiny else 10_000
         self.scaling_rounds = 1 if quick or tiny else 5
+        self.adding_seconds = 0.2 if tiny else 0.5 if quick else 3.0
         self.idle_seconds = 0.2 if tiny else 2.0 if quick else 10.0
 
 
@@ -56,6 +58,7 @@ class Run:
         self.depth: dict[str, dict[int, float]] = {}
         self.latencies: dict[str, dict[str, float]] = {}
         self.values: dict[str, float] = {}
+        self.conflicts: dict[str, dict[str, dict[str, float]]] = {}
         self.skipped: list[tuple[str, str, str]] = []
 
     def measure(self, part: str) -> None:
@@ -205,6 +208,28 @@ class Run:
             early, late = single.memory_after(place, jobs // 10, jobs)
         self.values[f"memory after {jobs} jobs, above that after a tenth, bytes"] = late - early
 
+    def _measure_conflicts(self) -> None:
+        for where, make in (
+            ("FileStorage", Place),
+            ("ZEO", ZeoPlace),
+            ("PostgreSQL", PostgresPlace),
+        ):
+            try:
+                place = make()
+            except Unavailable as error:
+                self.skipped.append((f"conflicts, {where}", str(error), error.command))
+                continue
+            with closing(place):
+                for name, found in adders.conflicts_of_adders(place, self.extent.adding_seconds):
+                    self.note(f"{where}: {name}")
+                    self.conflicts.setdefault(name, {})[where] = {
+                        "commits": found["commits"],
+                        **{
+                            kind: 1000 * found[kind] / found["commits"]
+                            for kind in ("conflicts", "failures")
+                        },
+                    }
+
     def as_data(self) -> dict[str, Any]:
         """Return what was found as JSON can take it."""
         return {
@@ -224,6 +249,7 @@ class Run:
             },
             "latencies_seconds": self.latencies,
             "values": self.values,
+            "conflicts_per_thousand": self.conflicts,
             "skipped": [
                 {"name": name, "reason": reason, "command": command}
                 for name, reason, command in self.skipped

@@ -19,12 +19,9 @@ from typing import Any
 
 import payload
 from interleave import Contender, Unavailable, repeat
-from places import HERE, end, scratch_directory
+from places import HERE, POSTGRES_DSN, end, scratch_directory
 
 REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/9")
-POSTGRES_DSN = os.environ.get(
-    "REMOTETASK_POSTGRES_DSN", "host=127.0.0.1 dbname=postgres user=postgres"
-)
 
 AT_LEAST_ONCE = "at least once"
 AT_MOST_ONCE = "at most once"

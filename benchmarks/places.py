@@ -11,7 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing, suppress
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import SimpleTask
 
 HERE = Path(__file__).parent
+
+POSTGRES_DSN = os.environ.get(
+    "REMOTETASK_POSTGRES_DSN", "host=127.0.0.1 dbname=postgres user=postgres"
+)
 
 #: The one task whose jobs are counted; whether it shares commits is switched between slices.
 NOOP = SimpleTask(payload.noop)
@@ -57,6 +63,11 @@ class Place:
 
     def _open(self) -> Any:
         return ZODB.DB(str(self.directory / "Data.fs"))
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """Give the database as another process would have it."""
+        yield self.db  # a file belongs to one process
 
     @property
     def service(self) -> Any:
@@ -111,8 +122,7 @@ class ZeoPlace(Place):
 
         configuration = self.directory / "zeo.conf"
         configuration.write_text(
-            f"<zeo>\n  address {self.address[0]}:{self.address[1]}\n"
-            f"  client-conflict-resolution true\n</zeo>\n"
+            f"<zeo>\n  address {self.address[0]}:{self.address[1]}\n</zeo>\n"
             f"<filestorage>\n  path {self.directory / 'Data.fs'}\n</filestorage>\n"
         )
         with (self.directory / "zeo.log").open("wb") as log:
@@ -124,10 +134,68 @@ class ZeoPlace(Place):
             )
         return ZEO.DB(self.address, wait_timeout=30)
 
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """See `Place`."""
+        import ZEO
+
+        with closing(ZEO.DB(self.address, wait_timeout=30)) as db:
+            yield db
+
     def release(self) -> None:
         """See `Place`."""
         super().release()
         end(self._server)
+
+
+class PostgresPlace(Place):
+    """A place on RelStorage, in a PostgreSQL database of its own."""
+
+    def __init__(self) -> None:
+        try:
+            import psycopg2
+            import relstorage  # noqa: F401
+        except ImportError:
+            raise Unavailable(
+                "RelStorage is not installed", "pip install RelStorage psycopg2-binary"
+            ) from None
+        self._name = f"benchmark_{uuid.uuid4().hex}"
+        try:
+            self._administer(f"CREATE DATABASE {self._name}")
+        except psycopg2.OperationalError:
+            raise Unavailable(
+                "no PostgreSQL server takes us",
+                "export REMOTETASK_POSTGRES_DSN='host=... dbname=postgres user=...'",
+            ) from None
+        super().__init__()
+
+    def _administer(self, statement: str) -> None:
+        import psycopg2
+
+        with closing(psycopg2.connect(POSTGRES_DSN)) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(statement)
+
+    def _open(self) -> Any:
+        from psycopg2.extensions import make_dsn
+        from relstorage.adapters.postgresql import PostgreSQLAdapter
+        from relstorage.options import Options
+        from relstorage.storage import RelStorage
+
+        options = Options(keep_history=False)
+        dsn = make_dsn(POSTGRES_DSN, dbname=self._name)
+        return ZODB.DB(RelStorage(PostgreSQLAdapter(dsn, options=options), options=options))
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """See `Place`."""
+        with closing(self._open()) as db:
+            yield db
+
+    def release(self) -> None:
+        """See `Place`."""
+        super().release()
+        self._administer(f"DROP DATABASE {self._name} WITH (FORCE)")
 
 
 class Worker:

@@ -65,6 +65,15 @@ def _latency(name: str, percent: str) -> Callable[[dict[str, Any]], float]:
     return lambda data: float(data["latencies_seconds"][name][percent])
 
 
+def _conflicts(data: dict[str, Any]) -> float:
+    """Return the conflicts and failures in 1,000 commits of all kinds of adders."""
+    lines = [found for line in data["conflicts_per_thousand"].values() for found in line.values()]
+    if not lines:
+        raise KeyError
+    met = sum(found["commits"] * (found["conflicts"] + found["failures"]) for found in lines)
+    return float(met / sum(found["commits"] for found in lines))
+
+
 _SAME = "same process, FileStorage"
 
 GOALS = (
@@ -99,6 +108,7 @@ GOALS = (
     Goal("memory after ten times as many jobs", 10, True, _value("memory after"), "MB", 1e-6),
     Goal("tick, 10,000 cron jobs / 10", 1.3, True, _value("tick with many")),
     Goal("4 processes / 1, jobs of 20 ms", 3.5, False, _value("4 processes, ratio")),
+    Goal("conflicts in 1,000 commits of adders", 1, True, _conflicts, ""),
     Goal("idle share, FileStorage", 0.5, True, _value("idle share of a core, File"), "%", 100),
     Goal("idle share, ZEO", 0.5, True, _value("idle share of a core, ZEO"), "%", 100),
     Goal("timeOfNextCall, slowest", 0.5, True, _value("timeOfNextCall"), "ms", 1e3),
@@ -152,6 +162,7 @@ def tables(data: dict[str, Any]) -> str:
             ],
         ),
         _table(("value", ""), [(name, f"{value:.6g}") for name, value in data["values"].items()]),
+        _conflicts_table(data["conflicts_per_thousand"]),
         _table(("goal", "bound", "measured", ""), [*_goal_rows(data)]),
         _table(
             ("skipped", "because", "command"),
@@ -195,6 +206,23 @@ def _depth_table(depth: dict[str, Any]) -> str:
                 f"{max(line.values()) / min(line.values()):.2f}",
             )
             for name, line in depth.items()
+        ],
+    )
+
+
+def _conflicts_table(found: dict[str, Any]) -> str:
+    places = list(dict.fromkeys(where for line in found.values() for where in line))
+    return _table(
+        ("adders: conflicts + failures in 1,000 commits", *places),
+        [
+            (
+                name,
+                *(
+                    f"{line[where]['conflicts']:.1f} + {line[where]['failures']:.1f}"
+                    for where in places
+                ),
+            )
+            for name, line in found.items()
         ],
     )
 

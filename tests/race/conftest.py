@@ -97,6 +97,11 @@ class Arena:
         assert self.gate.wait(PATIENCE_SECONDS)
         return self._count(context, input)
 
+    @staticmethod
+    def task(name: str) -> Any:
+        """Return the task with a name."""
+        return getGlobalSiteManager().getUtility(ITask, name)
+
     # -- transactions -----------------------------------------------------------------
 
     @contextmanager
@@ -222,6 +227,16 @@ class Arena:
             lambda: all(status in FINAL_STATUSES for status in self.statuses().values()),
             "all jobs to end",
         )
+
+    def wait_until_drained(self) -> None:
+        """Wait until no job waits or runs; those that have ended may be removed already."""
+
+        def is_drained() -> bool:
+            with self.connected() as (_, root):
+                counts = root["tasks"].countJobs()
+                return not any(n for status, n in counts.items() if status not in FINAL_STATUSES)
+
+        wait_until(is_drained, "no job to wait")
 
     def check_books(self) -> None:
         """Check what holds when no worker runs: each job is in its place, and there once."""

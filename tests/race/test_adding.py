@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from ZODB.POSException import ConflictError
 
+from lovely.remotetask import ended, line
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
+from lovely.remotetask.step import Retention
 
 pytestmark = pytest.mark.race
 
@@ -21,8 +23,9 @@ JOBS_EACH = 60
 class Adders:
     """Threads with plain ``add; commit`` loops, which never repeat anything."""
 
-    def __init__(self, arena: Any, jobs_each: int = JOBS_EACH) -> None:
+    def __init__(self, arena: Any, jobs_each: int = JOBS_EACH, together: int = 1) -> None:
         self.arena = arena
+        self.together = together
         self.jobs_each = jobs_each
         self.acknowledged: list[int] = []
         self.conflicts: list[str] = []
@@ -36,16 +39,20 @@ class Adders:
     def _add(self, first: int) -> None:
         with self.arena.connected() as (manager, root):
             self._barrier.wait()
-            for number in range(first, first + self.jobs_each):
+            for start in range(first, first + self.jobs_each, self.together):
+                numbers = range(start, start + self.together)
                 manager.begin()
-                root["tasks"].add("count", number)
+                if self.together == 1:
+                    root["tasks"].add("count", start)
+                else:
+                    root["tasks"].add_many("count", numbers)
                 try:
                     manager.commit()
                 except ConflictError as error:
                     manager.abort()
                     self.conflicts.append(str(error))
                 else:
-                    self.acknowledged.append(number)
+                    self.acknowledged.extend(numbers)
 
 
 @pytest.mark.parametrize("factory", [SimpleProcessor, MultiProcessor])
@@ -60,13 +67,67 @@ def test_no_acknowledged_job_is_lost_while_a_processor_drains(arena: Any, factor
     arena.check_clean()
 
 
-@pytest.mark.parametrize("is_drained", [True, False])
-def test_adders_do_not_conflict(arena: Any, is_drained: bool) -> None:
-    if is_drained:
+@pytest.fixture
+def small_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all that happens seldom happen often."""
+    monkeypatch.setattr(line, "GENERATION_SIZE", 2)
+    monkeypatch.setattr(line, "SEGMENT_SIZE", 4)
+    monkeypatch.setattr(ended, "ENDED_PAGE_SIZE", 8)
+    monkeypatch.setattr(ended, "SWEEP_SIZE", 4)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize(("together", "jobs_each"), [(1, JOBS_EACH), (50, 1000)])
+@pytest.mark.parametrize("is_shared", [True, False])
+@pytest.mark.usefixtures("small_generations")
+def test_adders_do_not_conflict(
+    arena: Any, workers: int, together: int, jobs_each: int, is_shared: bool
+) -> None:
+    arena.task("count").shared_commit = is_shared
+    with arena.transaction() as root:
+        root["tasks"].retention = {"completed": Retention(None, 10)}
+    for _ in range(workers):
         arena.work()
-    adders = Adders(arena)
+    adders = Adders(arena, jobs_each, together)
     adders.run()
+    arena.wait_until_drained() if workers else None
     arena.rest()
+    assert not adders.conflicts, Counter(adders.conflicts)
+    if workers:
+        assert arena.effects() == dict.fromkeys(adders.acknowledged, 1)
+        arena.check_books()
+
+
+@pytest.mark.usefixtures("small_generations")
+def test_cleaning_conflicts_neither_with_workers_nor_with_adders(arena: Any) -> None:
+    for _ in range(2):
+        arena.work()
+    conflicts = []
+    over = threading.Event()
+
+    def clean() -> None:
+        with arena.connected() as (manager, root):
+            while not over.wait(0.002):
+                manager.begin()
+                root["tasks"].clean()
+                try:
+                    manager.commit()
+                except ConflictError as error:
+                    manager.abort()
+                    conflicts.append(str(error))
+
+    adders = Adders(arena, 3 * JOBS_EACH)
+    cleaner = threading.Thread(target=clean)
+    cleaner.start()
+    try:
+        adders.run()
+        arena.wait_until_drained()
+    finally:
+        over.set()
+        cleaner.join()
+    arena.rest()
+    assert arena.effects() == dict.fromkeys(adders.acknowledged, 1)
+    assert not conflicts, Counter(conflicts)
     assert not adders.conflicts, Counter(adders.conflicts)
 
 

@@ -234,6 +234,17 @@ def test_a_wrong_count_is_found(service: TaskService, jobs: Jobs, difference: in
     mend(service)
 
 
+def test_a_job_whose_segment_is_gone_is_not_counted_twice(service: TaskService) -> None:
+    jobids = service.add_many("echo", range(100))
+    before = len(service.queue)
+    for _, segment in (entry for lane in service.queue.line.lanes for entry in lane):
+        segment._data = ()
+    problems, _ = check.check_jobs(service, NOW, repair=True)
+    assert {problem.jobid for problem in problems} >= set(jobids)
+    assert len(service.queue) == before
+    assert look(service) == []
+
+
 # -- steps -----------------------------------------------------------------------------------------
 
 

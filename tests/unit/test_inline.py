@@ -177,3 +177,83 @@ def test_a_result_that_cannot_be_stored_harms_nobody_else(root: Any, register: A
     transaction.commit()
     assert root["tasks"].getStatus(bad) == ERROR
     assert root["tasks"].getResult(good) == "fine"
+
+
+# -- nothing is remembered that did not come to pass ---------------------------------------------
+
+
+def _aborted(service: TaskService, work: Any) -> None:
+    work(service)
+    transaction.abort()
+
+
+def _rolled_back(service: TaskService, work: Any) -> None:
+    point = transaction.savepoint()
+    work(service)
+    point.rollback()
+
+
+def _rolled_back_after_a_savepoint(service: TaskService, work: Any) -> None:
+    point = transaction.savepoint()
+    work(service)
+    transaction.savepoint()
+    work(service)
+    point.rollback()
+    transaction.commit()
+
+
+def _aborted_after_a_savepoint(service: TaskService, work: Any) -> None:
+    work(service)
+    transaction.savepoint()
+    work(service)
+    transaction.abort()
+
+
+WORKS: list[Any] = [
+    lambda service: service.process(),
+    lambda service: service.processNext(),
+    lambda service: service.claimNextJob(),
+    lambda service: service.hasJobsWaiting(),
+    lambda service: [service.cancel(jobid) for jobid in list(service.jobs)],
+    lambda service: service.add_many("echo", range(300)),
+    lambda service: (service.add_many("echo", range(300)), service.process()),
+]
+
+
+@pytest.mark.parametrize("first", WORKS)
+@pytest.mark.parametrize("second", WORKS)
+@pytest.mark.parametrize(
+    "undone", [_aborted, _rolled_back, _rolled_back_after_a_savepoint, _aborted_after_a_savepoint]
+)
+def test_what_is_undone_hides_no_job(root: Any, undone: Any, first: Any, second: Any) -> None:
+    service = root["tasks"]
+    jobids = [*service.add_many("echo", range(40)), *(service.add("echo", 1) for _ in range(40))]
+    transaction.commit()
+    undone(service, first)
+    undone(service, second)
+    jobids.append(service.add("echo", 1))  # into a segment of its own, maybe
+    transaction.commit()
+    assert service.countJobs()[QUEUED] == len(jobids)
+    service.process()
+    transaction.commit()
+    assert service.countJobs()[COMPLETED] == len(jobids)
+    assert service.countJobs()[QUEUED] == 0
+    assert all(service.getStatus(jobid) == COMPLETED for jobid in jobids)
+    assert check_all(service, 4e9, repair=False) == []
+
+
+def test_a_schedule_is_counted_anew_although_a_look_at_the_clock_was_undone(root: Any) -> None:
+    service = root["tasks"]
+    jobid = service.addCronJob("echo", minute=(0,))
+    now = service.jobs[jobid].created_at
+    transaction.commit()
+    ahead = now + 400 * 86_400.0
+    service.queue.reschedule(service.jobs[jobid], ahead)
+    transaction.commit()
+    service.process(now)
+    assert service.jobs[jobid].due < now + 4000
+    transaction.abort()
+    assert service.jobs[jobid].due > ahead
+    service.process(now)
+    transaction.commit()
+    assert service.jobs[jobid].due < now + 4000

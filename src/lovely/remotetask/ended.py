@@ -2,15 +2,16 @@
 """The index of the jobs that have ended in one way, by the time of their end.
 
 Workers file here many jobs at a time, and others remove old ones.  So that none of them is in
-another one's way, there are *lanes*, of which each worker takes one by chance, and in them *pages*
-of plain numbers, which merge.  Who removes jobs writes pages only; the tree of the pages is
-written by who opens one, and by the pruning of the workers, which drop empty pages.
+another one's way, there are *lanes*, and in them *pages* of plain numbers, which merge.  The id
+says the lane: of jobs that were added one after the other, which one worker claims together, some
+go into the same lane; and two who file the same job meet.  Who removes jobs writes pages only;
+the tree of the pages is written by who opens one, and by the pruning of the workers, which drop
+empty pages.
 """
 
 from __future__ import annotations
 
 import heapq
-import random
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from itertools import islice
@@ -23,8 +24,9 @@ from ZODB.POSException import ConflictError
 
 from lovely.remotetask.shelf import merged
 
-#: Workers choose among so many lanes.
+#: So many lanes there are, and so many ids in a row share one.
 ENDED_LANES = 4
+ENDED_RUN = 64
 
 #: A page with so many jobs is full: those that end later begin another one.
 ENDED_PAGE_SIZE = 64
@@ -132,42 +134,32 @@ class EndedIndex(Persistent):
         runs = (_upwards(lane) for lane in self.lanes)
         return map(parts_of, heapq.merge(*runs))
 
-    def _page(self, entry: int) -> EndedPage | None:
-        """Return the page that has an entry."""
-        for lane in self.lanes:
-            page = lane[_key(lane, entry)]
-            if entry in page:
-                found: EndedPage = page
-                return found
-        return None
+    def _place(self, when: float, jobid: int) -> tuple[Any, EndedPage, int]:
+        """Return the lane and the page for an entry, and the entry."""
+        entry = entry_of(when, jobid)
+        lane = self.lanes[jobid // ENDED_RUN % ENDED_LANES]
+        return lane, lane[_key(lane, entry)], entry
 
     def __contains__(self, when_and_id: tuple[float, int]) -> bool:
-        return self._page(entry_of(*when_and_id)) is not None
+        _, page, entry = self._place(*when_and_id)
+        return entry in page
 
     def insert(self, when: float, jobid: int) -> None:
         """File a job; nothing happens if it is there already."""
-        entry = entry_of(when, jobid)
-        if self._page(entry) is not None:
+        lane, page, entry = self._place(when, jobid)
+        if entry in page:
             return
-        number: int | None = getattr(self, "_v_lane", None)
-        if number is None:
-            number = int(random.random() * ENDED_LANES)
-            self._v_lane: int | None = number
-        lane = self.lanes[number]
-        page = lane[_key(lane, entry)]
         if len(page.entries) >= ENDED_PAGE_SIZE and not page.is_full and entry > page.entries[-1]:
             page.is_full = True
             page = lane[entry] = EndedPage()
             _sweep(lane)
-            self._v_lane = None  # two that have met part again
         page.put(entry)
         self.size.change(1)
 
     def remove(self, when: float, jobid: int) -> None:
         """Take a job out; nothing happens if it is not there."""
-        entry = entry_of(when, jobid)
-        page = self._page(entry)
-        if page is not None:
+        _, page, entry = self._place(when, jobid)
+        if entry in page:
             page.take(entry)
             self.size.change(-1)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from transaction.interfaces import TransientError
 
 from lovely.remotetask.errors import JobCancelled, RetryLater, TransactionMeddled
 from lovely.remotetask.job import Job
+from lovely.remotetask.line import Memory
 from lovely.remotetask.seat import Guard
 from lovely.remotetask.site import entered, site_of
 from lovely.remotetask.step import call_task, finish, settle, take
@@ -34,8 +36,9 @@ def claim_inline(
     """
     if not but:
         service.queue.recount(service.jobs, now)
-    # Without a memory: the caller's transaction can be aborted, and rolled back to a savepoint.
-    for job in service.queue.pull(service.jobs, now, turn=turn):
+    # Nothing is remembered: the caller's transaction can be aborted, or rolled back to a savepoint.
+    memory = Memory(math.inf, but, now)
+    for job in service.queue.pull(service.jobs, now, turn=turn, memory=memory):
         if job.id in but:
             continue
         if look_up(service.taskInterface, job.task) is None:

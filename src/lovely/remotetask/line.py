@@ -68,19 +68,31 @@ class Memory:
     a savepoint, of a transaction that has learned what then never came to pass.  So it is for
     transactions without savepoints, and holds only what was committed before they began.
 
+    :param max_closed: no more segments than this are closed in one pull.
+    :param passed: ids of jobs that the caller does not want.
+    :param clock: `now` of the last pull.
     :ivar has_more: the last pull ended although it had not looked at all segments.
     :ivar chosen: the segment where a worker beside others goes on.
     """
 
-    def __init__(self, max_closed: float | None = None) -> None:
+    def __init__(
+        self,
+        max_closed: float | None = None,
+        passed: frozenset[int] | set[int] = frozenset(),
+        clock: float | None = None,
+    ) -> None:
+        self.passed = passed
         self.chosen: int | None = None
         self.room = self.max_closed = MAX_CLOSED if max_closed is None else max_closed
-        self._clock: float | None = None
+        self._clock = clock
         self._since = -math.inf
         self.renew()
 
     def renew(self) -> None:
-        """Get ready for a transaction.  From time to time all is forgotten: a claim can be undone."""
+        """Get ready for a transaction.
+
+        From time to time all is forgotten: what is stale can become valid by an undo.
+        """
         self.has_more = False
         self._clock_seen = self._clock
         now = time.monotonic()
@@ -239,7 +251,8 @@ class Lane(Persistent):
         key, segment, is_last = place
         stale = memory.stale.setdefault(key, set())
         is_used_up = key not in memory.aside
-        jobids = turned([jobid for jobid in segment if jobid not in stale], offset)
+        passed = memory.passed
+        jobids = turned([j for j in segment if j not in stale and j not in passed], offset)
         for number, jobid in enumerate(jobids):
             if number % PREFETCH_SIZE == 0:
                 self._prefetch(jobs, jobids[number : number + PREFETCH_SIZE])
@@ -253,10 +266,16 @@ class Lane(Persistent):
                 yield job
             elif job is None or _is_committed(job):
                 stale.add(jobid)
-        if is_used_up and not is_last:
+        if is_used_up and not is_last and not self._has_passed(key, segment, jobs, passed):
             segment.closed = True
             segment._data = ()
             memory.room -= 1
+
+    @staticmethod
+    def _has_passed(key: int, segment: Any, jobs: Mapping[int, Job], passed: Any) -> bool:
+        """Say whether one of the jobs that were passed over waits here."""
+        found = (load(jobs, jobid) for jobid in passed and segment if jobid in passed)
+        return any(job is not None and job.place == key for job in found)
 
     def _prefetch(self, jobs: Mapping[int, Job], jobids: list[int]) -> None:
         # A server can send many records at once; asked for one by one, each is a round trip.
@@ -340,6 +359,7 @@ class ReadyLine(Persistent):
         """
         memory = Memory(math.inf) if memory is None else memory
         memory.room = memory.max_closed
+        memory.has_more = False
         if start is None:
             lanes = (
                 self._waiting(((place, 0.0) for place in lane.places(memory)), jobs, memory)

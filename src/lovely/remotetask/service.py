@@ -48,6 +48,7 @@ from lovely.remotetask.step import (
     Retention,
     orphans,
     release,
+    remove_job,
     remove_oldest,
     rescue,
     retire,
@@ -291,7 +292,12 @@ class TaskService(Persistent, Location):
             _check_final(name)
         for worker in self.workers.values():
             for jobid in worker.held:
-                retire(self, jobid, time.time())
+                job = self.jobs.get(jobid)
+                if job is None or not job.is_final:
+                    retire(self, jobid, time.time())
+                elif job.status in statuses and not self.queue.is_filed(job):
+                    # Not filed first: the worker is about to do that.
+                    remove_job(self, jobid)
         for name in statuses:
             self.remove_oldest(name)
 

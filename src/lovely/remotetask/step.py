@@ -360,11 +360,19 @@ def remove_oldest(service: Any, status: str, limit: int | None, before: float | 
         job = load(service.jobs, jobid)
         # What cannot be read was filed here when it had ended.
         if jobid in service.jobs and (job is None or job.is_final):
-            del service.jobs[jobid]
-            if jobid in service.requests:  # made too late; the id may be given again
-                service.requests.remove(jobid)
+            remove_job(service, jobid)
         removed += 1
     return removed
+
+
+def remove_job(service: Any, jobid: int) -> None:
+    """Remove a final job, and the notes about it: the id may be given again."""
+    del service.jobs[jobid]
+    if jobid in service.requests:
+        service.requests.remove(jobid)
+    for notes in (service.progress, service.edits):
+        if jobid in notes:
+            del notes[jobid]
 
 
 def prune(service: Any, now: float) -> int:
