@@ -26,10 +26,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "front": (FRONT,),
     "door": ("service", "remote"),
     "engine": (
-        *("check", "seat", "step", "transact", "notes", "invalidation"),
+        *("check", "guard", "seat", "step", "transact", "notes", "invalidation"),
         *("inline", "claimant", "execution", "keeper", "processor", "running"),
     ),
-    "model": ("process", "task", "job", "line", "queue", "worker", "site", "storable"),
+    "model": ("process", "task", "job", "line", "queue", "worker", "site", "storable", "surroundings"),
     "pure": ("schedule", "retry"),
     "words": ("interfaces", "errors"),
 }
@@ -58,7 +58,8 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("processor", "step"): "it hands claims from thread to thread",
     ("execution", "seat"): "it begins and commits there",
     ("execution", "step"): "it runs the steps in transactions",
-    ("inline", "seat"): "the guard of the transaction stands there",
+    ("inline", "guard"): "a task must not end the caller's transaction",
+    ("execution", "guard"): "a task must not end the transaction it runs in",
     ("inline", "step"): "it runs the steps in the caller's transaction",
     ("task", "process"): "it calls the functions of some tasks there",
     ("line", "job"): "the record of a job says whether its entry is stale",

@@ -25,7 +25,7 @@ from lovely.remotetask.errors import (
     JobNotFound,
     TaskNotFound,
 )
-from lovely.remotetask.inline import claim_inline, run_inline
+from lovely.remotetask.inline import can_go_on, claim_inline, run_inline
 from lovely.remotetask.interfaces import (
     CRONJOB,
     DELAYED,
@@ -326,7 +326,7 @@ class TaskService(Persistent, Location):
         """See `ITaskService`."""
         # One that asks to be run again at once has to wait for the next call.
         done: set[int] = set()
-        while self._process_one(_time(now), done):
+        while self._process_one(_time(now), done) and can_go_on(self):
             pass
 
     def _process_one(self, now: float, done: set[int]) -> bool:

@@ -18,6 +18,7 @@ from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
 from lovely.remotetask.job import SCHEDULE_ERRORS, Failure, Job
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, DEFAULT_POLICY, MAX_DEATHS
 from lovely.remotetask.storable import check_storable
+from lovely.remotetask.surroundings import call_apart
 from lovely.remotetask.task import TaskContext, check_output, running_in
 from lovely.remotetask.worker import Worker, local_ids
 
@@ -131,7 +132,7 @@ def call_task(service: Any, job: Job, task: Any, context: TaskContext) -> Any:
     :raises InvalidResult: the result cannot be stored or breaks the task's schema.
     """
     with running_in(context):
-        output = task(service, job.id, job.input)
+        output = call_apart(task, service, job.id, job.input)
     check_output(task, output)
     check_storable(output, InvalidResult, "the result")
     return output
@@ -211,13 +212,19 @@ def orphans(service: Any) -> list[str]:
     return [worker_id for worker_id in service.workers if worker_id not in local]
 
 
-def rescue(service: Any, worker_id: str, now: float) -> int:
+def rescue(service: Any, worker_id: str, now: float, serial: bytes | None = None) -> int:
     """Free the jobs that a dead worker holds; return their number.
+
+    :param serial: the serial of the record by which the worker was found dead: with another
+        one it has given a sign of life meanwhile.  None: it is dead in any case.
 
     Transaction: caller commits.
     """
     record = service.workers.get(worker_id)
     if record is None:
+        return 0
+    record._p_activate()  # a ghost has no serial
+    if serial is not None and record._p_serial != serial:
         return 0
     freed = 0
     for jobid in record.held:
