@@ -31,15 +31,19 @@ class Problem(NamedTuple):
     text: str
 
 
-def check_jobs(service: Any, now: float, repair: bool, first: int = 0) -> tuple[list[Problem], int]:
+def check_jobs(
+    service: Any, now: float, repair: bool, first: int = 0, size: int | None = None
+) -> tuple[list[Problem], int]:
     """Check a step's worth of jobs.
 
     :param first: the id to begin with.
+    :param size: how many jobs; None is `STEP_SIZE`.
     :returns: the problems, and the id to go on with, 0 at the end.
 
     Transaction: caller commits, if `repair`; otherwise reads only.
     """
-    jobids = list(islice(service.jobs.ids_from(first), STEP_SIZE))
+    size = STEP_SIZE if size is None else size
+    jobids = list(islice(service.jobs.ids_from(first), size))
     problems = []
     for jobid in jobids:
         job = load(service.jobs, jobid)
@@ -50,7 +54,7 @@ def check_jobs(service: Any, now: float, repair: bool, first: int = 0) -> tuple[
             problems.append(Problem(jobid, trouble))
             if repair:
                 _refile(service, job, now)
-    return problems, jobids[-1] + 1 if len(jobids) == STEP_SIZE else 0
+    return problems, jobids[-1] + 1 if len(jobids) == size else 0
 
 
 def check_indexes(service: Any, repair: bool) -> list[Problem]:

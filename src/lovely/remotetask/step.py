@@ -274,19 +274,21 @@ def remove_oldest(service: Any, status: str, limit: int | None, before: float | 
     return removed
 
 
-def prune(service: Any, now: float) -> int:
+def prune(service: Any, now: float, size: int = PRUNE_SIZE) -> int:
     """Remove the jobs that the service's retention does not keep; return their number.
 
     Few at a time, at the old end of the indexes, where nobody adds.
+
+    :param size: no more than this.
     """
     removed = 0
     for status, (max_age_seconds, max_count) in service.retention.items():
-        room = PRUNE_SIZE - removed
+        room = size - removed
         if max_count is not None:
             too_many = len(service.queue.indexes[status]) - max_count
             if too_many > 0:
                 removed += remove_oldest(service, status, min(room, too_many), None)
-        if max_age_seconds is not None and removed < PRUNE_SIZE:
+        if max_age_seconds is not None and removed < size:
             before = now - max_age_seconds
-            removed += remove_oldest(service, status, PRUNE_SIZE - removed, before)
+            removed += remove_oldest(service, status, size - removed, before)
     return removed
