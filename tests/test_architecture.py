@@ -29,7 +29,17 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("check", "guard", "seat", "step", "transact", "notes", "invalidation"),
         *("inline", "claimant", "execution", "keeper", "processor", "running"),
     ),
-    "model": ("process", "task", "job", "line", "queue", "worker", "site", "storable", "surroundings"),
+    "model": (
+        "process",
+        "task",
+        "job",
+        "line",
+        "queue",
+        "worker",
+        "site",
+        "storable",
+        "surroundings",
+    ),
     "pure": ("schedule", "retry"),
     "words": ("interfaces", "errors"),
 }
