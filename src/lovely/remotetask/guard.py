@@ -6,12 +6,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from lovely.remotetask.errors import TransactionMeddled, describe
-
-#: What ends a transaction, or sees to it that it cannot be committed.
-ENDS = ("commit", "abort", "doom")
 
 
 @contextmanager
@@ -33,19 +31,19 @@ def guarded(manager: Any, **methods: Callable[..., Any]) -> Iterator[None]:
     thread = threading.get_ident()
     refusals: list[TransactionMeddled] = []
 
-    def refusing(end: Callable[[], None]) -> Callable[[], None]:
-        def refuse() -> None:
-            if threading.get_ident() != thread:
-                return end()
-            refusals.append(TransactionMeddled())
-            raise refusals[-1]
+    def refuse(end: Callable[[], None]) -> None:
+        if threading.get_ident() != thread:
+            return end()
+        refusals.append(TransactionMeddled())
+        raise refusals[-1]
 
-        return refuse
-
-    replaced = {**{name: refusing(getattr(txn, name)) for name in ENDS}, **methods}
     attributes = vars(txn)
-    before = {name: attributes[name] for name in replaced if name in attributes}
-    attributes.update(replaced)
+    methods["commit"] = partial(refuse, txn.commit)
+    methods["abort"] = partial(refuse, txn.abort)
+    methods["doom"] = partial(refuse, txn.doom)
+    hidden = [name for name in methods if name in attributes]  # by a guard around this one
+    before = [attributes[name] for name in hidden]
+    attributes.update(methods)
     try:
         yield
     except Exception as error:
@@ -53,9 +51,9 @@ def guarded(manager: Any, **methods: Callable[..., Any]) -> Iterator[None]:
             raise TransactionMeddled(f"{refusals[0]} ({describe(error)})") from error
         raise
     finally:
-        for name in replaced:
-            attributes.pop(name, None)
-        attributes.update(before)  # those of the guard around this one
+        for name in methods:
+            del attributes[name]
+        attributes.update(zip(hidden, before, strict=True))
     if refusals:
         raise refusals[0]
     if manager.get() is not txn:  # by `manager.free`

@@ -57,8 +57,11 @@ class Seat:
     def commit(self) -> None:
         """Commit."""
         self.in_commit = True
-        # Apart, as tasks leave hooks and data managers there.
-        call_apart(self.manager.commit)
+        txn = self.manager.get()
+        if any((*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks())):
+            call_apart(txn.commit)  # the task's hooks are the task's code
+        else:
+            txn.commit()
 
     def service(self) -> Any:
         """Return the service, in the current transaction."""

@@ -19,13 +19,14 @@ LOCALS = (
     ("zope.component.hooks", "siteinfo"),
     ("zope.security._definitions", "thread_local"),  # the interaction
     ("zope.globalrequest.local", "localData"),
-    ("pyramid.threadlocal", "manager"),  # the request and its registry
 )
-#: or a dict with the ids of threads.
+#: a dict with the ids of threads,
 BY_THREAD = (
     ("AccessControl.SecurityManagement", "_managers"),
     ("Products.CMFCore.Skinnable", "SKINDATA"),
 )
+#: or the ``stack`` of a `threading.local`.
+STACKS = (("pyramid.threadlocal", "manager"),)
 
 Result = TypeVar("Result")
 
@@ -38,31 +39,34 @@ def call_apart(function: Callable[..., Result], *arguments: Any) -> Result:
     """
     modules = sys.modules
     thread = threading.get_ident()
-    kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    stacks: list[tuple[list[Any], list[Any]]] = []
-    entries: list[tuple[dict[int, Any], Any]] = []
+    kept = []
+    entries = []
+    stacks = []
     for name, attribute in LOCALS:
         if name in modules:
             values = getattr(modules[name], attribute).__dict__  # of this thread alone
             kept.append((values, values.copy()))
-            stacks.extend((value, value[:]) for value in values.values() if type(value) is list)
     for name, attribute in BY_THREAD:
         if name in modules:
             by_thread = getattr(modules[name], attribute)
             entries.append((by_thread, by_thread.get(thread)))
+    for name, attribute in STACKS:
+        if name in modules:
+            stack = getattr(modules[name], attribute).stack
+            stacks.append((stack, stack.copy()))
     try:
         return copy_context().run(_call, function, arguments)
     finally:
         for values, before in kept:
             values.clear()
             values.update(before)
-        for stack, items in stacks:
-            stack[:] = items
         for by_thread, entry in entries:
             if entry is None:
                 by_thread.pop(thread, None)
             else:
                 by_thread[thread] = entry
+        for stack, items in stacks:
+            stack[:] = items
 
 
 def _call(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
