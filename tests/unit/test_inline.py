@@ -472,6 +472,26 @@ def test_a_job_whose_writes_cannot_be_taken_back_is_told(root: Any, mailer: Mail
     assert root["tasks"].getStatus(jobid) == ERROR
 
 
+def test_what_cannot_be_taken_back_within_a_job_is_that_jobs_error(
+    workshop: Any, register: Any, mailer: Mailer
+) -> None:
+    with workshop.transaction() as root:
+        root["inner"] = TaskService()
+
+    def outer(context: TaskContext, input: Any) -> None:
+        mailer.send("first")
+        inner = context.service._p_jar.root()["inner"]
+        inner.add("send", "bad")
+        inner.process()
+
+    register("outer", outer, context=True, retry=RetryPolicy(attempts=1))
+    jobid = workshop.add("outer")
+    assert workshop.step().status == ERROR
+    with workshop.service() as service:
+        assert "cannot be taken back" in service.getError(jobid)
+    assert mailer.sent == []
+
+
 def test_a_task_runs_in_the_site_around_the_service(db: ZODB.DB, root: Any, register: Any) -> None:
     from zope.component.hooks import getSite
     from zope.site.folder import rootFolder

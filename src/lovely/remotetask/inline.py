@@ -131,11 +131,11 @@ def _taken_back(manager: Any, job: Job) -> Iterator[None]:
         for added, length in hooks:
             del added[length:]
         if stuck:
-            txn.doom()
+            type(txn).doom(txn)  # a guard around this one would refuse its own
             raise CannotTakeBack(
                 f"job {job.id} failed ({describe(error)}), and what it may have written by way"
-                f" of {stuck[0]!r}, which has no savepoints, cannot be taken back:"
-                " abort the transaction"
+                f" of {type(stuck[0]).__qualname__}, which has no savepoints, cannot be taken"
+                " back: abort the transaction"
             ) from error
         point.rollback()
         raise
