@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import transaction
 from persistent.mapping import PersistentMapping
+from ZODB.POSException import ConnectionStateError
 from zope.component import getGlobalSiteManager
+from zope.component.hooks import getSite, setSite
 
 from lovely.remotetask.check import check_all
-from lovely.remotetask.errors import TaskError
+from lovely.remotetask.errors import TaskError, TransactionMeddled
 from lovely.remotetask.interfaces import (
     CANCELLED,
     COMPLETED,
@@ -255,3 +260,104 @@ def test_one_thread_keeps_the_order(
     add(place, "note", *range(SEGMENT_SIZE + 3))
     work()
     assert ran == list(range(SEGMENT_SIZE + 3))
+
+
+# -- odd tasks ---------------------------------------------------------------------------------
+
+
+def swallow(function: Callable[[], Any]) -> Callable[[], None]:
+    def swallowing() -> None:
+        with suppress(Exception):
+            function()
+
+    swallowing.__name__ = f"swallow_{function.__name__}"
+    return swallowing
+
+
+def in_a_block() -> None:
+    with transaction.manager:
+        pass
+
+
+ENDS = (
+    *(transaction.commit, transaction.abort, transaction.begin, transaction.doom),
+    in_a_block,
+)
+
+
+@pytest.mark.parametrize("meddle", [*ENDS, *map(swallow, ENDS)], ids=lambda end: end.__name__)
+def test_a_task_must_not_end_the_transaction(
+    place: Any, work: Work, register: Any, meddle: Callable[[], Any]
+) -> None:
+    def task(context: Any, input: Any) -> None:
+        root = context.service._p_jar.root()
+        root["before"] = 1
+        # The inline ways of this suite have a transaction manager of their own.
+        with patch.object(transaction.manager, "manager", root._p_jar.transaction_manager):
+            meddle()
+        root["after"] = 1
+
+    register("meddle", task, context=True)
+    bad, good = add(place, "meddle", None) + add(place, "echo", "fine")
+    work()
+    with place.connected() as (_, root):
+        service = root["tasks"]
+        assert service.getStatus(bad) == ERROR
+        assert str(TransactionMeddled()) in service.getError(bad)
+        assert service.getResult(good) == "fine"
+        assert not {"before", "after"}.intersection(root)
+
+
+def unpicklable() -> PersistentMapping:
+    return PersistentMapping(function=lambda: None)
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_what_cannot_be_pickled_is_the_jobs_error(
+    place: Any, work: Work, register: Any, is_written: bool
+) -> None:
+    def task(context: Any, input: Any) -> Any:
+        root = context.service._p_jar.root()
+        root["before"] = 1
+        if not is_written:
+            return unpicklable()
+        root["unpicklable"] = unpicklable()
+
+    register("bad", task, context=True, retry=RetryPolicy(attempts=1))
+    bad, good = add(place, "bad", None) + add(place, "echo", "fine")
+    work()
+    with place.connected() as (_, root):
+        assert root["tasks"].getStatus(bad) == ERROR
+        assert root["tasks"].getResult(good) == "fine"
+        assert not {"before", "unpicklable"}.intersection(root)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_site_that_a_task_leaves_behind_is_gone(
+    place: Any, work: Work, register: Any, fails: bool
+) -> None:
+    class Site:
+        """A site whose connection is closed at the end of the task."""
+
+        is_closed = False
+
+        def getSiteManager(self) -> Any:
+            if self.is_closed:
+                raise ConnectionStateError("the connection is closed")
+            return getGlobalSiteManager()
+
+    def task(input: Any) -> None:
+        site = Site()
+        setSite(site)
+        site.is_closed = True
+        if fails:
+            raise TaskError
+
+    seen: list[Any] = []
+    register("leave", task)
+    register("look", lambda input: seen.append(getSite()))
+    jobids = add(place, "leave", None) + add(place, "look", None)
+    work()
+    assert statuses(place, jobids) == [ERROR if fails else COMPLETED, COMPLETED]
+    assert seen == [None]
+    assert getSite() is None

@@ -276,30 +276,59 @@ class Record:
         self._p_serial = self._stored
 
 
+def look(observer: Observer, workers: dict[str, Record], *times: float) -> list[str]:
+    """Look several times, with a lease of 60 seconds; return who is dead at the last look."""
+    dead: list[tuple[str, bytes]] = []
+    for now in times:
+        dead = observer.dead(workers, 60, now)
+    return [worker_id for worker_id, _ in dead]
+
+
 def test_a_worker_is_dead_when_its_record_has_not_moved_for_a_lease() -> None:
     observer = Observer()
     workers = {"a": Record(b"1"), "b": Record(b"1")}
-    assert observer.dead(workers, 60, 1000.0) == []
-    assert observer.dead(workers, 60, 1059.9) == []
+    assert look(observer, workers, 1000.0, 1020.0, 1040.0, 1059.9) == []
     workers["b"] = Record(b"2")
-    assert observer.dead(workers, 60, 1060.0) == ["a"]
-    assert observer.dead(workers, 60, 1119.9) == ["a"]
-    assert observer.dead(workers, 60, 1120.0) == ["a", "b"]
+    assert look(observer, workers, 1060.0) == ["a"]
+    assert look(observer, workers, 1080.0, 1100.0, 1119.9) == ["a"]
+    assert look(observer, workers, 1120.0) == ["a", "b"]
+
+
+def test_the_serial_by_which_a_worker_was_found_dead_is_told() -> None:
+    observer = Observer()
+    workers = {"a": Record(b"1")}
+    look(observer, workers, 0.0, 20.0, 40.0)
+    assert observer.dead(workers, 60, 60.0) == [("a", b"1")]
 
 
 def test_an_observer_counts_from_its_own_first_look() -> None:
     workers = {"a": Record(b"1")}
     first, second = Observer(), Observer()
-    first.dead(workers, 60, 0.0)
-    assert second.dead(workers, 60, 100.0) == []
-    assert first.dead(workers, 60, 100.0) == ["a"]
+    look(first, workers, 0.0, 20.0, 40.0, 60.0)
+    assert look(second, workers, 80.0) == []
+    assert look(first, workers, 80.0) == ["a"]
+
+
+def test_who_has_not_looked_for_a_while_has_seen_nothing() -> None:
+    observer = Observer()
+    workers = {"a": Record(b"1")}
+    look(observer, workers, 0.0, 20.0, 40.0)
+    assert look(observer, workers, 70.1) == []
+    assert look(observer, workers, 90.0, 110.0, 130.0) == []
+    assert look(observer, workers, 130.1) == ["a"]
+
+
+def test_looks_that_come_a_little_late_are_looks() -> None:
+    observer = Observer()
+    workers = {"a": Record(b"1")}
+    assert look(observer, workers, 0.0, 30.0, 60.0) == ["a"]
 
 
 def test_an_observer_forgets_workers_that_are_gone() -> None:
     observer = Observer()
-    observer.dead({"a": Record(b"1")}, 60, 0.0)
-    observer.dead({}, 60, 10.0)
-    assert observer.dead({"a": Record(b"1")}, 60, 100.0) == []
+    look(observer, {"a": Record(b"1")}, 0.0, 20.0)
+    look(observer, {}, 40.0)
+    assert look(observer, {"a": Record(b"1")}, 60.0) == []
 
 
 # -- signs of life -----------------------------------------------------------------------------

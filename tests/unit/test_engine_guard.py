@@ -141,7 +141,8 @@ def test_a_task_that_meddles_and_then_fails_is_not_repeated(workshop: Any, regis
 
     def task(input: Any) -> None:
         calls.append(1)
-        transaction.abort()
+        with suppress(TransactionMeddled):
+            transaction.abort()
         raise ValueError("and this")
 
     register("meddle", task)
@@ -204,4 +205,3 @@ def test_the_thread_may_commit_again_after_the_run(workshop: Any, register: Any)
     workshop.step()
     workshop.seat.begin().jobs  # noqa: B018 (a read)
     transaction.commit()
-    assert not workshop.seat.guard.is_broken

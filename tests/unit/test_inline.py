@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import transaction
 import ZODB
+from persistent.mapping import PersistentMapping
+from ZODB.DemoStorage import DemoStorage
 from ZODB.POSException import ConflictError
 
+from lovely.remotetask import running
 from lovely.remotetask.check import check_all
-from lovely.remotetask.errors import TaskError
+from lovely.remotetask.errors import CannotTakeBack, TaskError, TransactionMeddled
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, QUEUED
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
@@ -130,24 +134,362 @@ def test_a_claimed_job_that_is_cancelled_is_not_run(root: Any, register: Any) ->
     assert root["tasks"].getStatus(jobid) == CANCELLED
 
 
-def test_a_job_that_aborts_the_transaction_is_run_once(root: Any, register: Any) -> None:
+# -- tasks that meddle with the caller's transaction -------------------------------------------
+
+
+def commit() -> None:
+    transaction.commit()
+
+
+def abort() -> None:
+    transaction.abort()
+
+
+def begin() -> None:
+    transaction.begin()
+
+
+def doom() -> None:
+    transaction.doom()
+
+
+def commit_in_a_block() -> None:
+    with transaction.manager:
+        pass
+
+
+def commit_by_attempts() -> None:
+    for attempt in transaction.attempts(3):
+        with attempt:
+            pass
+
+
+def run_another() -> None:
+    transaction.manager.run(lambda: None)
+
+
+MEDDLING = [commit, abort, begin, doom, commit_in_a_block, commit_by_attempts, run_another]
+
+
+@pytest.mark.parametrize("is_swallowed", [False, True])
+@pytest.mark.parametrize("meddle", MEDDLING)
+def test_a_task_that_meddles_is_an_error_and_harms_nobody_else(
+    root: Any, register: Any, meddle: Any, is_swallowed: bool
+) -> None:
     calls = []
 
-    def abort(input: Any) -> None:
+    def task(context: TaskContext, input: Any) -> None:
         calls.append(1)
-        if len(calls) > 5:
-            raise SystemExit("it runs over and over again")
-        transaction.abort()
+        write(context, input)
+        with suppress(Exception if is_swallowed else ()):
+            meddle()
+        context.service._p_jar.root()["after"] = 1
 
-    register("abort", abort)
-    jobid = root["tasks"].add("abort")
-    transaction.commit()
-    try:
-        root["tasks"].process()
-    except SystemExit:
-        pytest.fail("the job was run over and over again")
+    register("meddle", task, context=True)
+    register("write", write, context=True)
+    root["mine"] = "before"
+    bad = root["tasks"].add("meddle", "bad")
+    good = root["tasks"].add("echo", "fine")
+    txn = transaction.get()
+    root["tasks"].process()
     assert calls == [1]
+    assert transaction.get() is txn
+    assert not txn.isDoomed()
+    transaction.commit()
+    root._p_jar.cacheMinimize()
+    assert root["mine"] == "before"
+    assert "written" not in root
+    assert "after" not in root
+    assert root["tasks"].getStatus(bad) == ERROR
+    assert str(TransactionMeddled()) in root["tasks"].getError(bad)
+    assert root["tasks"].getResult(good) == "fine"
+    assert not root["tasks"].workers
+    assert check_all(root["tasks"], 0, repair=False) == []
+
+
+def test_the_caller_can_doom_its_own_transaction(root: Any) -> None:
+    jobid = root["tasks"].add("echo", "fine")
+    transaction.doom()
+    root["tasks"].process()
+    assert root["tasks"].getStatus(jobid) == COMPLETED
+
+
+def test_the_guard_is_gone_after_the_job(root: Any) -> None:
+    root["tasks"].add("echo")
+    root["tasks"].process()
+    assert not {"commit", "abort", "doom", "savepoint"}.intersection(vars(transaction.get()))
+
+
+def test_a_task_that_commits_in_an_explicit_transaction(db: ZODB.DB, register: Any) -> None:
+    manager = transaction.TransactionManager(explicit=True)
+    manager.begin()
+    connection = db.open(manager)
+    service = connection.root()["explicit"] = TaskService()
+    manager.commit()
+    manager.begin()
+    register("commit", lambda input: manager.commit())
+    register("begin", lambda input: manager.begin())
+    jobids = [service.add("commit"), service.add("begin")]
+    service.process()
+    manager.commit()
+    manager.begin()
+    assert [service.getStatus(jobid) for jobid in jobids] == [ERROR, ERROR]
+    manager.abort()
+    connection.close()
+
+
+def test_a_job_within_a_job_has_a_guard_of_its_own(workshop: Any, register: Any) -> None:
+    with workshop.transaction() as root:
+        root["inner"] = TaskService()
+
+    def outer(context: TaskContext, input: Any) -> str:
+        inner = context.service._p_jar.root()["inner"]
+        inner.add("inner")
+        inner.process()
+        return str(inner.getError(next(iter(inner.jobs))))
+
+    register("inner", lambda input: transaction.commit())
+    register("outer", outer, context=True)
+    jobid = workshop.add("outer")
+    assert workshop.step().status == COMPLETED
+    with workshop.service() as service:
+        assert service.getResult(jobid) == str(TransactionMeddled())
+
+
+def test_hooks_of_a_job_that_fails_are_taken_back(root: Any, register: Any) -> None:
+    called = []
+
+    def fail(input: Any) -> None:
+        transaction.get().addBeforeCommitHook(called.append, ("before",))
+        transaction.get().addAfterCommitHook(lambda is_committed: called.append("after"))
+        raise TaskError
+
+    register("fail", fail)
+    transaction.get().addBeforeCommitHook(called.append, ("the caller's",))
+    root["tasks"].add("fail")
+    root["tasks"].process()
+    transaction.commit()
+    assert called == ["the caller's"]
+
+
+def test_an_add_after_a_failed_job_wakes_the_thread(
+    root: Any, register: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken = []
+
+    def fail(context: TaskContext, input: Any) -> None:
+        context.service.add("echo")
+        raise TaskError
+
+    register("fail", fail, context=True)
+    root["tasks"].add("fail")
+    transaction.commit()
+    monkeypatch.setattr(running, "_wake", lambda is_committed, services: woken.append(services))
+    root["tasks"].process()
+    root["tasks"].add("echo")
+    transaction.commit()
+    assert len(woken) == 1
+
+
+def test_a_task_that_exits_is_an_error(root: Any, register: Any) -> None:
+    def leave(input: Any) -> None:
+        raise SystemExit
+
+    register("leave", leave)
+    jobid = root["tasks"].add("leave")
+    root["tasks"].process()
     assert root["tasks"].getStatus(jobid) == ERROR
+
+
+# -- what cannot be pickled --------------------------------------------------------------------
+
+
+def unpicklable() -> PersistentMapping:
+    return PersistentMapping(function=lambda: None)
+
+
+def return_it(context: TaskContext, input: Any) -> Any:
+    return unpicklable()
+
+
+def write_it(context: TaskContext, input: Any) -> None:
+    context.service._p_jar.root()["written"] = unpicklable()
+
+
+def write_it_deep(context: TaskContext, input: Any) -> None:
+    root = context.service._p_jar.root()
+    root["written"] = PersistentMapping(one=PersistentMapping(), two=unpicklable())
+    root["mine"]["more"] = PersistentMapping()
+
+
+def save_it(context: TaskContext, input: Any) -> None:
+    write_it(context, input)
+    transaction.savepoint()
+
+
+def save_it_and_go_on(context: TaskContext, input: Any) -> None:
+    write_it(context, input)
+    with suppress(Exception):
+        transaction.savepoint()
+    del context.service._p_jar.root()["written"]
+
+
+@pytest.mark.parametrize(
+    "function", [return_it, write_it, write_it_deep, save_it, save_it_and_go_on]
+)
+def test_what_cannot_be_pickled_harms_nobody_else(root: Any, register: Any, function: Any) -> None:
+    register("bad", function, context=True, retry=RetryPolicy(attempts=2, first_wait_seconds=0))
+    root["mine"] = PersistentMapping(text="before")
+    bad = root["tasks"].add("bad")
+    good = root["tasks"].add("echo", "fine")
+    root["tasks"].process()
+    transaction.commit()
+    root._p_jar.cacheMinimize()
+    assert dict(root["mine"]) == {"text": "before"}
+    assert "written" not in root
+    assert root["tasks"].getStatus(bad) == ERROR
+    assert root["tasks"].jobs[bad].attempt == 2
+    assert root["tasks"].getResult(good) == "fine"
+    assert check_all(root["tasks"], 0, repair=False) == []
+
+
+def test_what_cannot_be_pickled_in_another_database(register: Any) -> None:
+    databases: dict[str, Any] = {}
+    first = ZODB.DB(DemoStorage(), databases=databases, database_name="first")
+    second = ZODB.DB(DemoStorage(), databases=databases, database_name="second")
+    connection = first.open()
+    other = connection.get_connection("second").root()
+    service = connection.root()["tasks"] = TaskService()
+    other["mine"] = 1
+    transaction.commit()
+
+    def task(context: TaskContext, input: Any) -> None:
+        context.service._p_jar.get_connection("second").root()["written"] = (
+            unpicklable() if input == "bad" else input
+        )
+
+    register("write", task, context=True, retry=RetryPolicy(attempts=1))
+    jobids = [service.add("write", input) for input in ("good", "bad")]
+    service.process()
+    transaction.commit()
+    assert [service.getStatus(jobid) for jobid in jobids] == [COMPLETED, ERROR]
+    assert other["written"] == "good"
+    connection.close()
+    first.close()
+    second.close()
+
+
+# -- data managers without savepoints ----------------------------------------------------------
+
+
+class Mailer:
+    """A data manager without savepoints, which joins the thread's transaction."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.waiting: list[str] = []
+
+    def send(self, text: str) -> None:
+        if not self.waiting:
+            transaction.get().join(self)
+        self.waiting.append(text)
+
+    @property
+    def savepoint(self) -> Any:
+        raise AttributeError("savepoint")
+
+    def abort(self, txn: Any) -> None:
+        self.waiting.clear()
+
+    def tpc_begin(self, txn: Any) -> None:
+        pass
+
+    def commit(self, txn: Any) -> None:
+        pass
+
+    def tpc_vote(self, txn: Any) -> None:
+        pass
+
+    def tpc_finish(self, txn: Any) -> None:
+        self.sent += self.waiting
+        self.waiting.clear()
+
+    def tpc_abort(self, txn: Any) -> None:
+        self.waiting.clear()
+
+    def sortKey(self) -> str:
+        return "mailer"
+
+
+@pytest.fixture
+def mailer(register: Any) -> Mailer:
+    mailer = Mailer()
+
+    def send(input: str) -> None:
+        mailer.send(input)
+        if input == "bad":
+            raise TaskError("no")
+
+    register("send", send)
+    return mailer
+
+
+def test_what_joins_in_a_job_that_fails_is_taken_back(root: Any, mailer: Mailer) -> None:
+    bad, good = root["tasks"].add("send", "bad"), root["tasks"].add("send", "good")
+    root["tasks"].process()
+    transaction.commit()
+    assert mailer.sent == ["good"]
+    assert root["tasks"].getStatus(bad) == ERROR
+    assert root["tasks"].getStatus(good) == COMPLETED
+
+
+def test_with_a_data_manager_without_savepoints_one_job_is_run_a_call(
+    root: Any, mailer: Mailer
+) -> None:
+    for text in "abc":
+        root["tasks"].add("send", text)
+    transaction.commit()
+    for number in range(1, 4):
+        root["tasks"].process()
+        transaction.commit()
+        assert mailer.sent == list("abc")[:number]
+
+
+def test_a_job_whose_writes_cannot_be_taken_back_is_told(root: Any, mailer: Mailer) -> None:
+    jobid = root["tasks"].add("send", "bad")
+    transaction.commit()
+    mailer.send("the caller's")
+    with pytest.raises(CannotTakeBack) as caught:
+        root["tasks"].process()
+    for part in (str(jobid), "(no)", "Mailer", "abort"):
+        assert part in str(caught.value)
+    with pytest.raises(transaction.interfaces.DoomedTransaction):
+        transaction.commit()
+    transaction.abort()
+    assert root["tasks"].getStatus(jobid) == QUEUED
+    assert mailer.sent == []
+    root["tasks"].process()
+    assert root["tasks"].getStatus(jobid) == ERROR
+
+
+def test_what_cannot_be_taken_back_within_a_job_is_that_jobs_error(
+    workshop: Any, register: Any, mailer: Mailer
+) -> None:
+    with workshop.transaction() as root:
+        root["inner"] = TaskService()
+
+    def outer(context: TaskContext, input: Any) -> None:
+        mailer.send("first")
+        inner = context.service._p_jar.root()["inner"]
+        inner.add("send", "bad")
+        inner.process()
+
+    register("outer", outer, context=True, retry=RetryPolicy(attempts=1))
+    jobid = workshop.add("outer")
+    assert workshop.step().status == ERROR
+    with workshop.service() as service:
+        assert "cannot be taken back" in service.getError(jobid)
+    assert mailer.sent == []
 
 
 def test_a_task_runs_in_the_site_around_the_service(db: ZODB.DB, root: Any, register: Any) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 from ZODB.POSException import POSKeyError
 
+from lovely.remotetask import keeper
 from lovely.remotetask.errors import ServiceGone
 from lovely.remotetask.interfaces import COMPLETED, ERROR, QUEUED
 from lovely.remotetask.keeper import CHECK_SECONDS, Keeper
-from lovely.remotetask.step import Retention
+from lovely.remotetask.step import Retention, prune, rescue
 from lovely.remotetask.worker import LEASE_SECONDS, Worker
 
 
@@ -97,14 +99,87 @@ def test_the_lease_is_that_of_the_service(workshop: Any, kept: Kept) -> None:
 def test_the_jobs_of_a_worker_without_signs_of_life_are_freed(workshop: Any, kept: Kept) -> None:
     jobid = workshop.add("echo")
     stranger(workshop, jobid)
-    begun = workshop.now
-    for workshop.now in (begun, begun + LEASE_SECONDS - 1):
+    for _ in range(3):
         kept.tick()
         assert workshop.get(jobid, "owner") == "stranger"
-    workshop.now = begun + LEASE_SECONDS
+        workshop.now += LEASE_SECONDS / 3
     kept.tick()
     assert workshop.get(jobid, "status", "deaths") == (QUEUED, 1)
     assert kept.freed == [workshop.now]
+
+
+def test_who_was_stopped_for_a_lease_robs_nobody(workshop: Any, kept: Kept) -> None:
+    jobid = workshop.add("echo")
+    stranger(workshop, jobid)
+    kept.tick()
+    workshop.now += LEASE_SECONDS + 1
+    kept.tick()
+    assert workshop.get(jobid, "owner") == "stranger"
+
+
+def test_a_sign_of_life_after_the_look_is_no_death(workshop: Any, kept: Kept) -> None:
+    jobid = workshop.add("echo")
+    stranger(workshop, jobid)
+    look = kept.keeper._dead
+    judged: list[Any] = []
+
+    def look_and_beat(service: Any, lease: float) -> Any:
+        judged[:] = look(service, lease)
+        with workshop.service() as other:
+            other.workers["stranger"].beat()
+        return list(judged)
+
+    for _ in range(3):
+        kept.tick()
+        workshop.now += LEASE_SECONDS / 3
+    kept.keeper._dead = look_and_beat  # type: ignore[method-assign]
+    kept.tick()
+    assert judged
+    assert workshop.get(jobid, "owner", "deaths") == ("stranger", 0)
+
+
+def test_a_sign_of_life_in_the_moment_of_the_rescue_is_no_death(
+    workshop: Any, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid = workshop.add("echo")
+    stranger(workshop, jobid)
+    for _ in range(3):
+        kept.tick()
+        workshop.now += LEASE_SECONDS / 3
+    tries = []
+
+    def rescue_late(service: Any, **options: Any) -> int:
+        freed = rescue(service, **options)
+        tries.append(freed)
+        if len(tries) == 1:
+            with workshop.service() as other:
+                other.workers["stranger"].beat()
+        return freed
+
+    monkeypatch.setattr(keeper, "rescue", rescue_late)
+    kept.tick()
+    assert tries == [1, 0]
+    assert workshop.get(jobid, "owner", "deaths") == ("stranger", 0)
+
+
+def test_a_worker_that_cannot_be_freed_keeps_nobody_waiting(
+    workshop: Any, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid = workshop.add("echo")
+    stranger(workshop, jobid)
+    for _ in range(3):
+        kept.tick()
+        workshop.now += LEASE_SECONDS / 3
+
+    def fail(service: Any, **options: Any) -> int:
+        raise POSKeyError(b"\0" * 8)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "rescue", fail)
+        kept.tick()
+    workshop.now += LEASE_SECONDS / 3
+    kept.tick()
+    assert workshop.get(jobid, "status", "deaths") == (QUEUED, 1)
 
 
 def test_a_worker_that_beats_is_left_alone(workshop: Any, kept: Kept) -> None:
@@ -193,7 +268,117 @@ def test_many_jobs_are_removed_in_several_transactions(workshop: Any, kept: Kept
     kept.tick()
     with workshop.service() as service:
         assert len(service.jobs) == 0
-    assert len(workshop.pauses) == 2
+    assert len(workshop.pauses) >= 2
+
+
+class Slow:
+    """A step that takes some seconds for each job, by the clock of the workshop."""
+
+    def __init__(self, workshop: Any, step: Callable[..., Any], seconds: float) -> None:
+        self.workshop = workshop
+        self.step = step
+        self.seconds = seconds
+        self.sizes: list[int] = []
+
+    def __call__(self, service: Any, **options: Any) -> Any:
+        self.sizes.append(options["size"])
+        self.workshop.now += self.seconds * options["size"]
+        return self.step(service, **options)
+
+
+@pytest.mark.parametrize("name", ["prune", "check_jobs"])
+def test_what_can_wait_keeps_nothing_waiting_that_cannot(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with workshop.service() as service:
+        service.lease_seconds = 3.0
+        for jobid in service.add_many("echo", range(1500)):
+            if name == "prune":
+                service.cancel(jobid)
+        service.retention = {"cancelled": Retention(None, 0)}
+    workshop.add("echo")
+    workshop.claim()
+    slow = Slow(workshop, getattr(keeper, name), 0.01)
+    monkeypatch.setattr(keeper, name, slow)
+    beats = []
+    beat = workshop.engine.beat
+
+    def note(seat: Any) -> None:
+        beats.append(workshop.now)
+        beat(seat)
+
+    workshop.engine.beat = note
+    looks = 0
+
+    def is_needed() -> bool:
+        nonlocal looks
+        looks += 1
+        return looks < 2 or bool(the_keeper._has_chores)
+
+    the_keeper = Keeper(workshop.engine, is_needed, lambda: None, lambda thread: None)
+    begun = workshop.now
+    the_keeper()
+    assert sum(slow.sizes) >= 1500
+    times = [begun, *beats, workshop.now]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert len(beats) > 5
+    assert max(gaps) < 2.0  # two thirds of the lease
+
+
+def test_timeouts_are_heeded_while_the_keeper_prunes(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with workshop.service() as service:
+        for jobid in service.add_many("echo", range(1500)):
+            service.cancel(jobid)
+        service.retention = {"cancelled": Retention(None, 0)}
+    monkeypatch.setattr(keeper, "prune", Slow(workshop, prune, 0.01))
+    looked = []
+
+    the_keeper = Keeper(
+        workshop.engine,
+        lambda: not looked or the_keeper._has_chores,
+        lambda: None,
+        lambda thread: None,
+    )
+    monkeypatch.setattr(the_keeper, "_expire", lambda: looked.append(workshop.now))
+    the_keeper()
+    gaps = [after - before for before, after in itertools.pairwise(looked)]
+    assert len(looked) > 10
+    assert max(gaps) < 1.5
+
+
+def test_a_step_that_fails_is_left_to_the_next_tick(
+    workshop: Any, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(service: Any, **options: Any) -> int:
+        raise POSKeyError(b"\0" * 8)
+
+    workshop.add("echo")
+    workshop.claim()
+    monkeypatch.setattr(keeper, "prune", fail)
+    before = workshop.last_transaction()
+    workshop.now += LEASE_SECONDS / 3
+    kept.tick()
+    assert workshop.last_transaction() > before  # it has given a sign of life
+    assert not any(pause > 0.1 for pause in workshop.pauses)
+
+
+def test_a_tick_that_fails_keeps_no_timeout_waiting(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    the_keeper = Keeper(workshop.engine, lambda: True, lambda: None, lambda thread: None)
+
+    def fail(seat: Any) -> float:
+        raise POSKeyError(b"\0" * 8)
+
+    monkeypatch.setattr(the_keeper, "tick", fail)
+    monkeypatch.setattr(the_keeper, "_expire", lambda: looked.append(1))
+    for _ in range(3):
+        with pytest.raises(POSKeyError):
+            the_keeper()
+    assert len(looked) == 3
 
 
 def test_nothing_is_removed_where_all_is_to_be_kept(workshop: Any, kept: Kept) -> None:

@@ -46,15 +46,19 @@ class LeftAlone(Problem):
         return False
 
 
-def check_jobs(service: Any, now: float, repair: bool, first: int = 0) -> tuple[list[Problem], int]:
+def check_jobs(
+    service: Any, now: float, repair: bool, first: int = 0, size: int | None = None
+) -> tuple[list[Problem], int]:
     """Check a step's worth of jobs.
 
     :param first: the id to begin with.
+    :param size: how many jobs; None is `STEP_SIZE`.
     :returns: the problems, and the id to go on with, 0 at the end.
 
     Transaction: caller commits, if `repair`; otherwise reads only.
     """
-    jobids = list(islice(service.jobs.ids_from(first), STEP_SIZE))
+    size = STEP_SIZE if size is None else size
+    jobids = list(islice(service.jobs.ids_from(first), size))
     problems: list[Problem] = []
     for jobid in jobids:
         job = service.jobs[jobid]
@@ -73,7 +77,7 @@ def check_jobs(service: Any, now: float, repair: bool, first: int = 0) -> tuple[
             problems.append(Problem(jobid, "a clock far ahead has set when it is due"))
             if repair:
                 service.queue.count_anew(job, now)
-    return problems, jobids[-1] + 1 if len(jobids) == STEP_SIZE else 0
+    return problems, jobids[-1] + 1 if len(jobids) == size else 0
 
 
 def check_indexes(service: Any, repair: bool) -> list[Problem]:

@@ -11,6 +11,7 @@
     ├── WorkerDied                the processes that ran a job died, time after time
     ├── WriteConflicts            a job met write conflicts each time it was run
     ├── TransactionMeddled        a task committed, aborted, began or doomed the transaction
+    ├── CannotTakeBack            a job failed inline, and its writes are stuck: abort
     ├── InvalidResult             a result that cannot be stored, or breaks its schema
     ├── TransactionInProgress     the engine was called inside a transaction with changes
     ├── ServiceNotStored          a service that is not in a database was to be started
@@ -91,6 +92,10 @@ class WriteConflicts(RemoteTaskError):
 
 class TransactionMeddled(RemoteTaskError):
     """A task must not commit, abort, begin or doom the transaction it runs in."""
+
+
+class CannotTakeBack(RemoteTaskError):
+    """What a failed job has written cannot be taken back: abort the transaction."""
 
 
 class InvalidResult(RemoteTaskError):

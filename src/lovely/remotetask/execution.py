@@ -33,9 +33,9 @@ from lovely.remotetask.errors import (
     JobTimeout,
     RetryLater,
     ServiceGone,
-    TransactionMeddled,
     describe,
 )
+from lovely.remotetask.guard import guarded
 from lovely.remotetask.interfaces import ERROR
 from lovely.remotetask.job import Job
 from lovely.remotetask.notes import Notes
@@ -135,8 +135,7 @@ class Engine(Claimant):
             except BaseException as error:  # whatever a task, its result or its commit raises
                 if isinstance(error, ServiceGone) and seat.in_begin:
                     raise
-                is_meddled = seat.guard.is_broken
-                transient = is_transient(seat, error) and not is_meddled
+                transient = is_transient(seat, error)
                 in_commit = seat.in_commit
                 seat.abort()
                 if seat.is_closed:
@@ -156,14 +155,12 @@ class Engine(Claimant):
                         continue
                 if transient:
                     return self._postpone(seat, claim, conflicts, error)
-                if is_meddled and not isinstance(error, TransactionMeddled):
-                    error = TransactionMeddled(f"{TransactionMeddled()} ({describe(error)})")
                 return self.record(seat, claim, error)
 
     def _run_once(self, seat: Seat, claim: Claim, conflicts: int) -> str:
         service = seat.begin()
         job = self._held_job(service, claim)
-        with seat.guard.armed(seat.manager.get()):
+        with guarded(seat.manager):
             self._call(seat, service, job, claim, Tasks(service.taskInterface))
         if conflicts:
             job.conflicts += conflicts
@@ -173,7 +170,7 @@ class Engine(Claimant):
         return status
 
     def _call(self, seat: Seat, service: Any, job: Job, claim: Claim, tasks: Tasks) -> None:
-        """Call the task of a job, and write down the result; the seat's guard is armed."""
+        """Call the task of a job, and write down the result."""
         if claim.jobid in service.requests:
             raise JobCancelled
         with entered(seat.site(service)):
@@ -181,12 +178,8 @@ class Engine(Claimant):
             if task is None:
                 raise RetryLater(1.0, f"task {job.task!r} is not registered here")
             context = self._context(service, claim, task)
-            txn = seat.manager.get()
             with self._deadline(claim, task):
                 output = call_task(service, job, task, context)
-            if seat.guard.is_broken or seat.manager.get() is not txn or txn.isDoomed():
-                seat.guard.is_broken = True
-                raise TransactionMeddled
         finish(service, job, output, self.clock())
 
     def run_together(self, seat: Seat, claims: list[Claim]) -> list[Outcome] | None:
@@ -204,7 +197,7 @@ class Engine(Claimant):
             tasks = Tasks(service.taskInterface)
             statuses = []
             left = []
-            with seat.guard.armed(seat.manager.get()):
+            with guarded(seat.manager):
                 for claim in claims:
                     job = self._reserved_job(service, claim)
                     left.append((job.place, job.id))

@@ -5,21 +5,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from transaction.interfaces import TransientError
+import transaction
+from transaction import Savepoint
+from transaction.interfaces import NoTransaction, TransientError
 
-from lovely.remotetask.errors import JobCancelled, RetryLater, TransactionMeddled
+from lovely.remotetask.errors import CannotTakeBack, JobCancelled, RetryLater, describe
+from lovely.remotetask.guard import guarded
 from lovely.remotetask.job import Job
 from lovely.remotetask.line import Memory
-from lovely.remotetask.seat import Guard
 from lovely.remotetask.site import entered, site_of
 from lovely.remotetask.step import call_task, finish, settle, take
 from lovely.remotetask.task import TaskContext, look_up
 
 #: Repeats that are due within this many seconds follow at once: nobody is there to wait.
 AT_ONCE_SECONDS = 1.0
+
+#: Where a transaction keeps the hooks that a job may have added.
+HOOKS = ("_before_commit", "_after_commit", "_before_abort", "_after_abort")
 
 
 def claim_inline(
@@ -53,8 +58,7 @@ def run_inline(service: Any, job: Job, now: float) -> None:
     """Run a claimed job in the caller's transaction; see `ITaskService.processNext`.
 
     :raises TransientError: the caller's transaction is to be repeated.
-    :raises TransactionMeddled: the task has aborted the transaction in which the job, or the
-        service, was added.
+    :raises CannotTakeBack: the caller's transaction is to be aborted.
     """
     with entered(site_of(service)):
         task = look_up(service.taskInterface, job.task)
@@ -64,61 +68,103 @@ def run_inline(service: Any, job: Job, now: float) -> None:
 
 def _run_once(service: Any, job: Job, task: Any, now: float) -> bool:
     """Run the job, and say whether that was all for now."""
-    jar = service._p_jar
-    manager = None if jar is None else jar.transaction_manager
-    point = None if manager is None else manager.savepoint(optimistic=True)
     owner = job.owner or ""
-    try:
-        if job.id in service.requests:
-            raise JobCancelled
-        if task is None:
-            raise RetryLater(1.0, f"task {job.task!r} is not registered here")
-        with _guarded(manager):
-            output = call_task(service, job, task, TaskContext(service, job.id, job.attempt))
-    except TransientError:
-        raise
-    except TransactionAborted as error:
-        _fail_anew(service, job, owner, error, now)
+    error: BaseException | None
+    if job.id in service.requests:
+        error = JobCancelled()
+    elif task is None:
+        error = RetryLater(1.0, f"task {job.task!r} is not registered here")
+    else:
+        error = _attempt(service, job, task, now)
+    if error is None:
         return True
-    except Exception as error:
-        if point is not None:
-            point.rollback()
-        settle(service, job, task, error, now)
-        if not job.errors or job.due is None or job.due > now + AT_ONCE_SECONDS:
-            return True
-        return not take(service, job, owner, job.due)
-    finish(service, job, output, now)
-    return True
+    settle(service, job, task, error, now)
+    if not job.errors or job.due is None or job.due > now + AT_ONCE_SECONDS:
+        return True
+    return not take(service, job, owner, job.due)
 
 
-class TransactionAborted(TransactionMeddled):
-    """A task must not abort the transaction it runs in."""
+def _attempt(service: Any, job: Job, task: Any, now: float) -> BaseException | None:
+    """Call the task and keep its result; return its error, when nothing of it is kept."""
+    manager = _manager(service)
+    place = nullcontext() if manager is None else _taken_back(manager, job)
+    try:
+        with place:
+            output = call_task(service, job, task, TaskContext(service, job.id, job.attempt))
+            finish(service, job, output, now)
+    except (TransientError, CannotTakeBack):
+        raise
+    except (Exception, SystemExit) as error:
+        return error
+    return None
+
+
+def _manager(service: Any) -> Any:
+    """Return the manager of the caller's transaction, or None if there is none."""
+    jar = service._p_jar
+    manager = transaction.manager.manager if jar is None else jar.transaction_manager
+    try:
+        manager.get()
+    except NoTransaction:  # an explicit manager, and a service in no database
+        return None
+    return manager
 
 
 @contextmanager
-def _guarded(manager: Any) -> Iterator[None]:
-    """Let the task neither commit nor abort nor doom the caller's transaction."""
-    if manager is None:
-        yield
-        return
-    guard = Guard()
+def _taken_back(manager: Any, job: Job) -> Iterator[None]:
+    """Take back what is done in this block if it fails, and leave the transaction sound.
+
+    :raises CannotTakeBack: that is not possible.
+    """
     txn = manager.get()
-    manager.registerSynch(guard)
+    stuck = _without_savepoints(txn)
+    point = txn.savepoint(optimistic=True)
+    hooks = [(vars(txn)[name], len(vars(txn)[name])) for name in HOOKS]
+    failures: list[BaseException] = []
+
+    def savepoint(optimistic: bool = False) -> Any:
+        try:
+            _try_savepoint(txn, optimistic)
+        except BaseException as error:
+            failures.append(error)
+            raise
+        return type(txn).savepoint(txn, optimistic)
+
     try:
-        with guard.armed(txn):
+        with guarded(manager, savepoint=savepoint):
             yield
-    finally:
-        manager.unregisterSynch(guard)
-        if manager.get() is not txn:
-            raise TransactionAborted
-    if guard.is_broken or txn.isDoomed():
-        raise TransactionMeddled
+        if failures:
+            raise failures[0]
+        _try_savepoint(txn, optimistic=True)
+    except TransientError:
+        raise
+    except (Exception, SystemExit) as error:
+        for added, length in hooks:
+            del added[length:]
+        if stuck:
+            type(txn).doom(txn)  # a guard around this one would refuse its own
+            raise CannotTakeBack(
+                f"job {job.id} failed ({describe(error)}), and what it may have written by way"
+                f" of {type(stuck[0]).__qualname__}, which has no savepoints, cannot be taken"
+                " back: abort the transaction"
+            ) from error
+        point.rollback()
+        raise
 
 
-def _fail_anew(service: Any, job: Job, owner: str, error: BaseException, now: float) -> None:
-    # With the transaction the claim has gone: in the one that followed the job waits as
-    # before, if it was committed at all.
-    if service._p_jar is None or service.jobs.get(job.id) is not job:
-        raise error
-    take(service, job, owner, now)
-    settle(service, job, None, error, now)
+def _try_savepoint(txn: Any, optimistic: bool) -> None:
+    """Try to make a savepoint, which pickles what was written.
+
+    Not by `txn.savepoint`: one that fails aborts all that has joined the transaction.
+    """
+    Savepoint(txn, optimistic, *txn._resources)
+
+
+def _without_savepoints(txn: Any) -> list[Any]:
+    return [joined for joined in txn._resources if not hasattr(joined, "savepoint")]
+
+
+def can_go_on(service: Any) -> bool:
+    """Say whether one more job can be run in the caller's transaction, even if it fails."""
+    manager = _manager(service)
+    return manager is None or not _without_savepoints(manager.get())

@@ -420,6 +420,9 @@ class ITaskService(Interface):
 
         :returns: True, or False when there was nothing to run.
 
+        :raises CannotTakeBack: the job has failed, and something without savepoints had
+            joined the transaction before: abort it.
+
         Transaction: caller commits.  The job runs in the caller's transaction; of a job
         that fails nothing is kept but its error.
         """
@@ -427,7 +430,10 @@ class ITaskService(Interface):
     def process(now=None):
         """Run all jobs that are ready.
 
-        Repeats that would come within a second follow at once.
+        Repeats that would come within a second follow at once.  Once a data manager without
+        savepoints has joined the transaction, one job is run a call: commit between them.
+
+        :raises CannotTakeBack: as with `processNext`.
 
         Transaction: caller commits, as with `processNext`.
         """

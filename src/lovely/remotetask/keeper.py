@@ -16,15 +16,22 @@ from lovely.remotetask.seat import Seat
 from lovely.remotetask.step import PRUNE_SIZE, job_log, orphans, prune, rescue
 from lovely.remotetask.worker import Observer, local_ids
 
-#: Jobs and indexes are checked against each other at the start and then each hour, so many
-#: steps of `check.STEP_SIZE` jobs.
+#: Jobs and indexes are checked against each other at the start and then each hour, so many jobs.
 CHECK_SECONDS = 3600.0
-FIRST_CHECK_STEPS = 2
-CHECK_STEPS = 20
+FIRST_CHECK_SIZE = 2_000
+CHECK_SIZE = 20_000
+
+#: What can wait, pruning and checking, is done in steps of about this many seconds, beginning
+#: with few jobs; so long it goes on before the keeper looks again what is due.
+CHORE_SECONDS = 0.1
+FIRST_CHORE_SIZE = 50
+
+#: Between two steps workers can commit.
+CHORE_PAUSE_SECONDS = 0.01
 
 
 def free(engine: Engine, seat: Seat, worker_ids: list[str]) -> int:
-    """Free what dead workers hold; return the number of freed jobs.
+    """Free what workers hold that are dead in any case; return the number of freed jobs.
 
     Transaction: commits.
     """
@@ -68,6 +75,9 @@ class Keeper:
         self._observer = Observer()
         self._first = 0
         self._checked = -math.inf
+        self._to_check = FIRST_CHECK_SIZE
+        self._chore_size = FIRST_CHORE_SIZE
+        self._has_chores = False
 
     def notify(self) -> None:
         """Let the loop look whether it is needed, and whose time is up."""
@@ -82,18 +92,21 @@ class Keeper:
         lease = 0.0
         ticked = -math.inf
         while self._is_needed():
-            if engine.monotonic() >= ticked + lease / 3:
+            self._expire()  # first, so that no fault of the rest keeps it back
+            if self._has_chores or engine.monotonic() >= ticked + lease / 3:
                 ticked = engine.monotonic()
                 # A connection only while it looks: a database has few in its pool.
                 with engine.short_seat() as seat:
                     lease = self.tick(seat)
-            self._expire()
-            ends = [deadline.end for deadline in list(engine.deadlines)]
-            self._news.wait(max(0.0, min([ticked + lease / 3, *ends]) - engine.monotonic()))
-            self._news.clear()
+            elif engine.monotonic() < (due := self._next_due(ticked + lease / 3)):
+                self._news.wait(due - engine.monotonic())
+                self._news.clear()
+
+    def _next_due(self, tick: float) -> float:
+        return min([tick, *(deadline.end for deadline in list(self._engine.deadlines))])
 
     def tick(self, seat: Seat) -> float:
-        """Do what is due, and return the lease in seconds.
+        """Do what is due, then for a moment what can wait; return the lease in seconds.
 
         Transaction: commits.
         """
@@ -103,13 +116,15 @@ class Keeper:
         lease = float(service.lease_seconds)
         if engine.in_hand and engine.monotonic() - engine.last_sign >= lease / 3:
             engine.beat(seat)
-        if free(engine, seat, self._dead(seat.begin(), lease)):
+        if self._rescue(seat, self._dead(seat.begin(), lease)):
             self._on_freed()
-        self._prune(seat)
-        self._check(seat)
+        end = engine.monotonic() + CHORE_SECONDS
+        self._has_chores = True
+        while self._has_chores and engine.monotonic() < end:
+            self._has_chores = self._do_chore(seat) and not engine.pause(CHORE_PAUSE_SECONDS)
         return lease
 
-    def _dead(self, service: Any, lease: float) -> list[str]:
+    def _dead(self, service: Any, lease: float) -> list[tuple[str, bytes]]:
         local = local_ids()
         others = {
             worker_id: worker
@@ -118,32 +133,62 @@ class Keeper:
         }
         return self._observer.dead(others, lease, self._engine.monotonic())
 
-    def _prune(self, seat: Seat) -> None:
+    def _rescue(self, seat: Seat, dead: list[tuple[str, bytes]]) -> int:
+        # One that cannot be freed must not keep the others waiting, nor the next sign of life.
         engine = self._engine
-        while engine.transact(seat, functools.partial(prune, now=engine.clock())) == PRUNE_SIZE:
-            if engine.pause(0.01):
-                return
+        now = engine.clock()
+        freed = 0
+        for worker_id, serial in dead:
+            change = functools.partial(rescue, worker_id=worker_id, now=now, serial=serial)
+            freed += engine.transact.once(seat, change) or 0
+        return freed
 
-    def _check(self, seat: Seat) -> None:
+    # -- what can wait ---------------------------------------------------------------------
+
+    def _do_chore(self, seat: Seat) -> bool:
+        """Do a step of what can wait, and say whether there is more of it.
+
+        A step that fails is left to the next tick.
+        """
+        engine = self._engine
+        size = self._chore_size
+        begun = engine.monotonic()
+        has_more = self._prune(seat, size) or self._check(seat, size)
+        # As many jobs as fit: records may be large, and a server far away.
+        if engine.monotonic() - begun > CHORE_SECONDS:
+            self._chore_size = max(1, size // 2)
+        else:
+            self._chore_size = min(PRUNE_SIZE, size * 2)
+        return has_more
+
+    def _prune(self, seat: Seat, size: int) -> bool:
+        engine = self._engine
+        change = functools.partial(prune, now=engine.clock(), size=size)
+        return engine.transact.once(seat, change) == size
+
+    def _check(self, seat: Seat, size: int) -> bool:
         engine = self._engine
         now = engine.monotonic()
-        if now - self._checked < CHECK_SECONDS:
-            return
-        steps = FIRST_CHECK_STEPS if self._checked == -math.inf else CHECK_STEPS
+        if not self._to_check:
+            if now - self._checked < CHECK_SECONDS:
+                return False
+            self._to_check = CHECK_SIZE
         self._checked = now
-        for _ in range(steps):
-            look = functools.partial(check_jobs, now=engine.clock(), first=self._first)
-            found, following = look(seat.begin(), repair=False)
-            seat.abort()
-            problems = [problem for problem in found if problem.is_mendable]
-            if problems:
-                for problem in problems:
-                    job_log.error("job %s: %s; mended", problem.jobid, problem.text)
-                engine.transact(seat, functools.partial(look, repair=True))
-            self._first = following
-            if not following:
-                break
-        seat.connection.cacheMinimize()
+        size = min(size, self._to_check)
+        look = functools.partial(check_jobs, now=engine.clock(), first=self._first, size=size)
+        found = engine.transact.once(seat, functools.partial(look, repair=False))
+        if found is None:
+            return False
+        problems, self._first = found
+        problems = [problem for problem in problems if problem.is_mendable]
+        if problems:
+            for problem in problems:
+                job_log.error("job %s: %s; mended", problem.jobid, problem.text)
+            engine.transact.once(seat, functools.partial(look, repair=True))
+        self._to_check = self._to_check - size if self._first else 0
+        if not self._to_check:
+            seat.connection.cacheMinimize()
+        return bool(self._to_check)
 
     def _expire(self) -> None:
         engine = self._engine

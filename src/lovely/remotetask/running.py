@@ -161,11 +161,13 @@ def wake_after_commit(service: Any) -> None:
     if jar is None:
         return
     txn = jar.transaction_manager.get()
-    try:
-        services = txn.data(_started)
-    except KeyError:
+    # The hook itself says that it is there: it goes when a job that has failed is taken back.
+    for hook, arguments, _ in txn.getAfterCommitHooks():
+        if hook is _wake:
+            services = arguments[0]
+            break
+    else:
         services = set()
-        txn.set_data(_started, services)
         txn.addAfterCommitHook(_wake, (services,))
     services.add((jar.db(), service._p_oid))
 

@@ -1,77 +1,24 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""One thread's place at the database: a connection, its transactions, and their guard."""
+"""One thread's place at the database: a connection and its transactions."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import transaction
-from transaction.interfaces import ISynchronizer, TransientError
+from transaction.interfaces import TransientError
 from ZODB.POSException import POSKeyError
-from zope.interface import implementer
 
 from lovely.remotetask.errors import (
     ServiceGone,
     TransactionInProgress,
-    TransactionMeddled,
     describe,
 )
 from lovely.remotetask.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
+from lovely.remotetask.surroundings import call_apart
 
 log = logging.getLogger("lovely.remotetask")
-
-
-@implementer(ISynchronizer)
-class Guard:
-    """Keeps a task from ending or replacing the transaction that it runs in.
-
-    A commit is refused.  An abort cannot be (``transaction`` would log the refusal), but it
-    is seen.  A synchronizer, because a transaction that is ended is followed by an implicit
-    new one, which neither a joined data manager nor a hook of the old one would see.
-    """
-
-    def __init__(self) -> None:
-        self._armed_by: int | None = None
-        self.is_broken = False
-
-    @contextmanager
-    def armed(self, txn: Any) -> Iterator[None]:
-        """Watch over `txn` in this block, in this thread."""
-        self.is_broken = False
-        self._armed_by = threading.get_ident()
-        txn.addBeforeCommitHook(self._refuse)
-        try:
-            yield
-        finally:
-            self._armed_by = None
-
-    @property
-    def _is_armed(self) -> bool:
-        # Closing the database aborts the transactions of all threads from another one;
-        # that is not the task's doing.
-        return self._armed_by == threading.get_ident()
-
-    def _refuse(self) -> None:
-        if self._is_armed:
-            self.is_broken = True
-            raise TransactionMeddled
-
-    def beforeCompletion(self, txn: Any) -> None:
-        """See `ISynchronizer`."""
-        if self._is_armed:
-            if self.is_broken:
-                raise TransactionMeddled
-            self.is_broken = True
-
-    def afterCompletion(self, txn: Any) -> None:
-        """See `ISynchronizer`."""
-
-    def newTransaction(self, txn: Any) -> None:
-        """See `ISynchronizer`."""
 
 
 class Seat:
@@ -88,8 +35,6 @@ class Seat:
         self.path = path
         self.manager = transaction.manager.manager if manager is None else manager
         self.connection = db.open(self.manager)
-        self.guard = Guard()
-        self.manager.registerSynch(self.guard)
         self.in_begin = self.in_commit = False
 
     @property
@@ -112,7 +57,11 @@ class Seat:
     def commit(self) -> None:
         """Commit."""
         self.in_commit = True
-        self.manager.commit()
+        txn = self.manager.get()
+        if any((*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks())):
+            call_apart(txn.commit)  # the task's hooks are the task's code
+        else:
+            txn.commit()
 
     def service(self) -> Any:
         """Return the service, in the current transaction."""
@@ -147,7 +96,7 @@ class Seat:
     def abort(self) -> None:
         """Abort, and let nothing that goes wrong with it hide what went wrong before."""
         try:
-            self.manager.abort()
+            call_apart(self.manager.abort)
         except Exception:
             log.debug("abort failed", exc_info=True)
 
@@ -156,7 +105,6 @@ class Seat:
         if is_closed(self.db):
             return  # whoever closes it is at this connection too
         self.abort()
-        self.manager.unregisterSynch(self.guard)
         if not self.is_closed:
             self.connection.close()
 

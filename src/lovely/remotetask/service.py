@@ -27,7 +27,7 @@ from lovely.remotetask.errors import (
     JobUnusable,
     TaskNotFound,
 )
-from lovely.remotetask.inline import claim_inline, run_inline
+from lovely.remotetask.inline import can_go_on, claim_inline, run_inline
 from lovely.remotetask.interfaces import (
     CRONJOB,
     DELAYED,
@@ -356,7 +356,7 @@ class TaskService(Persistent, Location):
         """See `ITaskService`."""
         # One that asks to be run again at once has to wait for the next call.
         done: set[int] = set()
-        while self._process_one(_time(now), len(done), done):
+        while self._process_one(_time(now), len(done), done) and can_go_on(self):
             pass
 
     def _next_turn(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from zope.component.hooks import getSite, setHooks, setSite
+from zope.component.hooks import getSite, setHooks, setSite, siteinfo
 from zope.component.interfaces import ISite
 
 #: Where Zope keeps its root object in the root of the database.
@@ -123,9 +123,13 @@ def entered(site: Any) -> AbstractContextManager[None]:
 @contextmanager
 def _entered(site: Any) -> Iterator[None]:
     setHooks()  # where nobody has, look-ups would not notice the site
-    previous = getSite()
+    # Not by `setSite`, which asks the site for its registry: it may be one whose connection
+    # was closed meanwhile.
+    current = vars(siteinfo)  # of this thread
+    before = current.copy()
     setSite(site)
     try:
         yield
     finally:
-        setSite(previous)
+        current.clear()
+        current.update(before)

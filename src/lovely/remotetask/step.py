@@ -33,6 +33,7 @@ from lovely.remotetask.retry import (
     collision_wait_seconds,
 )
 from lovely.remotetask.storable import check_storable
+from lovely.remotetask.surroundings import call_apart
 from lovely.remotetask.task import TaskContext, check_output, running_in
 from lovely.remotetask.worker import Worker, local_ids
 
@@ -175,7 +176,7 @@ def call_task(service: Any, job: Job, task: Any, context: TaskContext) -> Any:
     """
     input = check_storable(job.input, InvalidInput, "the input")
     with running_in(context), _honest_errors():
-        output = task(service, job.id, input)
+        output = call_apart(task, service, job.id, input)
     check_output(task, output)
     return check_storable(output, InvalidResult, "the result")
 
@@ -293,13 +294,19 @@ def orphans(service: Any) -> list[str]:
     return [worker_id for worker_id in service.workers if worker_id not in local]
 
 
-def rescue(service: Any, worker_id: str, now: float) -> int:
+def rescue(service: Any, worker_id: str, now: float, serial: bytes | None = None) -> int:
     """Free the jobs that a dead worker holds; return their number.
+
+    :param serial: the serial of the record by which the worker was found dead: with another
+        one it has given a sign of life meanwhile.  None: it is dead in any case.
 
     Transaction: caller commits.
     """
     record = service.workers.get(worker_id)
     if record is None:
+        return 0
+    record._p_activate()  # a ghost has no serial
+    if serial is not None and record._p_serial != serial:
         return 0
     freed = 0
     left = tuple(jobid for jobid in record.held if _is_beyond_help(service, jobid))
@@ -375,20 +382,22 @@ def remove_job(service: Any, jobid: int) -> None:
             del notes[jobid]
 
 
-def prune(service: Any, now: float) -> int:
+def prune(service: Any, now: float, size: int = PRUNE_SIZE) -> int:
     """Remove the jobs that the service's retention does not keep; return their number.
 
     Few at a time, at the old end of the indexes, where nobody adds.
+
+    :param size: no more than this.
     """
     removed = 0
     for status, (max_age_seconds, max_count) in service.retention.items():
-        room = PRUNE_SIZE - removed
+        room = size - removed
         if max_count is not None:
             too_many = len(service.queue.indexes[status]) - max_count
             if too_many > 0:
                 removed += remove_oldest(service, status, min(room, too_many), None)
-        if max_age_seconds is not None and removed < PRUNE_SIZE:
+        if max_age_seconds is not None and removed < size:
             before = now - max_age_seconds
-            removed += remove_oldest(service, status, PRUNE_SIZE - removed, before)
+            removed += remove_oldest(service, status, size - removed, before)
         service.queue.indexes[status].sweep()
     return removed

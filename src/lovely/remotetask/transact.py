@@ -21,6 +21,9 @@ log = logging.getLogger("lovely.remotetask")
 #: How often one transaction is repeated after conflicts.
 CONFLICT_BUDGET = 25
 
+#: How often, if others must not be kept waiting.
+QUICK_BUDGET = 5
+
 #: A repeated transaction waits up to this long, in seconds.
 CONFLICT_CAP_SECONDS = 0.5
 
@@ -88,17 +91,49 @@ class Transactor:
                 else:
                     raise
 
+    def once(self, seat: Seat, change: Callable[[Any], Result]) -> Result | None:
+        """Call ``change(service)`` and commit; return None if that fails, but for conflicts.
+
+        For what somebody tries again at the next look, and must not keep others waiting.
+
+        :raises ServiceGone: the service was removed.
+        """
+        for conflicts in range(1, QUICK_BUDGET + 1):
+            try:
+                result = change(seat.begin())
+                seat.commit()
+                return result
+            except ServiceGone:
+                seat.abort()
+                raise
+            except Exception as error:
+                transient = is_transient(seat, error)
+                seat.abort()
+                if seat.is_closed:
+                    raise
+                if not transient:
+                    self.log(error)
+                    break
+                self.back_off(conflicts)
+        return None
+
     def back_off(self, conflicts: int) -> None:
         """Wait a little, by chance, so that two that collided do not collide again."""
         limit = min(CONFLICT_CAP_SECONDS, 0.002 * 2**conflicts)
         self._pause(random.uniform(0, limit))
 
     def wait_for_storage(self, error: BaseException, faults: int) -> None:
-        """Wait, the longer the more faults came in a row; log it once a kind and minute.
+        """Wait, the longer the more faults came in a row.
 
         :raises Stopping: the processor is to stop.
         """
         self.waits += 1
+        self.log(error)
+        if self._pause(min(FAULT_CAP_SECONDS, 0.05 * 2 ** min(faults, 20))):
+            raise Stopping from error
+
+    def log(self, error: BaseException) -> None:
+        """Log a fault, once a kind and minute."""
         kind = type(error).__name__
         now = self._monotonic()
         if now - self._logged.get(kind, -LOG_SECONDS) >= LOG_SECONDS:
@@ -108,8 +143,6 @@ class Transactor:
                 log.warning(text, self._name, kind, describe(error)[:200])
             else:
                 log.error("service %s has stumbled, trying again", self._name, exc_info=error)
-        if self._pause(min(FAULT_CAP_SECONDS, 0.05 * 2 ** min(faults, 20))):
-            raise Stopping from error
 
 
 def _check_reachable(seat: Seat) -> None:

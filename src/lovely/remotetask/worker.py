@@ -9,6 +9,7 @@ observer's own monotonic clock; so no two clocks are compared, and there is no l
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import uuid
@@ -102,13 +103,21 @@ class Observer:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[bytes, float]] = {}
+        self._looked = -math.inf
 
-    def dead(self, workers: Any, lease_seconds: float, monotonic: float) -> list[str]:
-        """Return the ids of the workers that have shown no sign of life for a lease.
+    def dead(self, workers: Any, lease_seconds: float, monotonic: float) -> list[tuple[str, bytes]]:
+        """Return the workers that have shown no sign of life for a lease: (id, serial).
+
+        It is for whoever looks about each third of the lease.  Who has not looked for half a
+        lease, as the process was stopped, has seen nothing in that time, and at first may still
+        see what was there before: all that is known of the others counts from now on.
 
         :param workers: mapping of id -> `Worker`.
         :param monotonic: the observer's own clock, in seconds.
         """
+        if monotonic - self._looked > lease_seconds / 2:
+            self._seen.clear()
+        self._looked = monotonic
         seen: dict[str, tuple[bytes, float]] = {}
         dead = []
         for worker_id, worker in workers.items():
@@ -118,6 +127,6 @@ class Observer:
             since = before[1] if before is not None and before[0] == serial else monotonic
             seen[worker_id] = (serial, since)
             if monotonic - since >= lease_seconds:
-                dead.append(worker_id)
+                dead.append((worker_id, serial))
         self._seen = seen
         return dead
