@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import traceback
 from typing import Any, NamedTuple
 
 from lovely.remotetask.errors import (
     InvalidResult,
     JobCancelled,
+    JobInterrupted,
     RetryLater,
     WorkerDied,
     describe,
 )
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
 from lovely.remotetask.job import SCHEDULE_ERRORS, Failure, Job
-from lovely.remotetask.retry import DEATH_WAITS_SECONDS, DEFAULT_POLICY, MAX_DEATHS
+from lovely.remotetask.retry import DEATH_WAITS_SECONDS, DEFAULT_POLICY
 from lovely.remotetask.storable import check_storable
 from lovely.remotetask.task import TaskContext, check_output, running_in
 from lovely.remotetask.worker import Worker, local_ids
@@ -160,6 +163,25 @@ def take(service: Any, job: Job, owner: str, now: float) -> bool:
     return True
 
 
+def give_back(service: Any, job: Job, claim: Claim, is_running: bool, now: float) -> None:
+    """Undo a claim, which then counts as no attempt, if the job is still held by it.
+
+    :param is_running: it is being run, and stopped with its process: the job tells so, and what
+        the run comes to collides.
+    """
+    is_held = job.is_held_by(claim.owner, claim.attempt)
+    if is_running and (is_held or (claim.is_reserved and job.is_in_line)):
+        message = f"the process {os.getpid()} on {socket.gethostname()} was stopped while it ran"
+        message += " the job; it runs again"
+        note = Failure(claim.attempt, now, JobInterrupted.__name__, message, "")
+        if note not in job.failures:  # it is, if a commit came to pass although it has failed
+            job.note(note)
+            job_log.warning("job %s: %s", job.id, message)
+    if is_held:
+        job.give_back(now)
+        service.queue.file(job)
+
+
 def retire(service: Any, jobid: int, now: float) -> None:
     """File a job that has ended, and drop the notes that were made while it ran.
 
@@ -197,6 +219,9 @@ def remove_worker(service: Any, worker_id: str) -> None:
 
 def release(service: Any, worker_id: str, jobid: int, now: float) -> None:
     """Take one job that has ended out of the record of a worker, and file it."""
+    job = service.jobs.get(jobid)
+    if job is not None and job.status == PROCESSING and job.owner == worker_id:
+        return  # that worker has claimed it again
     record = service.workers.get(worker_id)
     if record is not None and jobid in record.held:
         record.held = tuple(held for held in record.held if held != jobid)
@@ -235,17 +260,18 @@ def rescue(service: Any, worker_id: str, now: float) -> int:
 def _free(service: Any, job: Job, record: Worker, now: float) -> None:
     job.deaths += 1
     message = f"the process {record.pid} on {record.host} died while it held the job"
-    if job.deaths >= MAX_DEATHS:
+    is_last = job.deaths >= service.max_deaths
+    if is_last:
         message = f"{job.deaths} processes died while they held the job; at last {message}"
     failure = Failure(job.attempt, now, WorkerDied.__name__, message, "")
     if job.id in service.requests:
         job.note(failure)
         job.cancel(now)
-    elif job.deaths >= MAX_DEATHS:
+    elif is_last:
         Job.fail(job, failure, now)  # of a cron job too: it goes on with no further slot
     else:
         job.note(failure)
-        job.wait(now + DEATH_WAITS_SECONDS[job.deaths - 1])
+        job.wait(now + DEATH_WAITS_SECONDS[min(job.deaths, len(DEATH_WAITS_SECONDS)) - 1])
         service.queue.file(job)
     job_log.warning("job %s: %s", job.id, message)
 
