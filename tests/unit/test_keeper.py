@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,12 +22,12 @@ class Kept:
     def __init__(self, workshop: Any, seat: Any) -> None:
         self.seat = seat
         self.freed: list[float] = []
-        self.expired: list[threading.Thread] = []
         self.keeper = Keeper(
             workshop.engine,
             lambda: True,
             lambda: self.freed.append(workshop.now),
-            self.expired.append,
+            lambda deadline: True,
+            lambda thread: None,
         )
 
     def tick(self) -> float:

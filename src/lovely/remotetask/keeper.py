@@ -49,8 +49,9 @@ class Keeper:
 
     :param is_needed: the loop ends when it says no.
     :param on_freed: called when jobs of a dead worker were freed.
-    :param on_expired: called when a job's time is up, before that is written down; takes the
+    :param on_overdue: called when a job's time is up, before that is written down; takes the
         deadline away, or says no if the job has just ended.
+    :param on_expired: called with the thread that hangs in a job that was given up.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Keeper:
         engine: Engine,
         is_needed: Callable[[], bool],
         on_freed: Callable[[], None],
-        on_expired: Callable[[Deadline], bool],
+        on_overdue: Callable[[Deadline], bool],
+        on_expired: Callable[[threading.Thread], None],
     ) -> None:
         self._engine = engine
         self._is_needed = is_needed
         self._on_freed = on_freed
+        self._on_overdue = on_overdue
         self._on_expired = on_expired
         self._news = threading.Event()
         self._observer = Observer()
@@ -149,6 +152,10 @@ class Keeper:
         for deadline in list(engine.deadlines):
             if engine.monotonic() < deadline.end:
                 continue
-            if self._on_expired(deadline):
+            if not self._on_overdue(deadline):
+                continue
+            try:
                 with engine.short_seat() as seat:
                     engine.expire(seat, deadline.claim, deadline.seconds)
+            finally:
+                self._on_expired(deadline.thread)

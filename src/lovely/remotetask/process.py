@@ -37,7 +37,7 @@ ECHO_SECONDS = 1.0
 #: when it was the process that starts the others which the signal has ended.
 _TERMINATED = (signal.SIGTERM, -signal.SIGTERM, 255)
 
-_exit_functions: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+_exit_functions: list[Callable[[], object]] = []
 _lock = threading.Lock()
 _pool: Any = None
 
@@ -148,20 +148,20 @@ def _the_pool() -> Any:
             _pool = pebble.ProcessPool(
                 max_workers=os.cpu_count() or 1, context=multiprocessing.get_context(method)
             )
-            for function, arguments in _exit_functions:
+            for function in _exit_functions:
                 atexit.unregister(function)
-                atexit.register(function, *arguments)
+                atexit.register(function)
         return _pool
 
 
-def call_at_exit(function: Callable[..., object], *arguments: Any) -> None:
+def call_at_exit(function: Callable[[], object]) -> None:
     """Register an exit function that is called while the pool still works.
 
     The last one that was registered is called first, and what ends the pool is registered when
     the libraries behind it are imported.
     """
-    _exit_functions.append((function, arguments))
-    atexit.register(function, *arguments)
+    _exit_functions.append(function)
+    atexit.register(function)
 
 
 def end() -> None:

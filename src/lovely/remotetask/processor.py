@@ -80,7 +80,9 @@ class SimpleProcessor:
         self._listener = None if self._is_exclusive else listener_of(db)
         self._engine.is_probing = not self._is_exclusive and self._listener is None
         self.signals: frozenset[bytes] = frozenset()
-        self._keeper = Keeper(self._engine, self._needs_keeper, self.wake, self._abandon)
+        self._keeper = Keeper(
+            self._engine, self._needs_keeper, self.wake, self._abandon, self._replace
+        )
         self._engine.on_deadline = self._keeper.notify  # type: ignore[method-assign]
         self.keeper_thread: threading.Thread | None = None
         self.loop_thread: threading.Thread | None = None
@@ -301,9 +303,7 @@ class SimpleProcessor:
                 self._abandoned.add(thread)
                 self._running.pop(thread, None)
                 self._failed.extend(claim for claim in carried if claim is not deadline.claim)
-        if carried is not None:
-            self._replace()
-        return True
+            return True
 
     def _run(self, seat: Seat, claims: list[Claim]) -> None:
         """Run claimed jobs: together where they may, and that goes well; else one by one."""
@@ -364,13 +364,14 @@ class SimpleProcessor:
                 return
             step = max(PROBE_SECONDS, (time.monotonic() - before) / PROBE_SHARE)
 
-    def _replace(self) -> None:
+    def _replace(self, thread: threading.Thread) -> None:
         """Start another thread in the place of one that was abandoned."""
-        successor = threading.Thread(
-            target=self._run_loop, name=f"remotetasks.{self.name}", daemon=True
-        )
-        successor.start()
-        self.loop_thread = successor
+        if thread is self.loop_thread:
+            successor = threading.Thread(
+                target=self._run_loop, name=f"remotetasks.{self.name}", daemon=True
+            )
+            successor.start()
+            self.loop_thread = successor
 
     # -- single steps -------------------------------------------------------------------
 
@@ -511,7 +512,7 @@ class MultiProcessor(SimpleProcessor):
             hands[0].join(JOIN_SECONDS)
         super()._leave(seat)
 
-    def _replace(self) -> None:
+    def _replace(self, thread: threading.Thread) -> None:
         """See `SimpleProcessor`: the loop starts another thread."""
         self.wake()
 

@@ -61,6 +61,7 @@ ECHO_SECONDS = 0.3
 SIGTERM_SWITCH = "REMOTETASK_SIGTERM"
 
 _terminated: float | None = None  # when the first SIGTERM came, by the monotonic clock
+_forking = threading.local()  # the signal mask of a thread that forks
 
 
 def _forget_threads() -> None:
@@ -72,9 +73,24 @@ def _forget_threads() -> None:
     _terminated = None
     if signal.getsignal(signal.SIGTERM) is _terminate:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _take_signals()
 
 
-os.register_at_fork(after_in_child=_forget_threads)
+def _hold_signals() -> None:
+    # Python drops what reaches a child that still has its parent's handler: let it wait.
+    if signal.getsignal(signal.SIGTERM) is _terminate:
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _take_signals() -> None:
+    mask = vars(_forking).pop("mask", None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+os.register_at_fork(
+    before=_hold_signals, after_in_parent=_take_signals, after_in_child=_forget_threads
+)
 
 
 def start(service: Any) -> bool:
@@ -200,6 +216,8 @@ def _give_back(ending: list[_Started]) -> None:
     for started in left:
         started.processor.leave()
     _wait(lambda: [started.keeper_thread for started in left], LEAVE_SECONDS)
+    with _lock:  # a thread that still runs has nothing more to do: nobody waits for it again
+        _stopped[:] = [started for started in _stopped if started not in left]
 
 
 def _wait(threads: Callable[[], list[threading.Thread | None]], timeout_seconds: float) -> bool:
@@ -214,8 +232,11 @@ def _wait(threads: Callable[[], list[threading.Thread | None]], timeout_seconds:
         alive[0].join(min(remaining, LOOK_SECONDS))
 
 
-# Before the exit functions that take away what running jobs need.
-process.call_at_exit(leave, EXIT_SECONDS)
+def _leave_at_exit() -> None:
+    leave(EXIT_SECONDS)
+
+
+process.call_at_exit(_leave_at_exit)
 
 
 def is_switched_off(switch: str) -> bool:

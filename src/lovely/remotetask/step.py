@@ -176,7 +176,7 @@ def give_back(service: Any, job: Job, claim: Claim, is_running: bool, now: float
         note = Failure(claim.attempt, now, JobInterrupted.__name__, message, "")
         if note not in job.failures:  # it is, if a commit came to pass although it has failed
             job.note(note)
-            job_log.warning("job %s: %s", job.id, message)
+            job_log.info("job %s: %s", job.id, message)
     if is_held:
         job.give_back(now)
         service.queue.file(job)
