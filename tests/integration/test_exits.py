@@ -25,6 +25,7 @@ SECONDS = 60
 
 TASKS = """
     import time
+    from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
     from lovely.remotetask import RetryPolicy
     from lovely.remotetask.task import task
@@ -38,14 +39,20 @@ TASKS = """
         time.sleep(seconds)
         return "done"
 
+    def pool(input):
+        time.sleep(0.5)
+        with ThreadPoolExecutor() as executor:
+            return executor.submit(abs, -1).result()
+
     once = RetryPolicy(attempts=1)
+    task("pool", retry=once)(pool)
     task("hang", retry=once)(hang)
     task("brief", retry=once, executor="process")(wait)
     task("long", retry=once, executor="process")(hang)
 """
 
 PROGRAM = """
-    import os, signal, sys, time
+    import os, signal, sys, threading, time
     import transaction, ZODB
     import tasks_of_exits
     from lovely.remotetask import TaskService, running
@@ -272,8 +279,12 @@ def test_a_function_in_another_process_is_no_death_at_the_exit(program: Program)
     assert program.jobs() == [STOPPED]
 
 
-def test_jobs_that_wait_when_the_main_thread_ends_lose_no_attempt(program: Program) -> None:
-    with program.running("service.add_many('brief', [0.1] * 8)", "pass", bound=600.0):
+@pytest.mark.parametrize("job", ["'pool', [1] * 8", "'brief', [0.1] * 8"])
+def test_jobs_that_wait_when_the_main_thread_ends_lose_no_attempt(
+    program: Program, job: str
+) -> None:
+    end = "threading.Thread(target=time.sleep, args=(2,)).start()"  # the interpreter waits for it
+    with program.running(f"service.add_many({job})", end, bound=600.0):
         pass
     jobs = program.jobs()
     assert set(map(str, jobs)) <= {str(WAITS), str((COMPLETED, 1, 0, 0, []))}
