@@ -26,7 +26,7 @@ from ZODB.FileStorage import FileStorage
 
 from lovely.remotetask import TaskService
 from lovely.remotetask import demo as demo_module
-from lovely.remotetask.cli import main
+from lovely.remotetask.cli import Signals, main
 
 COMMAND = [sys.executable, "-m", "lovely.remotetask.cli"]
 SECONDS = 30  # within which a command must have ended
@@ -391,7 +391,7 @@ def signal_until_it_ends(process: subprocess.Popen[str], number: int) -> None:
     pytest.fail("the process goes on, whatever it is sent")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_the_first_signal_finishes_what_runs_and_gives_back_the_rest(
     shop: Path, number: int
 ) -> None:
@@ -430,6 +430,22 @@ def test_the_grace_has_an_end(shop: Path) -> None:
         stderr = process.communicate(timeout=SECONDS)[1]
     assert process.returncode == 1
     assert "jobs were still running" in stderr
+
+    with opened(FileStorage(str(shop / "Data.fs"))) as (root, _):
+        jobs = {job.input: job for job in root["tasks"].jobs.values()}
+        assert not root["tasks"].workers
+    assert {(job.status, job.attempt, job.deaths) for job in jobs.values()} == {("queued", 0, 0)}
+    assert [note.type for note in jobs["first"].failures] == ["JobInterrupted"]
+
+
+def test_a_hangup_that_is_to_be_ignored_is() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGQUIT) != signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_programs_are_told_what_runs(shop: Path) -> None:

@@ -284,7 +284,7 @@ def test_a_wish_to_be_run_later_is_no_failed_attempt(workshop: Any, register: An
     assert workshop.get(jobid, "status", "errors") == (COMPLETED, 0)
 
 
-@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit])
 def test_what_would_end_a_thread_is_the_error_of_the_job(
     workshop: Any, register: Any, kind: type[BaseException]
 ) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from transaction import TransactionManager
 
 from lovely.remotetask.check import check_all
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED
+from lovely.remotetask.keeper import free
 from lovely.remotetask.seat import Seat
+from lovely.remotetask.transact import Stopping
 
 
 class LateSeat(Seat):
@@ -70,3 +73,42 @@ def test_giving_back_twice_gives_back_once(workshop: Any, lose_the_reply: Any) -
     assert workshop.get(jobid, "status", "attempt") == (QUEUED, 0)
     with workshop.service() as service:
         assert check_all(service, workshop.now, repair=False) == []
+
+
+def test_reserved_jobs_whose_claim_has_lost_its_reply_are_run(
+    workshop: Any, register: Any, lose_the_reply: Any
+) -> None:
+    register("share", lambda input: input, shared_commit=True)
+    jobids = [workshop.add("share", number) for number in range(3)]
+    reserved = workshop.reserve()
+    lose_the_reply()
+    claims = workshop.claim_reserved(reserved)
+    assert [claim.jobid for claim in claims] == jobids
+    assert {workshop.run(claim).status for claim in claims} == {COMPLETED}
+    workshop.claim()
+    with workshop.service() as service:
+        assert not service.workers
+
+
+def test_a_claim_whose_reply_is_lost_is_given_back_by_a_worker_that_stops(
+    workshop: Any, lose_the_reply: Any
+) -> None:
+    jobid = workshop.add("echo")
+    workshop.is_stopping = True
+    lose_the_reply()
+    with pytest.raises(Stopping):
+        workshop.claim()
+    assert workshop.get(jobid, "status") == PROCESSING
+    assert workshop.engine.holds
+    workshop.engine.give_back(workshop.seat, [])
+    assert workshop.get(jobid, "status", "attempt") == (QUEUED, 0)
+    with workshop.service() as service:
+        assert not service.workers
+
+
+def test_a_death_whose_reply_is_lost_counts_once(workshop: Any, lose_the_reply: Any) -> None:
+    jobid = workshop.add("echo")
+    [claim] = workshop.claim()
+    lose_the_reply()
+    free(workshop.new_engine(), workshop.seat, [claim.owner])
+    assert workshop.get(jobid, "status", "deaths") == (QUEUED, 1)

@@ -604,6 +604,34 @@ def test_a_single_step_that_takes_too_long_starts_no_loop(
     assert has_left_nothing(workshop)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_that_takes_too_long_while_its_service_stops_is_given_up(
+    workshop: Any, register: Any, start: Any, gate: Any, kind: Any
+) -> None:
+    register("slow", gate.hang, timeout_seconds=0.3)
+    stuck = workshop.add("slow")
+    start(kind)
+    assert gate.has_come.wait(PATIENCE_SECONDS)
+    assert running.stop_all(PATIENCE_SECONDS)
+    assert workshop.get(stuck, "status") == ERROR
+    assert has_left_nothing(workshop)
+
+
+def test_what_waits_for_the_only_thread_runs_when_that_hangs(
+    workshop: Any, register: Any, crew: Crew, gate: Any
+) -> None:
+    register("slow", gate.hang, timeout_seconds=0.1)
+    jobids = [workshop.add(task) for task in ("slow", *["echo"] * 9)]
+    processor = crew.hire(MultiProcessor)
+    processor.maxThreads = 1
+    processor._batch = 10.0
+    thread = threading.Thread(target=processor, daemon=True)
+    crew.threads.append(thread)
+    thread.start()
+    wait_until(lambda: has_ended(workshop, *jobids))
+    gate.is_open.set()
+
+
 # -- stopped while the storage does not work ---------------------------------------------------
 
 

@@ -9,7 +9,6 @@ all: ``site@*``, ``*@service``, ``*@*``.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from zope.component import getGlobalSiteManager
 from zope.component.interfaces import ISite
 
 from lovely.remotetask.interfaces import ITaskService
+from lovely.remotetask.running import is_switched_off
 from lovely.remotetask.site import ROOT_NAME, entered
 
 log = logging.getLogger("lovely.remotetask")
@@ -69,7 +69,7 @@ def bootStrapSubscriber(event: Any) -> None:
 
     Transaction: reads only, through a connection of its own.
     """
-    if os.environ.get(SWITCH, "").lower() in ("0", "off", "no", "false"):
+    if is_switched_off(SWITCH):
         return
     log.info("handling event IStartRemoteTasksEvent")
     try:

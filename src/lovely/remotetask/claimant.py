@@ -36,6 +36,7 @@ from lovely.remotetask.step import (
     Claim,
     can_share,
     claim_of,
+    give_back,
     job_log,
     release,
     remove_worker,
@@ -45,7 +46,7 @@ from lovely.remotetask.step import (
     worker_record,
 )
 from lovely.remotetask.task import look_up
-from lovely.remotetask.transact import Transactor
+from lovely.remotetask.transact import Stopping, Transactor
 from lovely.remotetask.worker import Identity
 
 #: After a rival was seen, the strict order is left for so many seconds.
@@ -104,7 +105,8 @@ class Claimant:
         self.is_probing = False  # whether `has_signal` will be asked
         self.signals: list[Any] = []
         self.signals_seen: list[int] = []
-        self.holds = False  # whether the worker's record holds something
+        self.holds = False  # whether the worker's record holds something, or may do so
+        self.has_left = False  # whether nothing is to be claimed any more
         self._turn = 0  # see `JobQueue.pull`
         self._looked = -math.inf  # the time up to which the last claim has looked
         self._rivals: dict[str, float] = {}  # worker id -> when it was seen
@@ -117,11 +119,14 @@ class Claimant:
 
         :param may_reserve: only reserve jobs whose tasks declare ``shared_commit``, for
             `run_together`.
+        :raises Stopping: all was given back, for good.
         """
         with self._lock:
+            self._check_stays()
             # Before the transaction begins: a job that leaves the hand from here on may
             # still be running in what the transaction sees, and must stay in the record.
             held = list(self.in_hand)
+            self.holds = True  # until it is known better: a commit may come to pass and fail
             while True:
                 claim_once = functools.partial(
                     self._claim, seat, limit, may_reserve, held, itertools.count()
@@ -137,6 +142,10 @@ class Claimant:
                 self._turn += 1
             self.holds = bool(held or claims)
             return claims
+
+    def _check_stays(self) -> None:
+        if self.has_left:
+            raise Stopping
 
     def _claim(
         self,
@@ -270,7 +279,9 @@ class Claimant:
                 retire(service, jobid, self.clock())
 
     def _hold(self, service: Any, held: list[int]) -> None:
-        # A record exists as long as something is held.
+        # A record exists as long as something is held.  A job stands in the hand with its last
+        # attempt while the next one is claimed.
+        held = list(dict.fromkeys(held))
         record = service.workers.get(self.identity.id)
         before = () if record is None else record.held
         if not held:
@@ -280,23 +291,31 @@ class Claimant:
             worker_record(service, self.identity.id).held = tuple(held)
 
     def claim_reserved(self, seat: Seat, claims: list[Claim]) -> list[Claim]:
-        """Claim reserved jobs; return the claims of those that still wait."""
-        jobids = {claim.jobid for claim in claims}
+        """Claim reserved jobs; return the claims of those that still wait.
+
+        :raises Stopping: all was given back, for good.
+        """
 
         def change(service: Any) -> list[Claim]:
             now = self.clock()
-            jobs = [load(service.jobs, claim.jobid) for claim in claims]
-            taken = [
-                claim_of(job)
-                for job in jobs
-                if job is not None and job.is_in_line and take(service, job, self.identity.id, now)
-            ]
+            taken = []
+            for claim in claims:
+                job = load(service.jobs, claim.jobid)
+                if job is None:
+                    continue
+                # It is ours if a commit came to pass although it has failed.
+                if job.is_held_by(claim.owner, claim.attempt) or (
+                    job.is_in_line and take(service, job, claim.owner, now)
+                ):
+                    taken.append(claim_of(job))
             self._retire(service, [*held, *(claim.jobid for claim in taken)])
             self._hold(service, [*held, *(claim.jobid for claim in taken)])
             return taken
 
         with self._lock:
-            held = [jobid for jobid in list(self.in_hand) if jobid not in jobids]  # see `claim`
+            self._check_stays()
+            claims = [claim for claim in claims if self.has(claim)]
+            held = self._held_but(claims)
             taken = self.transact(seat, change)
             for claim in claims:
                 self.let_go(claim)
@@ -306,9 +325,21 @@ class Claimant:
             self.holds = bool(held or taken)
             return taken
 
+    def has(self, claim: Claim) -> bool:
+        """Say whether this claim is in hand.
+
+        A job may be, by another claim, that looks the same: one that was given back is claimed
+        again for the same attempt.
+        """
+        return self.in_hand.get(claim.jobid) is claim
+
+    def _held_but(self, claims: list[Claim]) -> list[int]:
+        """Return the jobs in hand without those of some claims; ask before the transaction."""
+        but = set(map(id, claims))
+        return [jobid for jobid, claim in dict(self.in_hand).items() if id(claim) not in but]
+
     def let_go(self, claim: Claim) -> None:
-        # Only of this claim: the job may have been claimed again since.
-        if self.in_hand.get(claim.jobid) is claim:
+        if self.has(claim):
             del self.in_hand[claim.jobid]
 
     # -- news ---------------------------------------------------------------------
@@ -344,30 +375,50 @@ class Claimant:
             self.transact(seat, change)
             self.last_sign = self.monotonic()
 
-    def give_back(self, seat: Seat, claims: list[Claim]) -> None:
-        """Give back claims that were not started; they count as no attempt.
+    def give_back(self, seat: Seat, claims: list[Claim], waits: bool = True) -> None:
+        """Give back claims that are not run; they count as no attempt.
 
         Once nothing is held any more the worker's record is gone.
-        """
 
-        given = {claim.jobid for claim in claims}
+        :param waits: wait for a storage that does not work.
+        """
+        transact = self.transact if waits else Transactor(".".join(self.path), lambda seconds: True)
+        with self._lock:
+            self._give_back(seat, claims, [], transact)
+
+    def leave(self, seat: Seat, running: list[Claim]) -> None:
+        """Give back all that is in hand, for good: the process ends, or the loop has.
+
+        :param running: what is still being run; its jobs tell that it was stopped, and what
+            it comes to is not kept.
+        """
+        with self._lock:
+            self.has_left = True
+            self._give_back(seat, list(self.in_hand.values()), running, self.transact)
+
+    def _give_back(
+        self, seat: Seat, claims: list[Claim], running: list[Claim], transact: Transactor
+    ) -> None:
+        # Of its own claims only those in hand: others were given back before, and their jobs
+        # may have been claimed again.
+        mine = self.identity.id
+        claims = [claim for claim in claims if claim.owner != mine or self.has(claim)]
+        held = self._held_but(claims)
+        now = self.clock()
 
         def change(service: Any) -> None:
-            now = self.clock()
-            for claim in claims:
+            known = [*held, *(claim.jobid for claim in claims)]
+            for claim in (*claims, *self._unnoticed(service, known)):
                 job = load(service.jobs, claim.jobid)
-                if job is not None and job.is_held_by(claim.owner, claim.attempt):
-                    job.give_back(now)
-                    service.queue.file(job)
+                if job is not None:
+                    give_back(service, job, claim, claim in running, now)
             self._retire(service, held)
             self._hold(service, held)
 
-        with self._lock:
-            held = [jobid for jobid in list(self.in_hand) if jobid not in given]  # see `claim`
-            self.transact(seat, change)
-            for claim in claims:
-                self.let_go(claim)
-            self.holds = bool(held)
+        transact(seat, change)
+        for claim in claims:
+            self.let_go(claim)
+        self.holds = bool(held)
 
     def release(self, seat: Seat, claim: Claim) -> None:
         """File a job that was claimed by another worker of this process, and has ended."""

@@ -42,7 +42,7 @@ from lovely.remotetask.database import (
     without_password,
 )
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
-from lovely.remotetask.running import stop_all
+from lovely.remotetask.running import ECHO_SECONDS, leave
 from lovely.remotetask.screen import Screen
 from lovely.remotetask.upkeep import (
     add_add_arguments,
@@ -63,14 +63,11 @@ BY_SIGNAL = 128
 DEMO_DIRECTORY = "remotetask-demo"
 DEMO_LIMIT = 1500
 
-#: A signal within this many seconds of the first one is its echo: ``timeout`` sends two.
-ECHO_SECONDS = 0.3
-
 
 class Signals:
-    """Takes SIGINT and SIGTERM in a ``with`` block: the first one asks the command to stop.
+    """Takes SIGINT, SIGTERM, SIGHUP and SIGQUIT in a ``with`` block.
 
-    The second one ends the process on the spot.
+    The first one asks the command to stop, the second one ends the process on the spot.
 
     :ivar received: the number of the first one, or None.
     """
@@ -86,7 +83,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, *_hangups()):
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -111,6 +108,12 @@ class Signals:
         """
         select.select([self._ear], [], [], seconds)
         return self.received is not None
+
+
+def _hangups() -> list[int]:
+    # Not all platforms have them; and ``nohup`` has them ignored.
+    numbers = [getattr(signal, name, None) for name in ("SIGHUP", "SIGQUIT")]
+    return [n for n in numbers if n is not None and signal.getsignal(n) != signal.SIG_IGN]
 
 
 def _leave_now(code: int) -> None:
@@ -272,7 +275,7 @@ def run_services(arguments: argparse.Namespace, screen: Screen) -> int:
             screen.result({"services": started, "database": shown, "pid": os.getpid()})
             signals.wait()
             screen.note("Stopping when the running jobs are done; a second signal leaves now.")
-            if not stop_all(arguments.grace):
+            if not leave(arguments.grace):
                 screen.note("remotetask: jobs were still running; they will be run again")
                 _leave_now(FAILED)
     finally:
@@ -314,9 +317,10 @@ examples:
         _add_run_arguments,
         "work on the services of a database until told to stop",
         """\
-Opens a database and works on the jobs of its services until SIGINT (Ctrl-C) or SIGTERM.  Then
-it finishes the jobs that run, and gives back the others that it holds; a second signal ends
-the process on the spot: its jobs are run again.
+Opens a database and works on the jobs of its services until SIGINT (Ctrl-C), SIGTERM, SIGHUP or
+SIGQUIT.  Then it finishes the jobs that run, and gives back the others that it holds, and what
+still runs when the time of --grace is over; a second signal ends the process on the spot: its
+jobs are run again.
 
 examples:
   remotetask run zeo://localhost:8100 --import shop.tasks

@@ -8,6 +8,7 @@
     ├── RetryLater                raised by a task: run this job again, later
     ├── JobCancelled              raised in a task by ``context.check_cancelled()``
     ├── JobTimeout                a job ran longer than its task allows
+    ├── JobInterrupted            the process that ran a job was stopped, and runs it again
     ├── WorkerDied                the processes that ran a job died, time after time
     ├── WriteConflicts            a job met write conflicts each time it was run
     ├── TransactionMeddled        a task committed, aborted, began or doomed the transaction
@@ -75,6 +76,10 @@ class JobCancelled(RemoteTaskError):
 
 class JobTimeout(RemoteTaskError):
     """The job ran longer than its task allows."""
+
+
+class JobInterrupted(RemoteTaskError):
+    """The process that ran the job was stopped; the job runs again."""
 
 
 class WorkerDied(RemoteTaskError):

@@ -30,6 +30,7 @@ from lovely.remotetask.aside import load
 from lovely.remotetask.claimant import Claimant, Tasks
 from lovely.remotetask.errors import (
     JobCancelled,
+    JobInterrupted,
     JobTimeout,
     RetryLater,
     ServiceGone,
@@ -44,6 +45,7 @@ from lovely.remotetask.site import entered
 from lovely.remotetask.step import (
     Claim,
     call_task,
+    can_share,
     finish,
     job_log,
     postpone,
@@ -85,6 +87,14 @@ class Deadline:
     thread: threading.Thread
 
 
+def _is_interrupt(error: BaseException) -> bool:
+    """Say whether an error is a user's Ctrl-C; in other threads it can only be a task's own."""
+    return (
+        isinstance(error, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+    )
+
+
 class Fenced(Exception):
     """The job is no longer held by this worker."""
 
@@ -101,8 +111,9 @@ class Engine(Claimant):
     def run(self, seat: Seat, claim: Claim) -> Outcome:
         """Run one attempt, and keep what became of it.
 
-        :raises Stopping: the processor stops while the storage cannot write, or the
-            database was closed; nothing is kept.
+        :raises Stopping: the processor stops while the storage cannot write or the job
+            cannot go on, or the database was closed; nothing is kept.
+        :raises KeyboardInterrupt: Ctrl-C, in the main thread; nothing is kept.
         """
         begun = self.monotonic()
         status: str | None
@@ -133,12 +144,12 @@ class Engine(Claimant):
             except Fenced:
                 raise
             except BaseException as error:  # whatever a task, its result or its commit raises
-                if isinstance(error, ServiceGone) and seat.in_begin:
+                if (isinstance(error, ServiceGone) and seat.in_begin) or _is_interrupt(error):
                     raise
                 transient = is_transient(seat, error)
                 in_commit = seat.in_commit
                 seat.abort()
-                if seat.is_closed:
+                if seat.is_closed or self._is_stopped(error):
                     raise Stopping from error
                 conflicts += transient
                 if transient and conflicts <= MAX_REPEATS and self.monotonic() < end:
@@ -156,6 +167,17 @@ class Engine(Claimant):
                 if transient:
                     return self._postpone(seat, claim, conflicts, error)
                 return self.record(seat, claim, error)
+
+    def _is_stopped(self, error: BaseException) -> bool:
+        """Say whether a run failed as its process comes to an end: no attempt of the job."""
+        if isinstance(error, JobInterrupted):
+            return self.pause(0)
+        # From the end of the main thread on Python starts no threads, and its pools no work.
+        return (
+            isinstance(error, RuntimeError)
+            and not threading.main_thread().is_alive()
+            and "shutdown" in describe(error)
+        )
 
     def _run_once(self, seat: Seat, claim: Claim, conflicts: int) -> str:
         service = seat.begin()
@@ -199,7 +221,7 @@ class Engine(Claimant):
             left = []
             with guarded(seat.manager):
                 for claim in claims:
-                    job = self._reserved_job(service, claim)
+                    job = self._reserved_job(service, claim, tasks)
                     left.append((job.place, job.id))
                     take(service, job, claim.owner, self.clock())
                     self._call(seat, service, job, claim, tasks)
@@ -207,6 +229,8 @@ class Engine(Claimant):
             seat.manager.get().note(f"remotetask {len(claims)} jobs")
             seat.commit()
         except BaseException as error:  # one by one it will be seen what that means
+            if _is_interrupt(error):
+                raise
             seat.abort()
             if seat.is_closed:
                 raise Stopping from error
@@ -220,9 +244,10 @@ class Engine(Claimant):
             for claim, status in zip(claims, statuses, strict=True)
         ]
 
-    def _reserved_job(self, service: Any, claim: Claim) -> Job:
+    def _reserved_job(self, service: Any, claim: Claim, tasks: Tasks) -> Job:
         job = load(service.jobs, claim.jobid)
-        if job is None or not job.is_in_line:
+        # The task may have another timeout by now, which cannot be kept for a part of a commit.
+        if job is None or not can_share(job, tasks.get(job.task)):
             raise Fenced
         return job
 

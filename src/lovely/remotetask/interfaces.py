@@ -218,6 +218,12 @@ class ITaskService(Interface):
         description="Seconds without a sign of life after which a worker counts as dead.",
     )
 
+    max_deaths = Int(
+        title="Most deaths",
+        description="Deaths of the process that ran it after which a job is an error.",
+        min=1,
+    )
+
     retention = Dict(
         title="Retention",
         description="Final status -> `lovely.remotetask.Retention`: what is kept, how long.",
@@ -441,7 +447,9 @@ class ITaskService(Interface):
     def startProcessing():
         """Start the thread that works on the jobs; nothing happens if it runs already.
 
-        It is called again after every start of the application.
+        It is called again after every start of the application.  In the main thread it sets
+        a handler for SIGTERM, if there is none, that gives back what runs before the process
+        ends; ``REMOTETASK_SIGTERM=off`` in the environment keeps it from that.
 
         :raises ServiceNotStored: the service was not committed yet.
 
@@ -487,6 +495,7 @@ class IProcessor(Interface):
         """Run one job: the one that was claimed as `jobid`, or the next one.
 
         :returns: True, or False when there was nothing to run.
+        :raises KeyboardInterrupt: Ctrl-C, in the main thread; the job is given back.
 
         Transaction: must not run in one; commits.
         """

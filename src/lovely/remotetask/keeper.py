@@ -7,11 +7,10 @@ import functools
 import math
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from lovely.remotetask.check import check_jobs
-from lovely.remotetask.execution import Engine
+from lovely.remotetask.execution import Deadline, Engine
 from lovely.remotetask.seat import Seat
 from lovely.remotetask.step import PRUNE_SIZE, job_log, orphans, prune, rescue
 from lovely.remotetask.worker import Observer, local_ids
@@ -57,6 +56,8 @@ class Keeper:
 
     :param is_needed: the loop ends when it says no.
     :param on_freed: called when jobs of a dead worker were freed.
+    :param on_overdue: called when a job's time is up, before that is written down; takes the
+        deadline away, or says no if the job has just ended.
     :param on_expired: called with the thread that hangs in a job that was given up.
     """
 
@@ -65,11 +66,13 @@ class Keeper:
         engine: Engine,
         is_needed: Callable[[], bool],
         on_freed: Callable[[], None],
+        on_overdue: Callable[[Deadline], bool],
         on_expired: Callable[[threading.Thread], None],
     ) -> None:
         self._engine = engine
         self._is_needed = is_needed
         self._on_freed = on_freed
+        self._on_overdue = on_overdue
         self._on_expired = on_expired
         self._news = threading.Event()
         self._observer = Observer()
@@ -195,9 +198,10 @@ class Keeper:
         for deadline in list(engine.deadlines):
             if engine.monotonic() < deadline.end:
                 continue
-            with suppress(ValueError):  # the job has just ended
-                engine.deadlines.remove(deadline)
-            with engine.short_seat() as seat:
-                is_expired = engine.expire(seat, deadline.claim, deadline.seconds)
-            if is_expired:
+            if not self._on_overdue(deadline):
+                continue
+            try:
+                with engine.short_seat() as seat:
+                    engine.expire(seat, deadline.claim, deadline.seconds)
+            finally:
                 self._on_expired(deadline.thread)

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
@@ -16,6 +20,7 @@ from lovely.remotetask.errors import (
     InvalidInput,
     InvalidResult,
     JobCancelled,
+    JobInterrupted,
     JobTimeout,
     TaskError,
     describe,
@@ -24,6 +29,15 @@ from lovely.remotetask.errors import (
 #: Seconds between two looks whether the job is to stop.
 LOOK_SECONDS = 0.1
 
+#: A signal that goes to a group of processes may reach the pool's so many seconds before this
+#: one has seen that it is to stop.
+ECHO_SECONDS = 1.0
+
+#: With which code a process of the pool ends by SIGTERM: by its handler, or before it has one, or
+#: when it was the process that starts the others which the signal has ended.
+_TERMINATED = (signal.SIGTERM, -signal.SIGTERM, 255)
+
+_exit_functions: list[Callable[[], object]] = []
 _lock = threading.Lock()
 _pool: Any = None
 
@@ -33,14 +47,17 @@ def call(
     input: Any,
     timeout_seconds: float | None,
     is_cancelled: Callable[[], bool],
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> Any:
     """Return ``function(input)``, called in a process of the pool.
 
     :param function: importable by its name, as is all that goes to and fro.
     :param timeout_seconds: the process is killed when it takes longer; None waits for ever.
     :param is_cancelled: asked now and then; when it is true the process is killed.
+    :param is_stopping: asked when the process has vanished by a signal.
     :raises JobTimeout: it took too long.
     :raises JobCancelled: it was cancelled.
+    :raises JobInterrupted: the process was stopped together with this one.
     :raises InvalidInput: the function or the input cannot be sent there.
     :raises InvalidResult: the result cannot be sent back.
     :raises Exception: what the function raises; ``pebble.ProcessExpired`` when its process
@@ -58,6 +75,10 @@ def call(
         except FutureTimeout as error:
             if future.done():
                 raise JobTimeout(f"the job ran longer than {timeout_seconds} s") from error
+        except Exception as error:
+            if _is_terminated(error) and _comes_true(is_stopping, ECHO_SECONDS):
+                raise JobInterrupted from error
+            raise
         if is_cancelled():
             future.cancel()
             raise JobCancelled
@@ -68,6 +89,21 @@ def call(
     if raised is not None:
         raise raised
     return result
+
+
+def _is_terminated(error: Exception) -> bool:
+    """Say whether a process of the pool, or the pool with all of them, was ended by SIGTERM."""
+    code = getattr(error, "exitcode", None)  # of a pebble.ProcessExpired
+    return code in _TERMINATED or isinstance(error, BrokenExecutor)
+
+
+def _comes_true(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    never = threading.Event()
+    while not condition():
+        if never.wait(LOOK_SECONDS) or time.monotonic() > end:
+            return False
+    return True
 
 
 def _obey(order: bytes) -> bytes:
@@ -112,7 +148,30 @@ def _the_pool() -> Any:
             _pool = pebble.ProcessPool(
                 max_workers=os.cpu_count() or 1, context=multiprocessing.get_context(method)
             )
+            for function in _exit_functions:
+                atexit.unregister(function)
+                atexit.register(function)
         return _pool
+
+
+def call_at_exit(function: Callable[[], object]) -> None:
+    """Register an exit function that is called while the pool still works.
+
+    The last one that was registered is called first, and what ends the pool is registered when
+    the libraries behind it are imported.
+    """
+    _exit_functions.append(function)
+    atexit.register(function)
+
+
+def end() -> None:
+    """End the processes of the pool: nobody waits for what they do any more."""
+    global _pool
+    with _lock:
+        pool, _pool = _pool, None
+    if pool is not None:
+        pool.stop()
+        pool.join()
 
 
 def _forget_pool() -> None:

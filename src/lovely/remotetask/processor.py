@@ -21,7 +21,7 @@ from typing import Any
 from zope.interface import implementer
 
 from lovely.remotetask.errors import ServiceGone
-from lovely.remotetask.execution import Engine
+from lovely.remotetask.execution import Deadline, Engine
 from lovely.remotetask.interfaces import PROCESSING, IProcessor
 from lovely.remotetask.invalidation import listener_of
 from lovely.remotetask.keeper import Keeper, free_orphans
@@ -69,13 +69,20 @@ class SimpleProcessor:
         self._wake = threading.Event()
         self._batch = 1.0
         self._is_looping = False
+        self._is_leaving = False
+        # Guards what follows.  A thread that has nothing to carry has nothing to run.
+        self._carried: dict[threading.Thread, list[Claim]] = {}  # claims of threads that run jobs
+        self._running: dict[threading.Thread, list[Claim]] = {}  # those of them that run now
+        self._failed: list[Claim] = []  # those that their threads have not brought to an end
         self._abandoned: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self._is_exclusive = is_exclusive(db.storage)
         self._engine = Engine(db, servicePath, self._stop.wait)
         self._listener = None if self._is_exclusive else listener_of(db)
         self._engine.is_probing = not self._is_exclusive and self._listener is None
         self.signals: frozenset[bytes] = frozenset()
-        self._keeper = Keeper(self._engine, self._needs_keeper, self.wake, self._replace)
+        self._keeper = Keeper(
+            self._engine, self._needs_keeper, self.wake, self._abandon, self._replace
+        )
         self._engine.on_deadline = self._keeper.notify  # type: ignore[method-assign]
         self.keeper_thread: threading.Thread | None = None
         self.loop_thread: threading.Thread | None = None
@@ -96,25 +103,64 @@ class SimpleProcessor:
 
     def _run_loop(self) -> None:
         self.loop_thread = threading.current_thread()
-        self._rim(self._loop)()
-        if not self._is_abandoned():
-            self.stop()
-            if self._listener is not None:
-                self._listener.forget(self)
+        try:
+            self._rim(self._loop)()
+        finally:
+            if not self._is_abandoned():
+                self._end()
+
+    def _end(self) -> None:
+        """Do the last steps of the loop, whatever has ended it."""
+        self.stop()
+        if self._listener is not None:
+            self._listener.forget(self)
+        self._hand_back()
+        self._is_looping = False
+        self._keeper.notify()
+
+    def _hand_back(self) -> None:
+        """Give back all that is in hand; who still runs it finds nothing more to do."""
+        with self._lock:
+            running = [claim for claims in self._running.values() for claim in claims]
+            self._carried.clear()
+        try:
+            if self._engine.holds:
+                with self._engine.short_seat() as seat:
+                    self._engine.leave(seat, running)
+        except Exception as error:  # of any storage, that was closed, say, or does not work
+            log.debug("service %s could give back nothing", self.name, exc_info=error)
+        finally:
             # What could not be given back is free for whoever comes next.
             self._engine.identity.retire()
+
+    def leave(self) -> None:
+        """Let the keeper give back what still runs, as its last act: the process is to end."""
+        self._is_leaving = True
+        with suppress(RuntimeError):  # Python starts no more threads
+            self._start_keeper()
+        self._keeper.notify()
+
+    def _keep(self) -> None:
+        self._rim(self._keeper)()
+        if self._is_leaving:
+            self._hand_back()
 
     def _start_keeper(self) -> None:
         if self.keeper_thread is None or not self.keeper_thread.is_alive():
             self.keeper_thread = threading.Thread(
-                target=self._rim(self._keeper),
+                target=self._keep,
                 name=f"remotetask-keeper.{self.name}",
                 daemon=True,
             )
             self.keeper_thread.start()
 
     def _needs_keeper(self) -> bool:
-        return self.running and (self._is_looping or bool(self._engine.in_hand))
+        if self._is_leaving:
+            return False
+        if self.running and self._is_looping:
+            return True
+        # Also while a loop stops: a job that still runs has a timeout, and shows signs of life.
+        return bool(self._engine.in_hand) and (self.running or self._is_looping)
 
     @property
     def name(self) -> str:
@@ -137,7 +183,7 @@ class SimpleProcessor:
         self._wake.set()
 
     def _rim(self, body: Callable[[], None]) -> Callable[[], None]:
-        """Make the outermost frame of a thread: nothing that is raised leaves it.
+        """Make the outermost frame of a thread: nothing but Ctrl-C leaves it.
 
         A thread goes on after a fault, with a new connection, until it is to stop, the
         database is closed or the service is removed.
@@ -155,7 +201,9 @@ class SimpleProcessor:
                 except ServiceGone:
                     self._say_gone()
                     self.stop()
-                except Exception as error:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # not even what would end a thread does so
                     if is_closed(self.db):
                         self.stop()
                         break
@@ -189,6 +237,9 @@ class SimpleProcessor:
             self._listen(seat)
             self._give_back_left(seat)
             while self.running and not self._is_abandoned():
+                if not threading.main_thread().is_alive():
+                    self.stop()  # the interpreter ends: pools and the like take no more work
+                    break
                 self._wake.clear()
                 if not self._work(seat):
                     self._rest(seat)
@@ -206,27 +257,77 @@ class SimpleProcessor:
         claims = self._engine.claim(seat, max(1, int(self._batch)), may_reserve=True)
         if claims:
             self._start_keeper()
-        for group in _groups(claims, len(claims)):
-            self._run(seat, group)
+        with self._carrying(claims):
+            for group in _groups(claims, len(claims)):
+                self._run(seat, group)
         return bool(claims)
+
+    @contextmanager
+    def _carrying(self, claims: list[Claim]) -> Iterator[None]:
+        """Answer for claims in this thread; what is left of them is given back by the loop."""
+        thread = threading.current_thread()
+        with self._lock:
+            self._carried[thread] = list(claims)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.pop(thread, None)
+                left = self._carried.pop(thread, ())
+                self._failed.extend(claim for claim in left if self._engine.has(claim))
+
+    def _pick_up(self, claims: list[Claim]) -> bool:
+        """Say whether this thread is to run claims: only it does so, from here on."""
+        thread = threading.current_thread()
+        with self._lock:
+            if not (
+                self.running and thread in self._carried and all(map(self._engine.has, claims))
+            ):
+                return False
+            self._running[thread] = claims
+            return True
+
+    def _abandon(self, deadline: Deadline) -> bool:
+        """Let a thread be that hangs in a job whose time is up; say no if the job has just ended.
+
+        In the same step the rest of what the thread had in hand is taken over.
+        """
+        thread = deadline.thread
+        with self._lock:
+            try:
+                self._engine.deadlines.remove(deadline)
+            except ValueError:
+                return False
+            carried = self._carried.pop(thread, None)
+            if carried is not None:  # else a single step, or one that was abandoned before
+                self._abandoned.add(thread)
+                self._running.pop(thread, None)
+                self._failed.extend(claim for claim in carried if claim is not deadline.claim)
+            return True
 
     def _run(self, seat: Seat, claims: list[Claim]) -> None:
         """Run claimed jobs: together where they may, and that goes well; else one by one."""
-        if claims[0].is_reserved and self.running:
+        if claims[0].is_reserved:
+            if not self._pick_up(claims):
+                return
             outcomes = self._engine.run_together(seat, claims)
             if outcomes is not None:
                 self._learn(outcomes[0].seconds)
                 return
             self._batch = max(1.0, self._batch / 2)
-            claims[:] = self._engine.claim_reserved(seat, claims)  # in place, for `_handle`
+            claims = self._engine.claim_reserved(seat, claims)
+            with self._lock:
+                self._carried.get(threading.current_thread(), []).extend(claims)
         for claim in claims:
-            if not self.running or self._is_abandoned():
+            if not self._pick_up([claim]):
                 return
             self._learn(self._engine.run(seat, claim).seconds)
 
     def _learn(self, seconds: float) -> None:
         # As many as fit into the bound, growing by half: a slow job after many quick ones
         # must not find a hundred others claimed behind it.
+        if threading.current_thread() not in self._carried:
+            return  # it was abandoned: what hangs says nothing about others
         fitting = BATCH_SECONDS / max(seconds, 1e-4)
         self._batch = max(1.0, min(MAX_BATCH, fitting, self._batch * 1.5))
 
@@ -235,12 +336,13 @@ class SimpleProcessor:
             self._engine.give_back(seat, list(self._engine.in_hand.values()))
 
     def _give_back_left(self, seat: Seat) -> None:
-        """Give back the claims of a loop that has ended by a fault, or hangs in a job."""
-        self._give_back(seat, list(self._engine.in_hand.values()))
-
-    def _give_back(self, seat: Seat, claims: list[Claim]) -> None:
-        if claims:
-            self._engine.give_back(seat, claims)
+        """Give back the claims of threads that have ended by a fault, or hang in a job."""
+        count = len(self._failed)
+        left = [claim for claim in self._failed[:count] if self._engine.has(claim)]
+        if left:
+            self._engine.give_back(seat, left)
+        with self._lock:
+            del self._failed[:count]
 
     def _rest(self, seat: Seat) -> None:
         """Wait until there may be work."""
@@ -263,9 +365,8 @@ class SimpleProcessor:
             step = max(PROBE_SECONDS, (time.monotonic() - before) / PROBE_SHARE)
 
     def _replace(self, thread: threading.Thread) -> None:
-        """Start another thread in the place of one that hangs in a job that is given up."""
-        self._abandoned.add(thread)
-        if self._is_looping:
+        """Start another thread in the place of one that was abandoned."""
+        if thread is self.loop_thread:
             successor = threading.Thread(
                 target=self._run_loop, name=f"remotetasks.{self.name}", daemon=True
             )
@@ -277,24 +378,36 @@ class SimpleProcessor:
     def processNext(self, jobid: int | None = None) -> bool:
         """See `IProcessor`."""
         check_no_transaction()
+        claims: list[Claim] = []
         with self._seat() as seat:
-            claim = self._claimed(seat, jobid) if jobid is not None else self._claim_one(seat)
-            if claim is None:
-                return False
-            self._start_keeper()
             try:
-                self._engine.run(seat, claim)
+                claims = self._next_claims(seat, jobid)
+                if not claims:
+                    return False
+                self._start_keeper()
+                self._engine.run(seat, claims[0])
+                self._release(seat, claims)
+                if not self._engine.in_hand:
+                    self._engine.give_back(seat, [])
+                return True
+            except BaseException:  # Ctrl-C, say: nobody is at the job any more
+                with suppress(Exception):
+                    self._engine.give_back(seat, claims, waits=False)
+                    self._release(seat, claims)
+                raise
             finally:
                 self._keeper.notify()
+
+    def _next_claims(self, seat: Seat, jobid: int | None) -> list[Claim]:
+        if jobid is None:
+            return self._engine.claim(seat, 1)
+        claim = self._claimed(seat, jobid)
+        return [] if claim is None else [claim]
+
+    def _release(self, seat: Seat, claims: list[Claim]) -> None:
+        for claim in claims:
             if claim.owner != self._engine.identity.id:
                 self._engine.release(seat, claim)
-            if not self._engine.in_hand:
-                self._engine.give_back(seat, [])
-            return True
-
-    def _claim_one(self, seat: Seat) -> Claim | None:
-        claims = self._engine.claim(seat, 1)
-        return claims[0] if claims else None
 
     def _claimed(self, seat: Seat, jobid: int) -> Claim | None:
         claim = self._engine.in_hand.get(jobid)
@@ -312,8 +425,8 @@ class SimpleProcessor:
         """
         check_no_transaction()
         with self._seat() as seat:
-            claim = self._claim_one(seat)
-            return None if claim is None else claim.jobid
+            claims = self._engine.claim(seat, 1)
+            return claims[0].jobid if claims else None
 
     def hasJobsWaiting(self) -> bool:
         """Say whether a job is ready to be claimed.
@@ -338,16 +451,16 @@ class MultiProcessor(SimpleProcessor):
         super().__init__(db, servicePath, waitTime)
         self.maxThreads = maxThreads
         self._hands: list[threading.Thread] = []
-        self._failed: list[Claim] = []
         self._claims: queue.SimpleQueue[list[Claim] | None] = queue.SimpleQueue()
 
     @property
     def threads(self) -> list[threading.Thread]:
         """The threads that run jobs."""
-        self._hands = [
-            hand for hand in self._hands if hand.is_alive() and hand not in self._abandoned
-        ]
-        return self._hands
+        with self._lock:
+            self._hands = [
+                hand for hand in self._hands if hand.is_alive() and hand not in self._abandoned
+            ]
+            return self._hands
 
     def _work(self, seat: Seat) -> bool:
         self._give_back_left(seat)
@@ -356,6 +469,7 @@ class MultiProcessor(SimpleProcessor):
         batch = max(1, int(self._batch))
         most = batch * self.maxThreads
         held = len(self._engine.in_hand)
+        self._start_hands(held)  # one that was abandoned, or has ended by a fault, is missing
         if held >= max(self.maxThreads, most // 2):
             self._wake.wait(max(self.waitTime, MIN_WAIT_SECONDS))
             return True
@@ -364,17 +478,17 @@ class MultiProcessor(SimpleProcessor):
             self._start_keeper()
         for group in _groups(claims, batch):
             self._claims.put(group)
-        wanted = min(self.maxThreads, len(self._engine.in_hand))
-        for _ in range(wanted - len(self.threads)):
-            self._start_hand()
+        self._start_hands(len(self._engine.in_hand))
         return bool(claims)
 
-    def _start_hand(self) -> None:
-        hand = threading.Thread(
-            target=self._rim(self._handle), name=f"remotetask-job.{self.name}", daemon=True
-        )
-        self._hands.append(hand)
-        hand.start()
+    def _start_hands(self, held: int) -> None:
+        for _ in range(min(self.maxThreads, held) - len(self.threads)):
+            hand = threading.Thread(
+                target=self._rim(self._handle), name=f"remotetask-job.{self.name}", daemon=True
+            )
+            with self._lock:  # who looks for threads that are alive must not find it before
+                hand.start()
+                self._hands.append(hand)
 
     def _handle(self) -> None:
         while not self._is_abandoned():
@@ -382,17 +496,10 @@ class MultiProcessor(SimpleProcessor):
             if claims is None or not self.running:
                 return
             try:
-                with self._seat() as seat:
+                with self._carrying(claims), self._seat() as seat:
                     self._run(seat, claims)
             finally:
-                self._failed.extend(c for c in claims if c.jobid in self._engine.in_hand)
                 self._wake.set()
-
-    def _give_back_left(self, seat: Seat) -> None:
-        """See `SimpleProcessor`: what waits for a thread, or is run by one, is not left."""
-        left = list(self._failed)
-        self._give_back(seat, left)
-        del self._failed[: len(left)]
 
     def stop(self) -> None:
         """See `IProcessor`."""
@@ -406,8 +513,7 @@ class MultiProcessor(SimpleProcessor):
         super()._leave(seat)
 
     def _replace(self, thread: threading.Thread) -> None:
-        """See `SimpleProcessor`: the next claim starts another thread."""
-        self._abandoned.add(thread)
+        """See `SimpleProcessor`: the loop starts another thread."""
         self.wake()
 
 

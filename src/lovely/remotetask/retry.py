@@ -116,11 +116,12 @@ class RetryPolicy:
 #: Used where neither the task nor the call of ``add`` names a policy.
 DEFAULT_POLICY = RetryPolicy()
 
-#: Seconds a job waits after the n-th death of the process that ran it.
+#: Seconds a job waits after the n-th death of the process that ran it; the last one for each
+#: further death.
 DEATH_WAITS_SECONDS = (0.0, 5.0)
 
-#: Deaths after which a job is an error.
-MAX_DEATHS = len(DEATH_WAITS_SECONDS) + 1
+#: Deaths after which a job is an error, if the service does not say otherwise.
+MAX_DEATHS = 3
 
 #: Runs in a row that met a write conflict, after which a job is an error.
 MAX_COLLISIONS = 60

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-import atexit
+import _thread
 import os
+import signal
 import threading
 import time
 import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from lovely.remotetask import process
 from lovely.remotetask.errors import ServiceNotStored
 from lovely.remotetask.site import path_to
 
@@ -26,6 +30,11 @@ class _Started:
         """The thread that runs the loop; another one when the first hangs in a job."""
         return getattr(self.processor, "loop_thread", None) or self._thread
 
+    @property
+    def keeper_thread(self) -> threading.Thread | None:
+        """The thread beside the loop, if the processor has one."""
+        return getattr(self.processor, "keeper_thread", None)
+
 
 _lock = threading.Lock()
 _started: weakref.WeakKeyDictionary[Any, dict[bytes, _Started]] = weakref.WeakKeyDictionary()
@@ -35,16 +44,53 @@ _closing: weakref.WeakSet[Any] = weakref.WeakSet()  # databases with `_stop_befo
 #: Seconds that closing a database waits for running jobs.
 CLOSE_SECONDS = 5.0
 
+#: Seconds that the end of the process waits for running jobs.
+EXIT_SECONDS = 5.0
+
+#: Seconds that giving back what still runs may take after that: the storage may not work.
+LEAVE_SECONDS = 2.0
+
+#: Seconds between two looks whether threads that are waited for were replaced by others.
+LOOK_SECONDS = 0.05
+
+#: A signal within this many seconds of the first one is its echo: ``timeout`` sends two.
+ECHO_SECONDS = 0.3
+
+#: Set to 0, off, no or false, and SIGTERM ends the process on the spot, where nobody else has
+#: a handler for it.
+SIGTERM_SWITCH = "REMOTETASK_SIGTERM"
+
+_terminated: float | None = None  # when the first SIGTERM came, by the monotonic clock
+_forking = threading.local()  # the signal mask of a thread that forks
+
 
 def _forget_threads() -> None:
     # A forked child has none of its parent's threads.
-    global _lock
+    global _lock, _terminated
     _lock = threading.Lock()
     _started.clear()
     _stopped.clear()
+    _terminated = None
+    if signal.getsignal(signal.SIGTERM) is _terminate:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _take_signals()
 
 
-os.register_at_fork(after_in_child=_forget_threads)
+def _hold_signals() -> None:
+    # Python drops what reaches a child that still has its parent's handler: let it wait.
+    if signal.getsignal(signal.SIGTERM) is _terminate:
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _take_signals() -> None:
+    mask = vars(_forking).pop("mask", None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+os.register_at_fork(
+    before=_hold_signals, after_in_parent=_take_signals, after_in_child=_forget_threads
+)
 
 
 def start(service: Any) -> bool:
@@ -67,6 +113,7 @@ def start(service: Any) -> bool:
         )
         services[service._p_oid] = _Started(processor, thread)
         _stop_before_close(db)
+        _take_sigterm()
         thread.start()
         return True
 
@@ -84,9 +131,10 @@ def _stop_before_close(db: Any) -> None:
 
     def stop_and_close() -> None:
         with _lock:
-            ending = list(_started.pop(db, {}).values())
-            ending.extend(other for other in _stopped if getattr(other.processor, "db", None) is db)
+            _stopped.extend(_started.pop(db, {}).values())
+            ending = [other for other in _stopped if getattr(other.processor, "db", None) is db]
         _end(ending, CLOSE_SECONDS)
+        _give_back(ending)
         close()
 
     db.close = stop_and_close
@@ -124,35 +172,110 @@ def stop(service: Any, timeout_seconds: float | None = None) -> None:
 
 def stop_all(timeout_seconds: float) -> bool:
     """Stop all threads of this process, and say whether they ended in time."""
+    return _end(_stopping(), timeout_seconds)
+
+
+def leave(timeout_seconds: float) -> bool:
+    """Stop all threads for the end of the process, and say whether they ended in time.
+
+    The jobs that still run then are given back, and are no attempts.
+    """
+    ending = _stopping()
+    if _end(ending, timeout_seconds):
+        return True
+    _give_back(ending)
+    process.end()
+    return False
+
+
+def _stopping() -> list[_Started]:
+    """Return all that is started or stops, which stops from here on."""
     with _lock:
-        ending = [started for services in _started.values() for started in services.values()]
-        ending.extend(_stopped)
+        _stopped.extend(started for services in _started.values() for started in services.values())
         _started.clear()
-    return _end(ending, timeout_seconds)
+        return list(_stopped)
 
 
 def _end(ending: list[_Started], timeout_seconds: float) -> bool:
     for started in ending:
         started.processor.stop()
-    end = time.monotonic() + timeout_seconds
-    threads = [
-        thread
-        for started in ending
-        for thread in (started.thread, getattr(started.processor, "keeper_thread", None))
-        if thread is not None and thread is not threading.current_thread()
-    ]
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
+    has_ended = _wait(
+        lambda: [t for s in ending for t in (s.thread, s.keeper_thread)], timeout_seconds
+    )
     with _lock:
-        others = [started for started in _stopped if started not in ending]
-        _stopped[:] = [s for s in (*others, *ending) if s.thread.is_alive()]
-    return not any(thread.is_alive() for thread in threads)
+        _stopped[:] = [started for started in _stopped if started.thread.is_alive()]
+    return has_ended
 
 
-#: Seconds that the end of the interpreter waits for running jobs.
-EXIT_SECONDS = 5.0
+def _give_back(ending: list[_Started]) -> None:
+    left = [
+        started
+        for started in ending
+        if started.thread.is_alive() and hasattr(started.processor, "leave")
+    ]
+    for started in left:
+        started.processor.leave()
+    _wait(lambda: [started.keeper_thread for started in left], LEAVE_SECONDS)
+    with _lock:  # a thread that still runs has nothing more to do: nobody waits for it again
+        _stopped[:] = [started for started in _stopped if started not in left]
 
-atexit.register(stop_all, EXIT_SECONDS)
+
+def _wait(threads: Callable[[], list[threading.Thread | None]], timeout_seconds: float) -> bool:
+    """Wait until threads have ended, and say whether they have; asked again and again for them."""
+    end = time.monotonic() + timeout_seconds
+    while True:
+        alive = [thread for thread in threads() if thread is not None and thread.is_alive()]
+        alive = [thread for thread in alive if thread is not threading.current_thread()]
+        remaining = end - time.monotonic()
+        if not alive or remaining <= 0:
+            return not alive
+        alive[0].join(min(remaining, LOOK_SECONDS))
+
+
+def _leave_at_exit() -> None:
+    leave(EXIT_SECONDS)
+
+
+process.call_at_exit(_leave_at_exit)
+
+
+def is_switched_off(switch: str) -> bool:
+    """Say whether an environment variable says no."""
+    return os.environ.get(switch, "").lower() in ("0", "off", "no", "false")
+
+
+def _take_sigterm() -> None:
+    """Let SIGTERM give back the running jobs first, where it would end the process on the spot."""
+    if (
+        threading.current_thread() is threading.main_thread()  # others cannot set handlers
+        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        and not is_switched_off(SIGTERM_SWITCH)
+    ):
+        with suppress(ValueError):  # an interpreter beside the main one cannot either
+            signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: object) -> None:
+    # This comes amid anything that the main thread does, with any lock in its hand: so
+    # nothing is done here that needs one.
+    global _terminated
+    now = time.monotonic()
+    if _terminated is None:
+        _terminated = now
+        with suppress(RuntimeError):  # the interpreter ends already, with what `leave` does
+            _thread.start_new_thread(_leave_and_die, ())
+    elif now - _terminated > ECHO_SECONDS:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+def _leave_and_die() -> None:
+    global _terminated
+    try:
+        leave(EXIT_SECONDS)
+    finally:
+        _terminated = float("-inf")
+        os.kill(os.getpid(), signal.SIGTERM)  # once more, for the exit status
 
 
 def wake_after_commit(service: Any) -> None:

@@ -42,7 +42,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.job import CronJob, Job, JobTree, Progress
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.queue import JobQueue
-from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.retry import MAX_DEATHS, RetryPolicy
 from lovely.remotetask.step import (
     DEFAULT_RETENTION,
     Retention,
@@ -86,7 +86,8 @@ class TaskService(Persistent, Location):
     was asked for.  ``progress`` IOBTree: id of a running job -> `Progress`.  ``edits`` IOBTree:
     id of a running job -> `Edit`, see `CronJob.update`.  Set by the application, if at all:
     ``taskInterface``, ``processorFactory``, ``processorArguments``, ``lease_seconds`` float
-    seconds, ``retention`` dict of final status -> `Retention`, ``max_input_bytes`` and
+    seconds, ``max_deaths`` int: deaths of its process after which a job is an error,
+    ``retention`` dict of final status -> `Retention`, ``max_input_bytes`` and
     ``max_input_depth`` int or None: see `check_limits`.  The service's own record is written
     by nothing else.
     """
@@ -96,6 +97,7 @@ class TaskService(Persistent, Location):
     processorFactory: Any = SimpleProcessor
     processorArguments: dict[str, Any] = {"waitTime": 1.0}  # noqa: RUF012 (never changed in place)
     lease_seconds: float = LEASE_SECONDS
+    max_deaths: int = MAX_DEATHS
     retention: dict[str, Retention] = DEFAULT_RETENTION
     max_input_bytes: int | None = None
     max_input_depth: int | None = None

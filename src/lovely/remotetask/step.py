@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from lovely.remotetask.errors import (
     InvalidInput,
     InvalidResult,
     JobCancelled,
+    JobInterrupted,
     RetryLater,
     TaskError,
     UnknownZone,
@@ -29,7 +32,6 @@ from lovely.remotetask.retry import (
     DEATH_WAITS_SECONDS,
     DEFAULT_POLICY,
     MAX_COLLISIONS,
-    MAX_DEATHS,
     collision_wait_seconds,
 )
 from lovely.remotetask.storable import check_storable
@@ -239,6 +241,25 @@ def take(service: Any, job: Job, owner: str, now: float) -> bool:
     return True
 
 
+def give_back(service: Any, job: Job, claim: Claim, is_running: bool, now: float) -> None:
+    """Undo a claim, which then counts as no attempt, if the job is still held by it.
+
+    :param is_running: it is being run, and stopped with its process: the job tells so, and what
+        the run comes to collides.
+    """
+    is_held = job.is_held_by(claim.owner, claim.attempt)
+    if is_running and (is_held or (claim.is_reserved and job.is_in_line)):
+        message = f"the process {os.getpid()} on {socket.gethostname()} was stopped while it ran"
+        message += " the job; it runs again"
+        note = Failure(claim.attempt, now, JobInterrupted.__name__, message, "")
+        if note not in job.failures:  # it is, if a commit came to pass although it has failed
+            job.note(note)
+            job_log.info("job %s: %s", job.id, message)
+    if is_held:
+        job.give_back(now)
+        service.queue.file(job)
+
+
 def retire(service: Any, jobid: int, now: float) -> None:
     """File a job whose run has ended, and heed the notes that were made while it ran.
 
@@ -280,6 +301,9 @@ def remove_worker(service: Any, worker_id: str) -> None:
 
 def release(service: Any, worker_id: str, jobid: int, now: float) -> None:
     """Take one job that has ended out of the record of a worker, and file it."""
+    job = service.jobs.get(jobid)
+    if job is not None and job.status == PROCESSING and job.owner == worker_id:
+        return  # that worker has claimed it again
     record = service.workers.get(worker_id)
     if record is not None and jobid in record.held:
         record.held = tuple(held for held in record.held if held != jobid)
@@ -341,17 +365,18 @@ def _is_beyond_help(service: Any, jobid: int) -> bool:
 def _free(service: Any, job: Job, record: Worker, now: float) -> None:
     job.deaths += 1
     message = f"the process {record.pid} on {record.host} died while it held the job"
-    if job.deaths >= MAX_DEATHS:
+    is_last = job.deaths >= service.max_deaths
+    if is_last:
         message = f"{job.deaths} processes died while they held the job; at last {message}"
     failure = Failure(job.attempt, now, WorkerDied.__name__, message, "")
     if job.id in service.requests:
         job.note(failure)
         job.cancel(now)
-    elif job.deaths >= MAX_DEATHS:
+    elif is_last:
         Job.fail(job, failure, now)  # of a cron job too: it goes on with no further slot
     else:
         job.note(failure)
-        job.wait(now + DEATH_WAITS_SECONDS[job.deaths - 1])
+        job.wait(now + DEATH_WAITS_SECONDS[min(job.deaths, len(DEATH_WAITS_SECONDS)) - 1])
         service.queue.file(job)
     job_log.warning("job %s: %s", job.id, message)
 

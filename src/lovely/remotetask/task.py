@@ -193,8 +193,10 @@ class SimpleTask:
         if self.context:
             return self.func(_current_context(service, jobid), input)
         if self.executor == "process":
-            is_cancelled = _current_context(service, jobid).is_cancelled
-            return process.call(self.func, input, self.timeout_seconds, is_cancelled)
+            now = _current_context(service, jobid)
+            return process.call(
+                self.func, input, self.timeout_seconds, now.is_cancelled, now._should_stop
+            )
         return self.func(input)
 
     def __repr__(self) -> str:
