@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("check", "seat", "step", "transact", "notes", "invalidation"),
         *("inline", "claimant", "execution", "keeper", "processor", "running"),
     ),
-    "model": ("process", "task", "job", "line", "queue", "worker", "site", "storable"),
+    "model": ("process", "task", "job", "line", "queue", "worker", "site", "storable", "witness"),
     "pure": ("schedule", "retry"),
     "words": ("interfaces", "errors"),
 }
@@ -61,6 +61,11 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("inline", "seat"): "the guard of the transaction stands there",
     ("inline", "step"): "it runs the steps in the caller's transaction",
     ("task", "process"): "it calls the functions of some tasks there",
+    ("seat", "invalidation"): "ids that are in use are dropped there",
+    ("running", "invalidation"): "a process that only adds hears of a lost server too",
+    ("job", "witness"): "pages and jobs are checked where they are reached",
+    ("line", "witness"): "segments are checked where they are reached",
+    ("queue", "witness"): "indexes are checked where they are changed",
     ("line", "job"): "the record of a job says whether its entry is stale",
     ("queue", "job"): "it files jobs by their status and their time",
     ("queue", "line"): "the line is one of the places where jobs wait",
@@ -84,6 +89,7 @@ STORAGE = ("BTrees", "persistent", "transaction", "ZODB")
 # The engine, and the rim.  What commits in the core is `seat`, called by `execution` and
 # `transact`; the others only begin and end transactions in which they read.
 ENDS_TRANSACTIONS = {
+    "witness",  # it looks through another connection before a commit
     *("claimant", "execution", "seat", "transact", "notes", "keeper", "processor"),
     *("cli", "upkeep", "demo", "autostart", "testing", "web"),
 }

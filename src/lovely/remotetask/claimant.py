@@ -21,7 +21,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import transaction
@@ -33,6 +32,7 @@ from lovely.remotetask.step import (
     Claim,
     can_share,
     claim_of,
+    find_worker,
     job_log,
     release,
     remove_worker,
@@ -166,7 +166,7 @@ class Claimant:
 
         So it seems to a client that loses its server at the end of a commit.
         """
-        record = service.workers.get(self.identity.id)
+        record = find_worker(service, self.identity.id)
         stored = () if record is None else record.held
         jobs = [service.jobs.get(jobid) for jobid in stored if jobid not in held]
         return [
@@ -251,7 +251,7 @@ class Claimant:
 
     def _hold(self, service: Any, held: list[int]) -> None:
         # A record exists as long as something is held.
-        record = service.workers.get(self.identity.id)
+        record = find_worker(service, self.identity.id)
         before = () if record is None else record.held
         for jobid in set(before).difference(held):
             retire(service, jobid, self.clock())
@@ -356,11 +356,6 @@ class Claimant:
                 ),
             )
 
-    @contextmanager
-    def short_seat(self) -> Iterator[Seat]:
+    def short_seat(self) -> Seat:
         """Open a connection of its own, with a transaction manager of its own."""
-        seat = Seat(self.db, self.path, transaction.TransactionManager())
-        try:
-            yield seat
-        finally:
-            seat.close()
+        return Seat(self.db, self.path, transaction.TransactionManager())

@@ -14,6 +14,7 @@
     ├── TransactionInProgress     the engine was called inside a transaction with changes
     ├── ServiceNotStored          a service that is not in a database was to be started
     ├── ServiceGone               the service is no longer in its database
+    ├── StrayObject               what was to be stored belongs to no database: transient
     ├── JobNotFound (KeyError)    no job has this id
     ├── TaskNotFound (ValueError) no task is registered under this name
     ├── InvalidInput (ValueError) the input of a job cannot be accepted
@@ -23,6 +24,8 @@
 """
 
 from __future__ import annotations
+
+from transaction.interfaces import TransientError
 
 
 class RemoteTaskError(Exception):
@@ -86,6 +89,10 @@ class ServiceNotStored(RemoteTaskError):
 
 class ServiceGone(RemoteTaskError):
     """The service is no longer in its database."""
+
+
+class StrayObject(RemoteTaskError, TransientError):
+    """An object no longer belongs to its database; the transaction can be repeated."""
 
 
 class JobNotFound(RemoteTaskError, KeyError):

@@ -48,7 +48,8 @@ from lovely.remotetask.step import (
     take,
 )
 from lovely.remotetask.task import TaskContext, look_up
-from lovely.remotetask.transact import CONFLICT_BUDGET, Stopping
+from lovely.remotetask.transact import CONFLICT_BUDGET, ID_BUDGET, Stopping
+from lovely.remotetask.witness import is_id_again, wrote
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,10 @@ class Engine(Claimant):
         return Outcome(claim.jobid, status, seconds)
 
     def _run_until_kept(self, seat: Seat, claim: Claim) -> str:
-        conflicts = faults = 0
+        conflicts = faults = ids = 0
         while True:
             try:
-                return self._run_once(seat, claim, conflicts)
+                return self._run_once(seat, claim, conflicts + ids)
             except Fenced:
                 raise
             except BaseException as error:  # whatever a task, its result or its commit raises
@@ -129,9 +130,12 @@ class Engine(Claimant):
                 is_meddled = seat.guard.is_broken
                 transient = is_transient(seat, error) and not is_meddled
                 in_commit = seat.in_commit
-                seat.abort()
+                seat.abort(error)
                 if seat.is_closed:
                     raise Stopping from error
+                if transient and is_id_again(error) and ids < ID_BUDGET:
+                    ids += 1
+                    continue
                 if transient and conflicts < CONFLICT_BUDGET:
                     conflicts += 1
                     self.transact.back_off(conflicts)
@@ -152,6 +156,7 @@ class Engine(Claimant):
     def _run_once(self, seat: Seat, claim: Claim, conflicts: int) -> str:
         service = seat.begin()
         job = self._held_job(service, claim)
+        wrote(service, job)  # before the task runs, for it may take long
         with seat.guard.armed(seat.manager.get()):
             self._call(seat, service, job, claim, Tasks(service.taskInterface))
         if conflicts:
@@ -176,6 +181,9 @@ class Engine(Claimant):
             if seat.guard.is_broken or seat.manager.get() is not txn or txn.isDoomed():
                 seat.guard.is_broken = True
                 raise TransactionMeddled
+            if not seat.is_open:
+                seat.guard.is_broken = True
+                raise TransactionMeddled("a task must not close the connection it runs in")
         finish(service, job, output, self.clock())
 
     def run_together(self, seat: Seat, claims: list[Claim]) -> list[Outcome] | None:
@@ -203,7 +211,7 @@ class Engine(Claimant):
             seat.manager.get().note(f"remotetask {len(claims)} jobs")
             seat.commit()
         except BaseException as error:  # one by one it will be seen what that means
-            seat.abort()
+            seat.abort(error)
             if seat.is_closed:
                 raise Stopping from error
             return None

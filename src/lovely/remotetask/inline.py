@@ -15,6 +15,7 @@ from lovely.remotetask.seat import Guard
 from lovely.remotetask.site import entered, site_of
 from lovely.remotetask.step import call_task, finish, settle, take
 from lovely.remotetask.task import TaskContext, look_up
+from lovely.remotetask.witness import check_parts, wrote
 
 #: Repeats that are due within this many seconds follow at once: nobody is there to wait.
 AT_ONCE_SECONDS = 1.0
@@ -27,6 +28,7 @@ def claim_inline(
 
     :param but: ids of jobs that are left alone.
     """
+    check_parts(service)
     for job in service.queue.pull(service.jobs, now, more=len(but)):
         if job.id in but:
             continue
@@ -53,6 +55,7 @@ def run_inline(service: Any, job: Job, now: float) -> None:
 
 def _run_once(service: Any, job: Job, task: Any, now: float) -> bool:
     """Run the job, and say whether that was all for now."""
+    wrote(service, job)  # before the task runs, for it may take long
     jar = service._p_jar
     manager = None if jar is None else jar.transaction_manager
     point = None if manager is None else manager.savepoint(optimistic=True)

@@ -44,6 +44,7 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.schedule import Schedule, make_schedule
+from lovely.remotetask.witness import check_path, check_sound, wrote
 
 #: How many ids share a page of the `JobTree`: each new job writes its page.
 PAGE_SIZE = 16
@@ -115,27 +116,51 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
 
     def __getitem__(self, jobid: int) -> Job:
         try:
-            job: Job = self._pages[jobid // PAGE_SIZE][jobid]
-        except (KeyError, TypeError):
+            job: Job | None = self.get(jobid)
+        except TypeError:
             raise KeyError(jobid) from None
+        if job is None:
+            raise KeyError(jobid)
         return job
 
     def get(self, jobid: int, default: Any = None) -> Any:
-        """Return a job, or the default."""
-        page = self._pages.get(jobid // PAGE_SIZE)
-        return default if page is None else page.get(jobid, default)
+        """Return a job, or the default.
 
-    def __setitem__(self, jobid: int, job: Job) -> None:
+        :raises StrayObject: it no longer belongs to the database.
+        """
         page = self._pages.get(jobid // PAGE_SIZE)
         if page is None:
-            page = self._pages[jobid // PAGE_SIZE] = IOBucket()
+            check_path(self._pages, jobid // PAGE_SIZE)
+            return default
+        job = page.get(jobid)
+        if page._p_jar is None:
+            check_sound(self, self._pages, page)
+        if job is None:
+            return default
+        if job._p_jar is None:
+            check_sound(page, job)
+        return job
+
+    def __setitem__(self, jobid: int, job: Job) -> None:
+        number = jobid // PAGE_SIZE
+        page = self._pages.get(number)
+        if not page:  # one that has become empty was taken out of the tree
+            check_path(self._pages, number)
+        if page is None:
+            page = self._pages[number] = IOBucket()
+        # With the page a job on it that was disowned would be stored once more, as it was.
+        check_sound(self, page, *page.values())
         page[jobid] = job
+        wrote(self, page, job)
 
     def __delitem__(self, jobid: int) -> None:
         number = jobid // PAGE_SIZE
         page = self._pages[number]
+        check_sound(self, self._pages, page, *page.values())
         del page[jobid]
+        wrote(self, page)
         if not page and number:
+            check_path(self._pages, number)
             del self._pages[number]
 
     def __contains__(self, jobid: object) -> bool:

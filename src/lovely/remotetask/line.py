@@ -34,6 +34,7 @@ from zc.queue import PersistentQueue as BucketQueue
 from ZODB.POSException import StateLoadError
 
 from lovely.remotetask.job import Job
+from lovely.remotetask.witness import check_path, check_sound, wrote
 
 job_log = logging.getLogger("remotetask.job")
 
@@ -97,7 +98,11 @@ class ReadyLine(Persistent):
     def put(self, jobid: int) -> int:
         """Append a job; return the key of its segment."""
         key, segment = self._open_segment()
+        check_sound(self, self._segments, segment, self._added)
+        if getattr(segment, "closed", False):  # only a stray leaf of the tree still leads there
+            check_path(self._segments, key)
         segment.put(jobid)
+        wrote(self, segment, self._added)
         self._v_put = (key, jobid)
         self._added.change(1)
         return key
@@ -105,6 +110,7 @@ class ReadyLine(Persistent):
     def note_left(self, count: int = 1) -> None:
         """Count jobs that no longer wait in the line."""
         if count:
+            check_sound(self, self._left)
             self._left.change(count)
 
     def __contains__(self, entry: tuple[int, int]) -> bool:
@@ -143,6 +149,7 @@ class ReadyLine(Persistent):
         # Keys grow with time; the low bits are chance, so that two producers that open a
         # segment at the same moment open two.
         key = max(last + 1, int(time.time() * 1e6) << 10) + random.getrandbits(10)
+        check_path(self._segments, key)
         segment = self._segments[key] = BucketQueue()
         return key, segment
 
@@ -158,6 +165,7 @@ class ReadyLine(Persistent):
         self._v_more = False
         for key, offset in self._keys(start):
             segment = self._segments[key]
+            check_sound(self, self._segments, segment)
             stale = known.setdefault(key, set())
             is_used_up = True
             jobids = turned([jobid for jobid in segment if jobid not in stale], offset)
@@ -189,9 +197,12 @@ class ReadyLine(Persistent):
     def _close(self, key: int, segment: Any) -> None:
         segment.closed = True
         segment._data = ()
+        check_path(self._closed, key)
         self._closed.insert(key)
+        wrote(self, segment)
         if len(self._closed) >= SWEEP_SIZE:
             for closed in self._closed:
+                check_path(self._segments, closed)
                 del self._segments[closed]
             self._closed.clear()
 

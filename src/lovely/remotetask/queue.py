@@ -27,6 +27,7 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.job import CronJob, Job
 from lovely.remotetask.line import ReadyLine, load, turned
+from lovely.remotetask.witness import check_path, check_sound, wrote
 
 #: How many due or parked jobs are looked at in one transaction.
 PULL_SIZE = 200
@@ -65,11 +66,15 @@ class TimeIndex(Persistent):
 
     def insert(self, when: float, jobid: int) -> None:
         """File a job; nothing happens if it is there already."""
+        check_sound(self, self._entries, self._size)
+        check_path(self._entries, (when, jobid))
         if self._entries.insert((when, jobid)):
             self._size.change(1)
 
     def remove(self, when: float, jobid: int) -> None:
         """Take a job out; nothing happens if it is not there."""
+        check_sound(self, self._entries, self._size)
+        check_path(self._entries, (when, jobid))
         if (when, jobid) in self._entries:
             self._entries.remove((when, jobid))
             self._size.change(-1)
@@ -138,6 +143,8 @@ class JobQueue(Persistent):
 
     def file(self, job: Job) -> None:
         """Put a job where its status and its due time say."""
+        check_sound(self, self.line, *self.indexes.values())
+        wrote(self, job)
         if job.status == QUEUED and job.due is None:
             job.place = self.line.put(job.id)
         else:
@@ -148,6 +155,8 @@ class JobQueue(Persistent):
 
     def remove(self, job: Job) -> None:
         """Take a job out of its place, before its status changes."""
+        check_sound(self, self.line, *self.indexes.values())
+        wrote(self, job)
         place = job.place
         if job.is_in_line:
             self.line.note_left()
@@ -163,6 +172,7 @@ class JobQueue(Persistent):
     def park(self, job: Job) -> None:
         """Set a job aside until its task is registered."""
         self.remove(job)
+        check_path(self.parked, job.task)
         lot = self.parked.get(job.task)
         if lot is None:
             lot = self.parked[job.task] = TimeIndex()

@@ -11,6 +11,7 @@ import weakref
 from typing import Any
 
 from lovely.remotetask.errors import ServiceNotStored
+from lovely.remotetask.invalidation import guard_ids
 from lovely.remotetask.site import path_to
 
 
@@ -167,6 +168,7 @@ def wake_after_commit(service: Any) -> None:
         services = set()
         txn.set_data(_started, services)
         txn.addAfterCommitHook(_wake, (services,))
+        guard_ids(jar.db())  # also where jobs are only added, ids are dropped in time
     services.add((jar.db(), service._p_oid))
 
 

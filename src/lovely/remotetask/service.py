@@ -53,6 +53,7 @@ from lovely.remotetask.step import (
 )
 from lovely.remotetask.storable import check_limits, check_storable
 from lovely.remotetask.task import available, check_input, look_up
+from lovely.remotetask.witness import check_parts, check_path
 from lovely.remotetask.worker import LEASE_SECONDS, Identity, is_exclusive
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
@@ -176,6 +177,7 @@ class TaskService(Persistent, Location):
         check_storable(input, InvalidInput, "the input")
 
     def _store(self, job: Job) -> int:
+        check_parts(self)
         self.jobs[job.id] = job
         self.queue.file(job)
         running.wake_after_commit(self)
@@ -196,6 +198,7 @@ class TaskService(Persistent, Location):
     # -- one job ----------------------------------------------------------------------
 
     def _job(self, jobid: int) -> Job:
+        check_parts(self)
         try:
             job: Job = self.jobs[jobid]
         except (KeyError, TypeError):
@@ -231,6 +234,7 @@ class TaskService(Persistent, Location):
             return False
         if job.status == PROCESSING:
             # Not in the job's record: that would collide with the end of the job.
+            check_path(self.requests, jobid)
             self.requests.insert(jobid)
             return None
         self.queue.remove(job)
@@ -260,6 +264,7 @@ class TaskService(Persistent, Location):
 
     def clean(self, status: Iterable[str] = FINAL_STATUSES) -> None:
         """See `ITaskService`."""
+        check_parts(self)
         statuses = [status] if isinstance(status, str) else list(status)
         for name in statuses:
             if name not in STATUSES:

@@ -19,6 +19,7 @@ from lovely.remotetask.job import SCHEDULE_ERRORS, Failure, Job
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, DEFAULT_POLICY, MAX_DEATHS
 from lovely.remotetask.storable import check_storable
 from lovely.remotetask.task import TaskContext, check_output, running_in
+from lovely.remotetask.witness import check_path, check_sound, wrote
 from lovely.remotetask.worker import Worker, local_ids
 
 #: Records about single jobs: beside the package's logger, not below it.
@@ -107,6 +108,7 @@ def failure_of(error: BaseException, attempt: int, now: float) -> Failure:
 
 def settle(service: Any, job: Job, task: Any, error: BaseException, now: float) -> None:
     """Write down that an attempt failed: another one later, or the end of the job."""
+    wrote(service, job)
     failure = failure_of(error, job.attempt, now)
     if isinstance(error, JobCancelled) or job.id in service.requests:
         job.note(failure)
@@ -139,6 +141,7 @@ def call_task(service: Any, job: Job, task: Any, context: TaskContext) -> Any:
 
 def finish(service: Any, job: Job, output: Any, now: float) -> None:
     """Keep the result; a cron job waits for its next time."""
+    wrote(service, job)
     job.finish(output, now)
     if not job.is_final:
         service.queue.file(job)
@@ -170,35 +173,49 @@ def retire(service: Any, jobid: int, now: float) -> None:
     if job is not None and job.status == PROCESSING:
         return  # another worker has it by now, and the notes are about that run
     if jobid in service.requests:
+        check_path(service.requests, jobid)
         service.requests.remove(jobid)
         if job is not None and not job.is_final:
             service.queue.remove(job)
             job.cancel(now)
     if jobid in service.progress:
+        check_path(service.progress, jobid)
         del service.progress[jobid]
     if job is not None and job.is_final:
         service.queue.file(job)
 
 
-def worker_record(service: Any, worker_id: str) -> Worker:
-    """Return the record of a worker, made if there is none."""
+def find_worker(service: Any, worker_id: str) -> Worker | None:
+    """Return the record of a worker, or None."""
     record: Worker | None = service.workers.get(worker_id)
+    if record is not None:
+        check_sound(service.workers, record)
+    return record
+
+
+def worker_record(service: Any, worker_id: str) -> Worker:
+    """Return the record of a worker, to be written, made if there is none."""
+    record = find_worker(service, worker_id)
     if record is None:
+        check_path(service.workers, worker_id)
         record = service.workers[worker_id] = Worker()
+    wrote(service, record)
     return record
 
 
 def remove_worker(service: Any, worker_id: str) -> None:
     """Remove the record of a worker."""
     # Written although it is removed: what the worker itself still writes must collide.
-    service.workers[worker_id].beat()
+    worker_record(service, worker_id).beat()
+    check_path(service.workers, worker_id)
     del service.workers[worker_id]
 
 
 def release(service: Any, worker_id: str, jobid: int, now: float) -> None:
     """Take one job that has ended out of the record of a worker, and file it."""
-    record = service.workers.get(worker_id)
+    record = find_worker(service, worker_id)
     if record is not None and jobid in record.held:
+        wrote(service, record)
         record.held = tuple(held for held in record.held if held != jobid)
         if not record.held:
             remove_worker(service, worker_id)
@@ -216,7 +233,7 @@ def rescue(service: Any, worker_id: str, now: float) -> int:
 
     Transaction: caller commits.
     """
-    record = service.workers.get(worker_id)
+    record = find_worker(service, worker_id)
     if record is None:
         return 0
     freed = 0
@@ -262,6 +279,7 @@ def remove_oldest(service: Any, status: str, limit: int | None, before: float | 
         if job is not None and job.is_final:
             del service.jobs[jobid]
             if jobid in service.requests:  # made too late; the id may be given again
+                check_path(service.requests, jobid)
                 service.requests.remove(jobid)
         removed += 1
     return removed

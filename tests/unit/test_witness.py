@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Object ids that are handed out again, and records that are gone: all is stored, or nothing.
+
+A ZEO client that has lost its server may give a new object an id that is in use.  That is
+brought about here by handing such an id out; see the text of `lovely.remotetask.witness`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import transaction
+from persistent.mapping import PersistentMapping
+from ZODB.FileStorage import FileStorage
+
+from lovely.remotetask import witness
+from lovely.remotetask.errors import StrayObject, TransactionMeddled
+from lovely.remotetask.interfaces import COMPLETED, ERROR
+from lovely.remotetask.site import path_to
+from lovely.remotetask.step import worker_record
+
+#: Enough for pages and indexes that fill several leaves of their trees.
+MANY = 1500
+
+
+def leaf(tree: Any) -> Any:
+    """Return the last leaf of a BTree."""
+    while type(state := tree.__getstate__()[0][-1]) is not tuple:
+        tree = state
+        if not hasattr(tree, "maxKey") or len(tree.__getstate__()) == 1:
+            break
+        if type(tree).__name__.endswith(("Bucket", "Set")) and "Tree" not in type(tree).__name__:
+            break
+    return tree
+
+
+KINDS: dict[str, Callable[[Any, int], Any]] = {
+    "the service": lambda service, jobid: service,
+    "the jobs": lambda service, jobid: service.jobs,
+    "the tree of pages": lambda service, jobid: service.jobs._pages,
+    "a leaf of pages": lambda service, jobid: leaf(service.jobs._pages),
+    "a page": lambda service, jobid: service.jobs._pages[jobid // 16],
+    "a job": lambda service, jobid: service.jobs[jobid],
+    "the queue": lambda service, jobid: service.queue,
+    "the line": lambda service, jobid: service.queue.line,
+    "the tree of segments": lambda service, jobid: service.queue.line._segments,
+    "a leaf of segments": lambda service, jobid: leaf(service.queue.line._segments),
+    "a segment": lambda service, jobid: service.queue.line._segments[
+        service.queue.line._segments.maxKey()
+    ],
+    "a counter": lambda service, jobid: service.queue.line._added,
+    "an index": lambda service, jobid: service.queue.indexes["delayed"],
+    "the entries of an index": lambda service, jobid: service.queue.indexes["delayed"]._entries,
+    "a leaf of an index": lambda service, jobid: leaf(
+        service.queue.indexes["delayed"]._entries
+    ),
+    "the tree of workers": lambda service, jobid: service.workers,
+    "the cancel requests": lambda service, jobid: service.requests,
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture
+def full(workshop: Any) -> Any:
+    """A workshop with many jobs that wait for their time, and one that may run."""
+    with workshop.service() as service:
+        for _ in range(MANY):
+            service.addCronJob("echo", delay=10**6)
+        workshop.jobid = service.add("echo", 0)
+    return workshop
+
+
+def oid_of(workshop: Any, kind: str) -> bytes:
+    with workshop.service() as service:
+        oid: bytes = KINDS[kind](service, workshop.jobid)._p_oid
+    return oid
+
+
+def know_all(service: Any, jobid: int) -> None:
+    """Load everything that may be meant."""
+    for find in KINDS.values():
+        find(service, jobid)._p_activate()
+
+
+def hand_out(connection: Any, *oids: bytes) -> list[bytes]:
+    """Let a connection give ids that are in use to its next new objects."""
+    left = list(oids)
+    fresh = type(connection).new_oid
+
+    connection.new_oid = lambda: left.pop() if left else fresh(connection)
+    return left
+
+
+class Application:
+    """A connection of an application's own, which repeats what is transient."""
+
+    def __init__(self, workshop: Any) -> None:
+        self.manager = transaction.TransactionManager()
+        self.connection = workshop.db.open(self.manager)
+        self.attempts = 0
+
+    def __call__(self, change: Callable[[Any], Any]) -> Any:
+        for attempt in self.manager.attempts(5):
+            with attempt:
+                self.attempts += 1
+                result = change(self.connection.root())
+        return result
+
+    def close(self) -> None:
+        self.manager.abort()
+        self.connection.close()
+
+
+@pytest.fixture
+def application(full: Any) -> Any:
+    """An application that has everything in its cache."""
+    made = Application(full)
+    made(lambda root: know_all(root["tasks"], full.jobid))
+    yield made
+    made.close()
+
+
+def make_new_object(root: Any) -> None:
+    root[f"new-{time.monotonic()}"] = PersistentMapping()
+
+
+# -- in the application's own connection -------------------------------------------------------
+
+
+@kinds
+def test_no_job_is_acknowledged_that_is_not_stored_when_adding_meets_an_id_again(
+    full: Any, application: Any, kind: str
+) -> None:
+    left = hand_out(application.connection, oid_of(full, kind))
+    jobids = [application(lambda root: root["tasks"].add("echo", n)) for n in range(40)]
+    assert not left
+    assert {full.get(jobid, "input") for jobid in jobids} == set(range(40))
+    assert set(full.work()) == {full.jobid, *jobids}
+
+
+@kinds
+def test_no_job_is_acknowledged_that_is_not_stored_after_a_transaction_of_the_application(
+    full: Any, application: Any, kind: str
+) -> None:
+    left = hand_out(application.connection, oid_of(full, kind))
+    with pytest.raises(ValueError, match="same oid"):
+        make_new_object(application.connection.root())
+        application.manager.commit()
+    application.manager.abort()
+    assert not left
+    jobids = []
+    for n in range(40):
+        jobids.append(application(lambda root, n=n: root["tasks"].add("echo", n)))
+        jobids.append(application(lambda root, n=n: root["tasks"].addCronJob("echo", n, delay=0)))
+    for jobid in jobids:
+        assert full.get(jobid, "status") in ("queued", "delayed")
+    full.now += 1
+    assert set(full.work()) == {full.jobid, *jobids}
+
+
+@kinds
+def test_what_is_changed_is_stored_after_a_savepoint_that_met_an_id_again(
+    full: Any, application: Any, kind: str
+) -> None:
+    left = hand_out(application.connection, oid_of(full, kind))
+    with pytest.raises(ValueError, match="same oid"):
+        make_new_object(application.connection.root())
+        application.manager.savepoint()
+    application.manager.abort()
+    assert not left
+    application(lambda root: root["tasks"].cancel(full.jobid))
+    assert full.get(full.jobid, "status") == "cancelled"
+
+
+@kinds
+def test_the_inline_form_runs_a_job_once(full: Any, application: Any, kind: str) -> None:
+    left = hand_out(application.connection, oid_of(full, kind))
+    with pytest.raises(ValueError, match="same oid"):
+        make_new_object(application.connection.root())
+        application.manager.commit()
+    application.manager.abort()
+    assert not left
+    application(lambda root: root["tasks"].process())
+    assert full.get(full.jobid, "status", "attempt") == (COMPLETED, 1)
+
+
+def test_a_transient_error_tells_of_a_job_that_belongs_to_no_database(
+    full: Any, application: Any
+) -> None:
+    connection = application.connection
+    connection._invalidate_creating([oid_of(full, "a job")])
+    service = connection.root()["tasks"]
+    with pytest.raises(StrayObject):
+        service.jobs[full.jobid]
+    with pytest.raises(StrayObject):
+        application.manager.commit()
+    application.manager.abort()
+    assert connection.root()["tasks"].jobs[full.jobid]._p_jar is connection
+
+
+def test_a_new_service_whose_jobs_are_in_no_database_yet_is_sound(full: Any) -> None:
+    with full.transaction() as root:
+        root["other"] = type(root["tasks"])()
+        first = root["other"].add("echo", 1)
+        assert root["other"].getStatus(first) == "queued"
+        root._p_jar.transaction_manager.savepoint()
+        second = root["other"].add("echo", 2)
+    with full.transaction() as root:
+        assert set(root["other"].jobs) == {first, second}
+
+
+def test_a_job_that_is_rolled_back_is_not_missed(full: Any) -> None:
+    with full.service() as service:
+        manager = service._p_jar.transaction_manager
+        first = service.add("echo", 1)
+        savepoint = manager.savepoint()
+        second = service.add("echo", 2)
+        savepoint.rollback()
+        third = service.add("echo", 3)
+    with full.service() as service:
+        assert second not in service.jobs
+        assert [service.jobs[jobid].input for jobid in (first, third)] == [1, 3]
+
+
+def test_a_savepoint_from_before_the_first_job_takes_the_job_back(full: Any) -> None:
+    with full.transaction() as root:
+        make_new_object(root)
+        savepoint = root._p_jar.transaction_manager.savepoint()
+        first = root["tasks"].add("echo", 1)
+        savepoint.rollback()
+        second = root["tasks"].add("echo", 2)
+    with full.service() as service:
+        assert first not in service.jobs
+        assert second in service.jobs
+
+
+def test_a_job_whose_page_was_disowned_is_not_acknowledged(full: Any, application: Any) -> None:
+    # Between adding and the commit: only the last look can see that.
+    service = application.connection.root()["tasks"]
+    jobid = service.add("echo", 1)
+    page = service.jobs._pages[jobid // 16]
+    if page._p_oid is not None:
+        application.connection._invalidate_creating([page._p_oid])
+        with pytest.raises((StrayObject, Exception)):
+            application.manager.commit()
+    application.manager.abort()
+
+
+# -- in a worker ---------------------------------------------------------------------------------
+
+
+@kinds
+def test_a_claim_that_meets_an_id_again_is_repeated(full: Any, kind: str) -> None:
+    know_all(full.seat.begin(), full.jobid)
+    left = hand_out(full.seat.connection, oid_of(full, kind))
+    assert [outcome.status for outcome in [full.step()]] == [COMPLETED]
+    assert not left
+    assert full.get(full.jobid, "status", "attempt") == (COMPLETED, 1)
+
+
+@kinds
+def test_a_run_that_meets_an_id_again_is_repeated(full: Any, register: Any, kind: str) -> None:
+    def make(context: Any, input: Any) -> None:
+        root = context.service._p_jar.root()
+        root["effects"] = root.get("effects", 0) + 1
+        root["new"] = PersistentMapping()
+
+    register("make", make, context=True)
+    jobid = full.jobid = full.add("make")
+    claims = full.claim(2)
+    know_all(full.seat.begin(), jobid)
+    left = hand_out(full.seat.connection, oid_of(full, kind))
+    outcomes = [full.run(claim) for claim in claims]
+    assert {outcome.status for outcome in outcomes} == {COMPLETED}
+    assert not left
+    assert full.get(jobid, "status", "attempt") == (COMPLETED, 1)
+    with full.transaction() as root:
+        assert root["effects"] == 1
+
+
+@kinds
+def test_jobs_that_share_a_commit_run_once(full: Any, register: Any, kind: str) -> None:
+    def make(context: Any, input: Any) -> None:
+        root = context.service._p_jar.root()
+        root["effects"] = root.get("effects", 0) + 1
+        root["new"] = PersistentMapping()
+
+    register("share", make, context=True, shared_commit=True)
+    full.work()
+    jobids = [full.add("share") for _ in range(3)]
+    full.jobid = jobids[0]
+    know_all(full.seat.begin(), full.jobid)
+    claims = full.reserve()
+    left = hand_out(full.seat.connection, oid_of(full, kind))
+    if full.run_together(claims) is None:
+        for claim in full.claim_reserved(claims):
+            full.run(claim)
+    assert not left
+    assert {full.get(jobid, "status") for jobid in jobids} == {COMPLETED}
+    with full.transaction() as root:
+        assert root["effects"] == 3
+
+
+def test_a_worker_that_meets_its_own_record_again_goes_on(full: Any) -> None:
+    [claim] = full.claim()
+    full.add("echo")
+    with full.service() as service:
+        oid = service.workers[full.engine.identity.id]._p_oid
+    full.seat.begin().workers[full.engine.identity.id]._p_activate()
+    full.seat.connection._invalidate_creating([oid])
+    full.engine.beat(full.seat)
+    with full.service() as service:
+        assert service.workers[full.engine.identity.id].beats == 1
+    assert full.run(claim).status == COMPLETED
+
+
+@kinds
+def test_a_run_whose_task_meets_an_id_again_at_a_savepoint_is_no_attempt(
+    full: Any, register: Any, kind: str
+) -> None:
+    def make(context: Any, input: Any) -> None:
+        root = context.service._p_jar.root()
+        root["effects"] = root.get("effects", 0) + 1
+        root["new"] = PersistentMapping()
+        try:
+            transaction.savepoint()
+        except ValueError as error:
+            raise RuntimeError("something else") from error
+
+    register("make", make, context=True)
+    jobid = full.jobid = full.add("make", retry=None)
+    claims = full.claim(2)
+    know_all(full.seat.begin(), jobid)
+    left = hand_out(full.seat.connection, oid_of(full, kind))
+    outcomes = [full.run(claim) for claim in claims]
+    assert {outcome.status for outcome in outcomes} <= {COMPLETED, "queued"}
+    assert not left
+    full.now += 10**4
+    full.work()
+    assert full.get(jobid, "status") == COMPLETED
+    with full.transaction() as root:
+        assert root["effects"] == 1
+
+
+def test_a_hundred_ids_that_are_in_use_use_up_no_budget(full: Any, register: Any) -> None:
+    def make(context: Any, input: Any) -> None:
+        context.service._p_jar.root()["new"] = PersistentMapping()
+
+    register("make", make, context=True)
+    full.work()
+    jobid = full.add("make")
+    [claim] = full.claim()
+    with full.service() as service:
+        oids = [job._p_oid for job in list(service.jobs.values())[:100]]
+    loaded = [job._p_activate() for job in full.seat.begin().jobs.values()]
+    assert len(loaded) > 100
+    left = hand_out(full.seat.connection, *oids)
+    assert full.run(claim).status == COMPLETED
+    assert not left
+    assert full.get(jobid, "attempt") == 1
+
+
+# -- records that are gone -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def look_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(witness, "LOOK_SECONDS", -1.0)
