@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 import transaction
+import ZODB
 from persistent.mapping import PersistentMapping
-from ZODB.FileStorage import FileStorage
+from transaction.interfaces import TransientError
+from ZODB.POSException import ConflictError, InvalidObjectReference
 
 from lovely.remotetask import witness
-from lovely.remotetask.errors import StrayObject, TransactionMeddled
+from lovely.remotetask.errors import StrayObject
 from lovely.remotetask.interfaces import COMPLETED, ERROR
-from lovely.remotetask.site import path_to
-from lovely.remotetask.step import worker_record
+from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.step import rescue
 
 #: Enough for pages and indexes that fill several leaves of their trees.
 MANY = 1500
@@ -54,9 +56,7 @@ KINDS: dict[str, Callable[[Any, int], Any]] = {
     "a counter": lambda service, jobid: service.queue.line._added,
     "an index": lambda service, jobid: service.queue.indexes["delayed"],
     "the entries of an index": lambda service, jobid: service.queue.indexes["delayed"]._entries,
-    "a leaf of an index": lambda service, jobid: leaf(
-        service.queue.indexes["delayed"]._entries
-    ),
+    "a leaf of an index": lambda service, jobid: leaf(service.queue.indexes["delayed"]._entries),
     "the tree of workers": lambda service, jobid: service.workers,
     "the cancel requests": lambda service, jobid: service.requests,
 }
@@ -135,7 +135,7 @@ def test_no_job_is_acknowledged_that_is_not_stored_when_adding_meets_an_id_again
     full: Any, application: Any, kind: str
 ) -> None:
     left = hand_out(application.connection, oid_of(full, kind))
-    jobids = [application(lambda root: root["tasks"].add("echo", n)) for n in range(40)]
+    jobids = [application(lambda root, n=n: root["tasks"].add("echo", n)) for n in range(40)]
     assert not left
     assert {full.get(jobid, "input") for jobid in jobids} == set(range(40))
     assert set(full.work()) == {full.jobid, *jobids}
@@ -146,8 +146,8 @@ def test_no_job_is_acknowledged_that_is_not_stored_after_a_transaction_of_the_ap
     full: Any, application: Any, kind: str
 ) -> None:
     left = hand_out(application.connection, oid_of(full, kind))
-    with pytest.raises(ValueError, match="same oid"):
-        make_new_object(application.connection.root())
+    make_new_object(application.connection.root())
+    with pytest.raises(ConflictError):
         application.manager.commit()
     application.manager.abort()
     assert not left
@@ -166,8 +166,8 @@ def test_what_is_changed_is_stored_after_a_savepoint_that_met_an_id_again(
     full: Any, application: Any, kind: str
 ) -> None:
     left = hand_out(application.connection, oid_of(full, kind))
+    make_new_object(application.connection.root())
     with pytest.raises(ValueError, match="same oid"):
-        make_new_object(application.connection.root())
         application.manager.savepoint()
     application.manager.abort()
     assert not left
@@ -178,8 +178,8 @@ def test_what_is_changed_is_stored_after_a_savepoint_that_met_an_id_again(
 @kinds
 def test_the_inline_form_runs_a_job_once(full: Any, application: Any, kind: str) -> None:
     left = hand_out(application.connection, oid_of(full, kind))
-    with pytest.raises(ValueError, match="same oid"):
-        make_new_object(application.connection.root())
+    make_new_object(application.connection.root())
+    with pytest.raises(ConflictError):
         application.manager.commit()
     application.manager.abort()
     assert not left
@@ -237,16 +237,17 @@ def test_a_savepoint_from_before_the_first_job_takes_the_job_back(full: Any) -> 
         assert second in service.jobs
 
 
-def test_a_job_whose_page_was_disowned_is_not_acknowledged(full: Any, application: Any) -> None:
-    # Between adding and the commit: only the last look can see that.
+def test_what_was_written_before_it_was_disowned_does_not_commit(
+    full: Any, application: Any
+) -> None:
     service = application.connection.root()["tasks"]
-    jobid = service.add("echo", 1)
-    page = service.jobs._pages[jobid // 16]
-    if page._p_oid is not None:
-        application.connection._invalidate_creating([page._p_oid])
-        with pytest.raises((StrayObject, Exception)):
-            application.manager.commit()
+    service.cancel(full.jobid)
+    application.connection._invalidate_creating([service.jobs[full.jobid]._p_oid])
+    with pytest.raises((AssertionError, InvalidObjectReference)):
+        application.manager.commit()
     application.manager.abort()
+    application(lambda root: root["tasks"].cancel(full.jobid))
+    assert full.get(full.jobid, "status") == "cancelled"
 
 
 # -- in a worker ---------------------------------------------------------------------------------
@@ -369,3 +370,188 @@ def test_a_hundred_ids_that_are_in_use_use_up_no_budget(full: Any, register: Any
 @pytest.fixture
 def look_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(witness, "LOOK_SECONDS", -1.0)
+
+
+def remove_and_pack(workshop: Any, jobid: int) -> None:
+    """Do what happens while a process stands still: its job is freed, ended, and removed."""
+    with workshop.service() as service:
+        for worker_id in list(service.workers):
+            rescue(service, worker_id, workshop.now)
+        service.cancel(jobid)
+    with workshop.service() as service:
+        service.clean()
+        assert jobid not in service.jobs
+    workshop.db.pack()
+
+
+@pytest.fixture
+def file_workshop(file_db: Any, workshop: Any) -> Any:
+    """A workshop in a file, which can be packed."""
+    made = type(workshop)(file_db)
+    yield made
+    made.seat.close()
+
+
+def test_a_run_is_not_kept_whose_job_is_removed_and_packed_away_meanwhile(
+    file_workshop: Any, register: Any, look_always: None
+) -> None:
+    def pay(context: Any, input: Any) -> None:
+        context.service._p_jar.root()["paid"] = True
+        remove_and_pack(file_workshop, jobid)
+
+    register("pay", pay, context=True)
+    jobid = file_workshop.add("pay")
+    assert file_workshop.step().status is None
+    with file_workshop.transaction() as root:
+        assert "paid" not in root
+
+
+def test_a_group_is_not_kept_of_which_a_job_is_removed_and_packed_away_meanwhile(
+    file_workshop: Any, register: Any, look_always: None
+) -> None:
+    def pay(context: Any, input: Any) -> None:
+        context.service._p_jar.root()["paid"] = True
+        if not done:
+            done.append(True)
+            remove_and_pack(file_workshop, jobids[1])
+
+    done: list[bool] = []
+    register("pay", pay, context=True, shared_commit=True)
+    jobids = [file_workshop.add("pay") for _ in range(3)]
+    claims = file_workshop.reserve()
+    assert len(claims) == 3
+    assert file_workshop.run_together(claims) is None
+    with file_workshop.transaction() as root:
+        assert "paid" not in root
+
+
+def test_inline_a_run_is_not_kept_whose_job_is_removed_and_packed_away_meanwhile(
+    file_workshop: Any, register: Any, look_always: None
+) -> None:
+    def pay(context: Any, input: Any) -> None:
+        context.service._p_jar.root()["paid"] = True
+        remove_and_pack(file_workshop, jobid)
+
+    register("pay", pay, context=True)
+    jobid = file_workshop.add("pay")
+    with pytest.raises(TransientError), file_workshop.service() as service:
+        service.process()
+    with file_workshop.transaction() as root:
+        assert "paid" not in root
+
+
+def test_a_job_is_not_acknowledged_whose_page_is_removed_and_packed_away_meanwhile(
+    file_workshop: Any, look_always: None
+) -> None:
+    with file_workshop.service() as service:
+        first = service.add("echo")
+        first_page = first // 16
+        file_workshop.jobid = first
+    application = Application(file_workshop)
+    service = application.connection.root()["tasks"]
+    service._v_next_id = next(n for n in (first + 1, first - 1) if n // 16 == first_page)
+    service.add("echo")
+    remove_and_pack(file_workshop, first)
+    with pytest.raises(StrayObject):
+        application.manager.commit()
+    application.close()
+
+
+def test_a_quick_transaction_opens_no_other_connection(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(witness, "LOOK_SECONDS", 10.0)
+    monkeypatch.setattr(witness.Witness, "_look", lambda self: pytest.fail("it looked"))
+    workshop.add("echo")
+    assert workshop.step().status == COMPLETED
+
+
+# -- connections that a task closes --------------------------------------------------------------
+
+
+def close(context: Any) -> None:
+    context.service._p_jar.close()
+
+
+def close_and_fail(context: Any) -> None:
+    context.service._p_jar.close()
+    raise ValueError("too bad")
+
+
+def close_and_read(context: Any) -> None:
+    context.service._p_jar.close()
+    context.service.jobs[context.jobid].task  # noqa: B018
+
+
+def write_and_close(context: Any) -> None:
+    context.service._p_jar.root()["written"] = True
+    context.service._p_jar.close()
+
+
+def close_for_another(context: Any) -> None:
+    connection = context.service._p_jar
+    db = connection.db()
+    connection.close()
+    others.append(db.open(transaction.TransactionManager()))
+    assert others[-1] is connection
+
+
+others: list[Any] = []
+
+
+@pytest.mark.parametrize(
+    "misdeed", [close, close_and_fail, close_and_read, write_and_close, close_for_another]
+)
+@pytest.mark.parametrize("shared_commit", [False, True])
+def test_a_task_that_closes_its_connection_fails_and_the_next_job_runs(
+    workshop: Any, register: Any, misdeed: Any, shared_commit: bool
+) -> None:
+    register(
+        "close",
+        lambda context, input: misdeed(context),
+        context=True,
+        shared_commit=shared_commit,
+        retry=RetryPolicy(attempts=1),
+    )
+    bad, good = workshop.add("close"), workshop.add("echo")
+    claims = workshop.reserve()
+    reserved = [claim for claim in claims if claim.is_reserved]
+    if reserved:
+        assert workshop.run_together(reserved) is None
+        workshop.claim_reserved(reserved)
+    for claim in list(workshop.engine.in_hand.values()):
+        workshop.run(claim)
+    workshop.work()
+    assert workshop.get(bad, "status") == ERROR
+    assert workshop.get(good, "status") == COMPLETED
+    with workshop.transaction() as root:
+        assert "written" not in root
+    while others:
+        others.pop().close()
+
+
+@pytest.mark.parametrize("writes_before", [False, True])
+def test_a_task_that_closes_a_connection_to_another_database_fails(
+    workshop: Any, register: Any, writes_before: bool
+) -> None:
+    other = ZODB.DB(None, database_name="other", databases=workshop.db.databases)
+
+    def misuse(context: Any, input: Any) -> None:
+        connection = context.service._p_jar
+        if writes_before:
+            connection.root()["written"] = True
+        connection.get_connection("other").close()
+
+    def use(context: Any, input: Any) -> int:
+        connection = context.service._p_jar.get_connection("other")
+        connection.root()["there"] = True
+        return len(connection.root())
+
+    register("misuse", misuse, context=True, retry=RetryPolicy(attempts=1))
+    register("use", use, context=True)
+    workshop.db.databases.setdefault("other", other)
+    bad, good = workshop.add("misuse"), workshop.add("use")
+    assert workshop.work() == [bad, good]
+    assert workshop.get(bad, "status") == ERROR
+    assert workshop.get(good, "status", "output") == (COMPLETED, 1)
+    other.close()

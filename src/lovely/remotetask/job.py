@@ -130,6 +130,7 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         """
         page = self._pages.get(jobid // PAGE_SIZE)
         if page is None:
+            check_sound(self, self._pages)
             check_path(self._pages, jobid // PAGE_SIZE)
             return default
         job = page.get(jobid)
@@ -144,6 +145,7 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
     def __setitem__(self, jobid: int, job: Job) -> None:
         number = jobid // PAGE_SIZE
         page = self._pages.get(number)
+        check_sound(self, self._pages)
         if not page:  # one that has become empty was taken out of the tree
             check_path(self._pages, number)
         if page is None:

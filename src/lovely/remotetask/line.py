@@ -97,8 +97,9 @@ class ReadyLine(Persistent):
 
     def put(self, jobid: int) -> int:
         """Append a job; return the key of its segment."""
+        check_sound(self, self._segments, self._added)
         key, segment = self._open_segment()
-        check_sound(self, self._segments, segment, self._added)
+        check_sound(self, segment)
         if getattr(segment, "closed", False):  # only a stray leaf of the tree still leads there
             check_path(self._segments, key)
         segment.put(jobid)
@@ -165,7 +166,7 @@ class ReadyLine(Persistent):
         self._v_more = False
         for key, offset in self._keys(start):
             segment = self._segments[key]
-            check_sound(self, self._segments, segment)
+            check_sound(self, self._segments, self._closed, segment)
             stale = known.setdefault(key, set())
             is_used_up = True
             jobids = turned([jobid for jobid in segment if jobid not in stale], offset)

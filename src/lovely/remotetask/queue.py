@@ -143,7 +143,7 @@ class JobQueue(Persistent):
 
     def file(self, job: Job) -> None:
         """Put a job where its status and its due time say."""
-        check_sound(self, self.line, *self.indexes.values())
+        check_sound(self, self.line, self.parked, *self.indexes.values())
         wrote(self, job)
         if job.status == QUEUED and job.due is None:
             job.place = self.line.put(job.id)
@@ -155,7 +155,7 @@ class JobQueue(Persistent):
 
     def remove(self, job: Job) -> None:
         """Take a job out of its place, before its status changes."""
-        check_sound(self, self.line, *self.indexes.values())
+        check_sound(self, self.line, self.parked, *self.indexes.values())
         wrote(self, job)
         place = job.place
         if job.is_in_line:
