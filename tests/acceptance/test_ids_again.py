@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickle
 import random
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -80,8 +79,7 @@ def test_a_restarted_server_doubles_and_loses_nothing(
         if number % 2:
             server.kill()
         else:
-            server.process.send_signal(signal.SIGTERM)
-            server.process.wait(10)
+            server.stop()
         plant.kills["server"] += 1
         time.sleep(DOWN_SECONDS)
         server.start()

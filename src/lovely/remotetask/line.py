@@ -97,13 +97,12 @@ class ReadyLine(Persistent):
 
     def put(self, jobid: int) -> int:
         """Append a job; return the key of its segment."""
-        check_sound(self, self._segments, self._added)
         key, segment = self._open_segment()
-        check_sound(self, segment)
+        check_sound(self, self._segments, self._added, segment)
         if getattr(segment, "closed", False):  # only a stray leaf of the tree still leads there
             check_path(self._segments, key)
         segment.put(jobid)
-        wrote(self, segment, self._added)
+        wrote(self, segment)
         self._v_put = (key, jobid)
         self._added.change(1)
         return key
@@ -150,6 +149,7 @@ class ReadyLine(Persistent):
         # Keys grow with time; the low bits are chance, so that two producers that open a
         # segment at the same moment open two.
         key = max(last + 1, int(time.time() * 1e6) << 10) + random.getrandbits(10)
+        check_sound(self, self._segments)
         check_path(self._segments, key)
         segment = self._segments[key] = BucketQueue()
         return key, segment

@@ -143,19 +143,17 @@ class JobQueue(Persistent):
 
     def file(self, job: Job) -> None:
         """Put a job where its status and its due time say."""
-        check_sound(self, self.line, self.parked, *self.indexes.values())
         wrote(self, job)
         if job.status == QUEUED and job.due is None:
             job.place = self.line.put(job.id)
         else:
             when = self._time_of(job)
-            self.indexes[job.status].insert(when, job.id)
+            self._index(job.status).insert(when, job.id)
             if not job.is_final:
                 job.place = when
 
     def remove(self, job: Job) -> None:
         """Take a job out of its place, before its status changes."""
-        check_sound(self, self.line, self.parked, *self.indexes.values())
         wrote(self, job)
         place = job.place
         if job.is_in_line:
@@ -163,15 +161,21 @@ class JobQueue(Persistent):
         elif isinstance(place, str):
             self._unpark(job)
         elif place is not None:
-            self.indexes[job.status].remove(place, job.id)
+            self._index(job.status).remove(place, job.id)
         elif job.is_final:
-            self.indexes[job.status].remove(self._time_of(job), job.id)
+            self._index(job.status).remove(self._time_of(job), job.id)
         if place is not None:
             job.place = None
+
+    def _index(self, status: str) -> TimeIndex:
+        index = self.indexes[status]
+        check_sound(self, index)
+        return index
 
     def park(self, job: Job) -> None:
         """Set a job aside until its task is registered."""
         self.remove(job)
+        check_sound(self, self.parked)
         check_path(self.parked, job.task)
         lot = self.parked.get(job.task)
         if lot is None:
@@ -182,8 +186,10 @@ class JobQueue(Persistent):
     def _unpark(self, job: Job) -> None:
         lot = self.parked.get(job.task)
         if lot is not None:
+            check_sound(self, self.parked, lot)
             lot.remove(job.created_at, job.id)
             if not len(lot):
+                check_path(self.parked, job.task)
                 del self.parked[job.task]
 
     @staticmethod
@@ -217,6 +223,7 @@ class JobQueue(Persistent):
         :param knows: whether a task is registered here.
         :param more: look at so many due jobs more than usual: the caller will leave those.
         """
+        check_sound(self, self.line, self.parked, *self.indexes.values())
         size = PULL_SIZE + more
         for name in list(self.parked.keys()):
             if knows(name):

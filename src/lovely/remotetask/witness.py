@@ -58,6 +58,7 @@ def check_parts(service: Any) -> None:
     check_sound(
         service, service.jobs, service.queue, service.workers, service.requests, service.progress
     )
+    check_sound(service.queue, service.queue.line)
 
 
 def is_stray(found: Any) -> bool:
