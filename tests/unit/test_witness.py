@@ -224,6 +224,24 @@ def test_a_job_that_is_rolled_back_is_not_missed(full: Any) -> None:
         assert [service.jobs[jobid].input for jobid in (first, third)] == [1, 3]
 
 
+def test_what_is_added_and_removed_in_one_transaction_need_not_be_stored(full: Any) -> None:
+    with full.service() as service:
+        kept = service.add("echo", 1)
+        for _ in range(100):  # enough to open and empty pages and segments
+            service.cancel(service.add("echo", 2))
+        savepoint = service._p_jar.transaction_manager.savepoint()
+        service.clean()
+        savepoint.rollback()
+        service.cancel(service.add("echo", 3))
+        service.clean()
+        service.claimNextJob()
+        service.process()
+        service.clean()
+    with full.service() as service:
+        assert kept in service.jobs
+        assert len(service.jobs) == MANY + 2
+
+
 def test_a_savepoint_from_before_the_first_job_takes_the_job_back(full: Any) -> None:
     with full.transaction() as root:
         make_new_object(root)

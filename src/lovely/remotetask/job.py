@@ -44,7 +44,7 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.schedule import Schedule, make_schedule
-from lovely.remotetask.witness import check_path, check_sound, wrote
+from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 
 #: How many ids share a page of the `JobTree`: each new job writes its page.
 PAGE_SIZE = 16
@@ -159,11 +159,14 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         number = jobid // PAGE_SIZE
         page = self._pages[number]
         check_sound(self, self._pages, page, *page.values())
+        job = page[jobid]
         del page[jobid]
         wrote(self, page)
+        removed(self, job)
         if not page and number:
             check_path(self._pages, number)
             del self._pages[number]
+            removed(self, page)
 
     def __contains__(self, jobid: object) -> bool:
         return isinstance(jobid, int) and self.get(jobid) is not None

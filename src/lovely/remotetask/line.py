@@ -34,7 +34,7 @@ from zc.queue import PersistentQueue as BucketQueue
 from ZODB.POSException import StateLoadError
 
 from lovely.remotetask.job import Job
-from lovely.remotetask.witness import check_path, check_sound, wrote
+from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 
 job_log = logging.getLogger("remotetask.job")
 
@@ -204,6 +204,7 @@ class ReadyLine(Persistent):
         if len(self._closed) >= SWEEP_SIZE:
             for closed in self._closed:
                 check_path(self._segments, closed)
+                removed(self, self._segments[closed])
                 del self._segments[closed]
             self._closed.clear()
 

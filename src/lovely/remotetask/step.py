@@ -19,7 +19,7 @@ from lovely.remotetask.job import SCHEDULE_ERRORS, Failure, Job
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, DEFAULT_POLICY, MAX_DEATHS
 from lovely.remotetask.storable import check_storable
 from lovely.remotetask.task import TaskContext, check_output, running_in
-from lovely.remotetask.witness import check_path, check_sound, wrote
+from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 from lovely.remotetask.worker import Worker, local_ids
 
 #: Records about single jobs: beside the package's logger, not below it.
@@ -206,9 +206,11 @@ def worker_record(service: Any, worker_id: str) -> Worker:
 def remove_worker(service: Any, worker_id: str) -> None:
     """Remove the record of a worker."""
     # Written although it is removed: what the worker itself still writes must collide.
-    worker_record(service, worker_id).beat()
+    record = worker_record(service, worker_id)
+    record.beat()
     check_path(service.workers, worker_id)
     del service.workers[worker_id]
+    removed(service, record)
 
 
 def release(service: Any, worker_id: str, jobid: int, now: float) -> None:

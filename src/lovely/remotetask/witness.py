@@ -94,6 +94,12 @@ def wrote(parent: Any, *objects: Any) -> None:
         _witness_of(parent._p_jar).note(objects)
 
 
+def removed(parent: Any, *objects: Any) -> None:
+    """Take back `wrote` for what was new, and nothing refers to any more: it is not stored."""
+    if parent._p_jar is not None:
+        _witness_of(parent._p_jar).forget(objects)
+
+
 def is_id_again(error: BaseException) -> bool:
     """Say whether a new object was given an id that is in use.
 
@@ -147,6 +153,12 @@ class Witness:
         """Note what is written."""
         for written in objects:
             self._written[id(written)] = written
+
+    def forget(self, objects: tuple[Any, ...]) -> None:
+        """Forget new objects that were removed; those that are stored are still looked at."""
+        for gone in objects:
+            if gone._p_serial == z64:
+                self._written.pop(id(gone), None)
 
     def sortKey(self) -> str:
         """See `IDataManager`.  After the databases, before those that cannot go back."""
@@ -217,22 +229,21 @@ class Witness:
     def savepoint(self) -> Savepoint:
         """See `ISavepointDataManager`."""
         self._has_savepoint = True
-        return Savepoint(self._restore, len(self._written))
+        return Savepoint(self._restore, dict(self._written))
 
-    def _restore(self, count: int) -> None:
+    def _restore(self, written: dict[int, Any]) -> None:
         # What was loaded since may refer to an object that this rollback disowns.
         self.empties_cache = True
-        while len(self._written) > count:
-            self._written.popitem()
+        self._written = dict(written)  # one can go back to a savepoint several times
 
 
 class Savepoint:
     """See `transaction.interfaces.IDataManagerSavepoint`."""
 
-    def __init__(self, restore: Callable[[int], None], count: int) -> None:
+    def __init__(self, restore: Callable[[dict[int, Any]], None], written: dict[int, Any]) -> None:
         self._restore = restore
-        self._count = count
+        self._written = written
 
     def rollback(self) -> None:
         """See `IDataManagerSavepoint`."""
-        self._restore(self._count)
+        self._restore(self._written)
