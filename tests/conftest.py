@@ -330,6 +330,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="how many jobs each acceptance test adds (default: %(default)s)",
     )
+    parser.addoption(
+        "--restarts",
+        type=int,
+        default=6,
+        metavar="N",
+        help="how often a ZEO server is restarted under its clients (default: %(default)s)",
+    )
 
 
 @pytest.fixture(autouse=True)

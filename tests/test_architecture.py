@@ -31,7 +31,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "model": (
         *("process", "task", "job", "shelf", "aside", "line", "ended", "timeindex", "queue"),
-        *("worker", "site", "storable", "surroundings"),
+        *("worker", "site", "storable", "surroundings", "witness"),
     ),
     "pure": ("schedule", "retry"),
     "words": ("interfaces", "errors"),
@@ -69,6 +69,14 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("aside", "storable"): "a record that holds what cannot be stored waits aside",
     ("line", "aside"): "jobs that cannot be used here are passed over",
     ("queue", "aside"): "jobs that cannot be used here are passed over",
+    ("seat", "invalidation"): "ids that are in use are dropped there",
+    ("running", "invalidation"): "a process that only adds hears of a lost server too",
+    ("job", "witness"): "pages and jobs are checked where they are reached",
+    ("shelf", "witness"): "what stands in them is checked where they are changed",
+    ("line", "witness"): "segments are checked where they are reached",
+    ("queue", "witness"): "indexes are checked where they are changed",
+    ("ended", "witness"): "pages are checked where they are changed",
+    ("timeindex", "witness"): "pages are checked where they are reached",
     ("line", "job"): "the record of a job says whether its entry is stale",
     ("queue", "job"): "it files jobs by their status and their time",
     ("job", "shelf"): "the tree of jobs is made of them",
@@ -98,6 +106,7 @@ STORAGE = ("BTrees", "persistent", "transaction", "ZODB")
 # The engine, and the rim.  What commits in the core is `seat`, called by `execution` and
 # `transact`; the others only begin and end transactions in which they read.
 ENDS_TRANSACTIONS = {
+    "witness",  # it looks through another connection before a commit
     *("claimant", "execution", "seat", "transact", "notes", "keeper", "processor"),
     *("cli", "upkeep", "demo", "autostart", "testing", "web"),
 }

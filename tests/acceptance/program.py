@@ -27,10 +27,11 @@ import transaction
 import ZODB
 from BTrees.IOBTree import IOBTree
 from BTrees.OOBTree import OOBTree
+from persistent.mapping import PersistentMapping
 from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError, POSError
 
-from lovely.remotetask import execution, keeper
+from lovely.remotetask import execution, invalidation, keeper
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.seat import Seat
 from lovely.remotetask.service import TaskService
@@ -98,6 +99,25 @@ def register_tasks(executions: Path) -> None:
         if context.attempt == 1:
             raise ValueError("the first attempt fails")
         return number
+
+    @task("many", context=True)
+    def many(context: Any, number: int) -> int:
+        """Makes many new objects."""
+        leave_effect(context, number)
+        bag = PersistentMapping(jobid=context.jobid)
+        context.service._p_jar.root()["bags"][key_of(number)] = bag
+        for part in range(20):
+            bag[part] = PersistentMapping()
+        if number % 3 == 0:
+            savepoint = transaction.savepoint()
+            bag["more"] = [PersistentMapping() for _ in range(10)]
+            transaction.savepoint()
+            savepoint.rollback()
+        return number
+
+    @task("many_shared", context=True, shared_commit=True)
+    def many_shared(context: Any, number: int) -> int:
+        return many(context, number)
 
     @task("poison")
     def poison(number: int) -> None:
@@ -215,6 +235,7 @@ def set_up(db: ZODB.DB, lease_seconds: float, factory: str) -> None:
         if "tasks" not in root:
             root["effects"] = IOBTree()
             root["ticks"] = OOBTree()
+            root["bags"] = IOBTree()
             service = root["tasks"] = TaskService()
             service.lease_seconds = lease_seconds
             service.processorFactory = FACTORIES[factory]
@@ -298,6 +319,7 @@ def main() -> None:
     parser.add_argument("--crash")
     parser.add_argument("--clock", nargs=2, type=float)
     parser.add_argument("--disk-full", nargs=2, type=float)
+    parser.add_argument("--keep-ids", action="store_true")
     parser.add_argument("--until-done", type=float)
     parser.add_argument("--exit-after", type=float)
     options = parser.parse_args()
@@ -305,6 +327,8 @@ def main() -> None:
     if options.crash:
         step, when, countdown = options.crash.split(":")
         crash_at(step, when, int(countdown))
+    if options.keep_ids:
+        invalidation._ids_in_advance = lambda storage: iter(())  # type: ignore[assignment]
     if options.clock:
         run_clock(*options.clock)
     db = open_database(options.url)

@@ -17,7 +17,7 @@ from ZODB.Connection import Connection
 from lovely.remotetask import running
 from lovely.remotetask.claimant import PREFETCH_SIZE
 from lovely.remotetask.interfaces import COMPLETED
-from lovely.remotetask.invalidation import listener_of
+from lovely.remotetask.invalidation import _ids_in_advance, drop_ids, listener_of
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 
 #: Nobody looks for jobs by himself in the time of a test.
@@ -185,3 +185,31 @@ def test_little_is_fetched_beforehand_and_much_is_not(
     assert set(elsewhere.wait_for(jobids)) == {COMPLETED}
     assert len(fetched) == (1 if count == 1 else 0)
     assert all(0 < size <= PREFETCH_SIZE for size in fetched)
+
+
+# -- object ids that a client has in advance -----------------------------------------------------
+
+
+def test_the_client_of_the_installed_zeo_keeps_its_ids_where_they_are_dropped(
+    server: Any,
+) -> None:
+    with opened(server) as db:
+        db.storage.new_oid()
+        ids = list(_ids_in_advance(db.storage))
+        assert [len(some) > 0 for some in ids] == [True], "ZEO keeps them elsewhere by now"
+        drop_ids(db.storage)
+        assert ids == [[]]
+        assert db.storage.new_oid()
+
+
+def test_ids_are_dropped_when_a_server_was_lost_also_where_jobs_are_only_added(
+    server: Any, here: Any, until: Any
+) -> None:
+    with opened(server) as db:
+        with db.transaction() as connection:
+            connection.root()["tasks"].add("echo", 1)
+        [ids] = _ids_in_advance(db.storage)
+        assert ids
+        server.kill()
+        server.start()
+        until(lambda: not ids, "the ids to be dropped")

@@ -22,7 +22,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import transaction
@@ -36,6 +35,7 @@ from lovely.remotetask.step import (
     Claim,
     can_share,
     claim_of,
+    find_worker,
     give_back,
     job_log,
     release,
@@ -184,7 +184,7 @@ class Claimant:
 
         So it seems to a client that loses its server at the end of a commit.
         """
-        record = service.workers.get(self.identity.id)
+        record = find_worker(service, self.identity.id)
         stored = () if record is None else record.held
         jobs = [load(service.jobs, jobid) for jobid in stored if jobid not in held]
         return [
@@ -272,7 +272,7 @@ class Claimant:
 
     def _retire(self, service: Any, held: list[int]) -> None:
         """File the jobs that have ended."""
-        record = service.workers.get(self.identity.id)
+        record = find_worker(service, self.identity.id)
         if record is not None:
             gone = set(record.held).difference(held)
             for jobid in (jobid for jobid in record.held if jobid in gone):  # as they ended
@@ -282,7 +282,7 @@ class Claimant:
         # A record exists as long as something is held.  A job stands in the hand with its last
         # attempt while the next one is claimed.
         held = list(dict.fromkeys(held))
-        record = service.workers.get(self.identity.id)
+        record = find_worker(service, self.identity.id)
         before = () if record is None else record.held
         if not held:
             if record is not None:
@@ -430,11 +430,6 @@ class Claimant:
                 ),
             )
 
-    @contextmanager
-    def short_seat(self) -> Iterator[Seat]:
+    def short_seat(self) -> Seat:
         """Open a connection of its own, with a transaction manager of its own."""
-        seat = Seat(self.db, self.path, transaction.TransactionManager())
-        try:
-            yield seat
-        finally:
-            seat.close()
+        return Seat(self.db, self.path, transaction.TransactionManager())

@@ -23,6 +23,7 @@ from persistent import Persistent
 from ZODB.POSException import ConflictError
 
 from lovely.remotetask.shelf import merged
+from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 
 #: So many lanes there are, and so many ids in a row share one.
 ENDED_LANES = 4
@@ -138,7 +139,9 @@ class EndedIndex(Persistent):
         """Return the lane and the page for an entry, and the entry."""
         entry = entry_of(when, jobid)
         lane = self.lanes[jobid // ENDED_RUN % ENDED_LANES]
-        return lane, lane[_key(lane, entry)], entry
+        page = lane[_key(lane, entry)]
+        check_sound(self, self.size, lane, page)
+        return lane, page, entry
 
     def __contains__(self, when_and_id: tuple[float, int]) -> bool:
         _, page, entry = self._place(*when_and_id)
@@ -151,9 +154,12 @@ class EndedIndex(Persistent):
             return
         if len(page.entries) >= ENDED_PAGE_SIZE and not page.is_full and entry > page.entries[-1]:
             page.is_full = True
+            wrote(self, page)
+            check_path(lane, entry)
             page = lane[entry] = EndedPage()
             _sweep(lane)
         page.put(entry)
+        wrote(self, page)
         self.size.change(1)
 
     def remove(self, when: float, jobid: int) -> None:
@@ -161,6 +167,7 @@ class EndedIndex(Persistent):
         _, page, entry = self._place(when, jobid)
         if entry in page:
             page.take(entry)
+            wrote(self, page)
             self.size.change(-1)
 
     def oldest(self, count: int | None) -> list[tuple[float, int]]:
@@ -219,4 +226,7 @@ def _sweep(lane: Any) -> None:
     if len(first) > SWEEP_SIZE and not any(page.entries for _, page in first[:-1]):
         for key, page in first[:-1]:
             page.drop()
+            wrote(lane, page)
+            check_path(lane, key)
             del lane[key]
+            removed(lane, page)

@@ -17,6 +17,7 @@
     ├── TransactionInProgress     the engine was called inside a transaction with changes
     ├── ServiceNotStored          a service that is not in a database was to be started
     ├── ServiceGone               the service is no longer in its database
+    ├── StrayObject               what was to be stored belongs to no database: transient
     ├── JobNotFound (KeyError)    no job has this id
     ├── JobUnusable               a job's record cannot be read, or not be written, here
     ├── TaskNotFound (ValueError) no task is registered under this name
@@ -30,6 +31,8 @@
 from __future__ import annotations
 
 from typing import Any, SupportsFloat, SupportsIndex
+
+from transaction.interfaces import TransientError
 
 #: No job waits longer than this many seconds for what comes next: a hundred years.
 MAX_WAIT_SECONDS = 100 * 365.25 * 86_400.0
@@ -117,6 +120,10 @@ class ServiceNotStored(RemoteTaskError):
 
 class ServiceGone(RemoteTaskError):
     """The service is no longer in its database."""
+
+
+class StrayObject(RemoteTaskError, TransientError):
+    """An object no longer belongs to its database; the transaction can be repeated."""
 
 
 class JobNotFound(RemoteTaskError, KeyError):

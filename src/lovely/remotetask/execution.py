@@ -34,6 +34,7 @@ from lovely.remotetask.errors import (
     JobTimeout,
     RetryLater,
     ServiceGone,
+    TransactionMeddled,
     describe,
 )
 from lovely.remotetask.guard import guarded
@@ -53,7 +54,8 @@ from lovely.remotetask.step import (
     take,
 )
 from lovely.remotetask.task import TaskContext, look_up
-from lovely.remotetask.transact import Stopping
+from lovely.remotetask.transact import ID_BUDGET, Stopping
+from lovely.remotetask.witness import is_id_again, wrote
 
 #: A run that meets a conflict is repeated at once so often, and no longer than so many
 #: seconds after its begin; then it is the turn of others.
@@ -136,11 +138,11 @@ class Engine(Claimant):
         return Outcome(claim.jobid, status, seconds)
 
     def _run_until_kept(self, seat: Seat, claim: Claim) -> str:
-        conflicts = faults = 0
+        conflicts = faults = ids = 0
         end = self.monotonic() + REPEAT_SECONDS
         while True:
             try:
-                return self._run_once(seat, claim, conflicts)
+                return self._run_once(seat, claim, conflicts + ids)
             except Fenced:
                 raise
             except BaseException as error:  # whatever a task, its result or its commit raises
@@ -148,9 +150,12 @@ class Engine(Claimant):
                     raise
                 transient = is_transient(seat, error)
                 in_commit = seat.in_commit
-                seat.abort()
+                seat.abort(error)
                 if seat.is_closed or self._is_stopped(error):
                     raise Stopping from error
+                if transient and is_id_again(error) and ids < ID_BUDGET:
+                    ids += 1
+                    continue
                 conflicts += transient
                 if transient and conflicts <= MAX_REPEATS and self.monotonic() < end:
                     self.transact.back_off(conflicts)
@@ -182,6 +187,7 @@ class Engine(Claimant):
     def _run_once(self, seat: Seat, claim: Claim, conflicts: int) -> str:
         service = seat.begin()
         job = self._held_job(service, claim)
+        wrote(service, job)  # before the task runs, for it may take long
         with guarded(seat.manager):
             self._call(seat, service, job, claim, Tasks(service.taskInterface))
         if conflicts:
@@ -202,6 +208,8 @@ class Engine(Claimant):
             context = self._context(service, claim, task)
             with self._deadline(claim, task):
                 output = call_task(service, job, task, context)
+            if not seat.is_open:
+                raise TransactionMeddled("a task must not close the connection it runs in")
         finish(service, job, output, self.clock())
 
     def run_together(self, seat: Seat, claims: list[Claim]) -> list[Outcome] | None:
@@ -231,7 +239,7 @@ class Engine(Claimant):
         except BaseException as error:  # one by one it will be seen what that means
             if _is_interrupt(error):
                 raise
-            seat.abort()
+            seat.abort(error)
             if seat.is_closed:
                 raise Stopping from error
             return None

@@ -19,6 +19,7 @@ from lovely.remotetask.line import Memory
 from lovely.remotetask.site import entered, site_of
 from lovely.remotetask.step import call_task, finish, settle, take
 from lovely.remotetask.task import TaskContext, look_up
+from lovely.remotetask.witness import check_parts, wrote
 
 #: Repeats that are due within this many seconds follow at once: nobody is there to wait.
 AT_ONCE_SECONDS = 1.0
@@ -39,6 +40,7 @@ def claim_inline(
     :param turn: counts the calls, see `JobQueue.pull`.
     :param but: ids of jobs that are left alone.
     """
+    check_parts(service)
     if not but:
         service.queue.recount(service.jobs, now)
     # Nothing is remembered: the caller's transaction can be aborted, or rolled back to a savepoint.
@@ -68,6 +70,7 @@ def run_inline(service: Any, job: Job, now: float) -> None:
 
 def _run_once(service: Any, job: Job, task: Any, now: float) -> bool:
     """Run the job, and say whether that was all for now."""
+    wrote(service, job)  # before the task runs, for it may take long
     owner = job.owner or ""
     error: BaseException | None
     if job.id in service.requests:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from ZODB.interfaces import IMVCCStorage
@@ -35,10 +35,12 @@ class Watcher(Protocol):
 class Listener:
     """Hears what one storage tells its database.  It provides `ZODB.interfaces.IStorageWrapper`.
 
+    :param storage: whom to hear.
     :param adapter: what the storage has told it to so far.
     """
 
-    def __init__(self, adapter: Any) -> None:
+    def __init__(self, storage: Any, adapter: Any) -> None:
+        self._storage = storage
         self._adapter = adapter
         self._lock = threading.Lock()
         self._watchers: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -67,6 +69,7 @@ class Listener:
 
     def invalidateCache(self) -> None:
         """Called by the storage: anything may have changed while it was not connected."""
+        drop_ids(self._storage)
         self._adapter.invalidateCache()
         for watcher in self._all():
             watcher.hear([])
@@ -92,6 +95,30 @@ def listener_of(db: Any) -> Listener | None:
         listener = _listeners.get(db)
         if listener is None:
             # The adapter has no public name; ZODB knows it as the one that was registered.
-            listener = _listeners[db] = Listener(db._mvcc_storage)
+            listener = _listeners[db] = Listener(storage, db._mvcc_storage)
             storage.registerDB(listener)
         return listener
+
+
+def drop_ids(storage: Any) -> None:
+    """Let a ZEO client forget the object ids that its server has handed it in advance.
+
+    A server that was killed hands them out once more, to others.  There is no public means.
+    Where this one is missing, ids are met that are in use; see `witness`.
+    """
+    for ids in _ids_in_advance(storage):
+        ids.clear()
+
+
+def guard_ids(db: Any) -> None:
+    """See to it that ids are dropped whenever the server was lost."""
+    if any(True for _ in _ids_in_advance(db.storage)):
+        listener_of(db)
+
+
+def _ids_in_advance(storage: Any) -> Iterator[list[bytes]]:
+    while storage is not None:
+        ids = getattr(storage, "_oids", None)
+        if isinstance(ids, list):
+            yield ids
+        storage = getattr(storage, "base", None)  # of one that wraps another

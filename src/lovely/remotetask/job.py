@@ -47,6 +47,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.schedule import Schedule, make_schedule
 from lovely.remotetask.shelf import Shelf
+from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 
 #: Into so many parts job ids are divided, by their highest bits.
 LANES = 16
@@ -136,10 +137,14 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
 
     def _page(self, jobid: int) -> Shelf | None:
         node = self.lanes[lane_of(jobid)]
+        if node._p_jar is None:
+            check_sound(self, node)
         for shift in _SHIFTS:
             child = node.entries.get(jobid >> shift)
             if child is None:
                 return None
+            if child._p_jar is None:
+                check_sound(node, child)
             node = child
         return node
 
@@ -151,29 +156,44 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         return found
 
     def get(self, jobid: int, default: Any = None) -> Any:
-        """Return a job, or the default."""
+        """Return a job, or the default.
+
+        :raises StrayObject: it no longer belongs to the database.
+        """
         try:
             page = self._page(jobid)
         except (TypeError, IndexError):  # no id at all
             return default
-        return default if page is None else page.entries.get(jobid, default)
+        job = None if page is None else page.entries.get(jobid)
+        if job is None:
+            return default
+        if job._p_jar is None:
+            check_sound(page, job)
+        return job
 
     def __setitem__(self, jobid: int, job: Job) -> None:
         node = self.lanes[lane_of(jobid)]
+        check_sound(self, node)
         for shift in _SHIFTS:
             child = node.entries.get(jobid >> shift)
             if child is None:
                 child = Shelf()
                 node.put(jobid >> shift, child)
+                wrote(self, node)
+            check_sound(node, child)
             node = child
         node.put(jobid, job)
+        wrote(self, node, job)
 
     def __delitem__(self, jobid: int) -> None:
         nodes = [self.lanes[lane_of(jobid)]]
         for shift in _SHIFTS:
             nodes.append(nodes[-1].entries[jobid >> shift])
+        check_sound(self, *nodes)
         job = nodes[-1].entries[jobid]
         nodes[-1].take(jobid)
+        wrote(self, nodes[-1])
+        removed(self, job)
         # Somebody may be adding just behind a new job.
         if not nodes[-1].entries and _is_fresh(job) and self._page(jobid + 16) is None:
             return
@@ -182,6 +202,8 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
                 return
             node.close()
             parent.take(jobid >> shift)
+            wrote(self, parent)
+            removed(self, node)
 
     def __contains__(self, jobid: object) -> bool:
         return isinstance(jobid, int) and self.get(jobid) is not None
@@ -566,6 +588,7 @@ class CronJob(Job):
         if self.status == PROCESSING and self.edits is not None:
             # Not in the job's record: that would collide with the end of the run.  Nor may
             # the run have ended by then, as nobody would look for the edit.
+            check_path(self.edits, self.id)
             self.edits[self.id] = edit
             if self._p_jar is not None:
                 self._p_jar.readCurrent(self)

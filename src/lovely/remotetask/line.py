@@ -36,6 +36,7 @@ from zc.queue import PersistentQueue as BucketQueue
 from lovely.remotetask.aside import load, load_usable
 from lovely.remotetask.job import LANES, Job, lane_of
 from lovely.remotetask.shelf import Shelf
+from lovely.remotetask.witness import check_sound, removed, wrote
 
 #: How many ids a segment of the ready line holds, and one that many ids are put into at once.
 SEGMENT_SIZE = 32
@@ -175,12 +176,15 @@ class Lane(Persistent):
         if not generations:
             return None, 0
         generation = generations[max(generations)]
+        check_sound(self, self.generations, generation)
         return generation, max(generation.entries)
 
     def put(self, jobids: list[int]) -> list[int]:
         """Append jobs; return the keys of their segments."""
         generation, key = self._last()
         segment = generation.entries[key] if generation else None
+        if segment is not None:
+            check_sound(self, segment)
         keys: list[int] = []
         # Many jobs get segments of their own, which nobody else writes.
         size = SEGMENT_SIZE if len(jobids) <= SEGMENT_SIZE else BULK_SIZE
@@ -192,8 +196,10 @@ class Lane(Persistent):
                 generation, key, segment = self._open_segment(generation, key)
             for jobid in chunk:
                 segment.put(jobid)
+            wrote(self, segment)
             keys += [key] * len(chunk)
             segment = None
+        check_sound(self, self.added)
         self.added.change(len(jobids))
         return keys
 
@@ -205,15 +211,19 @@ class Lane(Persistent):
         if generation is None or len(generation.entries) >= GENERATION_SIZE:
             generation = Shelf()
             self.generations.put(key, generation)
+            wrote(self, self.generations)
         segment = BucketQueue()
         generation.put(key, segment)
+        wrote(self, generation)
         return generation, key, segment
 
     def places(self, memory: Memory) -> Iterator[Place]:
         """Yield the segments in which somebody may wait, and drop generations that are used up."""
+        check_sound(self, self.added)
         self.added._p_activate()
         if memory.idle.get(self.number) == self.added._p_serial:
             return
+        check_sound(self, self.generations, *self.generations.entries.values())
         is_idle = True
         _, last = self._last()
         for first in sorted(self.generations.entries):
@@ -223,6 +233,8 @@ class Lane(Persistent):
                 if key in memory.closed:
                     continue
                 segment = generation[key]
+                if segment._p_jar is None:
+                    check_sound(self, segment)
                 if is_closed(segment):
                     if _is_committed(segment):
                         memory.closed.add(key)
@@ -241,8 +253,11 @@ class Lane(Persistent):
     def _drop(self, first: int, memory: Memory) -> None:
         generation = self.generations.entries[first]
         memory.forget(generation.entries)
+        gone = generation.entries.values()
         generation.close()
         self.generations.take(first)
+        wrote(self, self.generations)
+        removed(self, generation, *gone)
 
     def waiting(
         self, place: Place, offset: float, jobs: Mapping[int, Job], memory: Memory
@@ -269,6 +284,7 @@ class Lane(Persistent):
         if is_used_up and not is_last and not self._has_passed(key, segment, jobs, passed):
             segment.closed = True
             segment._data = ()
+            wrote(self, segment)
             memory.room -= 1
 
     @staticmethod
@@ -319,12 +335,16 @@ class ReadyLine(Persistent):
         """Append jobs; return the keys of their segments."""
         keys: list[int] = []
         for number, run in groupby(jobids, lane_of):
+            check_sound(self, self.lanes[number])
             keys += self.lanes[number].put(list(run))
         return keys
 
     def note_left(self, key: int) -> None:
         """Count a job that no longer waits in a segment."""
-        self.lanes[key % LANES].left.change(1)
+        lane = self.lanes[key % LANES]
+        check_sound(self, lane)
+        check_sound(lane, lane.left)
+        lane.left.change(1)
 
     def __contains__(self, entry: tuple[int, int]) -> bool:
         key, jobid = entry
@@ -360,6 +380,7 @@ class ReadyLine(Persistent):
         memory = Memory(math.inf) if memory is None else memory
         memory.room = memory.max_closed
         memory.has_more = False
+        check_sound(self, *self.lanes)
         if start is None:
             lanes = (
                 self._waiting(((place, 0.0) for place in lane.places(memory)), jobs, memory)

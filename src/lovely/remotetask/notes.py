@@ -18,6 +18,7 @@ from lovely.remotetask.job import Progress
 from lovely.remotetask.seat import Seat
 from lovely.remotetask.step import MAX_MESSAGE
 from lovely.remotetask.transact import Transactor
+from lovely.remotetask.witness import check_path
 
 #: Seconds between two looks at cancel requests, and between two progress notes.
 LOOK_SECONDS = 0.1
@@ -64,6 +65,7 @@ class Notes:
         def change(service: Any) -> None:
             job = load(service.jobs, self._jobid)
             if job is not None and job.status == PROCESSING:
+                check_path(service.progress, self._jobid)
                 service.progress[self._jobid] = note
 
         with self._short_seat() as seat:

@@ -222,13 +222,8 @@ class SimpleProcessor:
     def _is_abandoned(self) -> bool:
         return threading.current_thread() in self._abandoned
 
-    @contextmanager
-    def _seat(self) -> Iterator[Seat]:
-        seat = Seat(self.db, self.servicePath)
-        try:
-            yield seat
-        finally:
-            seat.close()
+    def _seat(self) -> Seat:
+        return Seat(self.db, self.servicePath)
 
     def _loop(self) -> None:
         with self._seat() as seat:

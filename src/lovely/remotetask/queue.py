@@ -30,6 +30,7 @@ from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, SCHEDULE_ERRORS, Cron
 from lovely.remotetask.line import Memory, ReadyLine, turned
 from lovely.remotetask.schedule import is_zone_known
 from lovely.remotetask.timeindex import TimeIndex
+from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 
 #: Workers beside each other begin at different ones of so many due jobs.
 START_SIZE = 200
@@ -74,12 +75,13 @@ class JobQueue(Persistent):
 
     def file(self, job: Job) -> None:
         """Put a job where its status and its due time say."""
+        wrote(self, job)
         if job.status == QUEUED and job.due is None:
             self.file_ready([job])
         elif job.status == CRONJOB and job.due is None and job.timezone is not None:
             self.park_for_zone(job)
         else:
-            self.indexes[job.status].insert(self._time_of(job), job.id)
+            self._index(job.status).insert(self._time_of(job), job.id)
             if not job.is_final:
                 self.assign(job)
 
@@ -96,17 +98,23 @@ class JobQueue(Persistent):
 
     def remove(self, job: Job) -> None:
         """Take a job out of its place, before its status changes."""
+        wrote(self, job)
         place = job.place
         if isinstance(place, int):
             self.line.note_left(place)
         elif isinstance(place, str):
             self._unpark(job, place)
         elif place is not None:
-            self.indexes[job.status].remove(place, job.id)
+            self._index(job.status).remove(place, job.id)
         elif job.is_final:
-            self.indexes[job.status].remove(self._time_of(job), job.id)
+            self._index(job.status).remove(self._time_of(job), job.id)
         if place is not None:
             job.place = None
+
+    def _index(self, status: str) -> Any:
+        index = self.indexes[status]
+        check_sound(self, index)
+        return index
 
     def park(self, job: Job) -> None:
         """Set a job aside until its task is registered."""
@@ -118,18 +126,24 @@ class JobQueue(Persistent):
 
     def _park(self, job: Job, name: str) -> None:
         self.remove(job)
+        check_sound(self, self.parked)
+        check_path(self.parked, name)
         lot = self.parked.get(name)
         if lot is None:
             lot = self.parked[name] = TimeIndex()
+            wrote(self, lot)
         lot.insert(job.created_at, job.id)
         job.place = name
 
     def _unpark(self, job: Job, name: str) -> None:
         lot = self.parked.get(name)
         if lot is not None:
+            check_sound(self, self.parked, lot)
             lot.remove(job.created_at, job.id)
             if not len(lot):
+                check_path(self.parked, name)
                 del self.parked[name]
+                removed(self, lot)
 
     @staticmethod
     def _time_of(job: Job) -> float:
@@ -173,6 +187,7 @@ class JobQueue(Persistent):
         :param memory: what this worker has seen before.  Without one each job is looked at, and
             schedules are counted anew, see `recount`, by who wants it.
         """
+        check_sound(self, self.line, self.parked, *self.indexes.values())
         if memory is not None and memory.is_clock_back(now):
             self.recount(jobs, now)
         kinds = [

@@ -15,6 +15,7 @@ from typing import Any
 
 from lovely.remotetask import process
 from lovely.remotetask.errors import ServiceNotStored
+from lovely.remotetask.invalidation import guard_ids
 from lovely.remotetask.site import path_to
 
 
@@ -292,6 +293,7 @@ def wake_after_commit(service: Any) -> None:
     else:
         services = set()
         txn.addAfterCommitHook(_wake, (services,))
+        guard_ids(jar.db())  # also where jobs are only added, ids are dropped in time
     services.add((jar.db(), service._p_oid))
 
 

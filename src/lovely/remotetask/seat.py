@@ -8,15 +8,18 @@ from typing import Any
 
 import transaction
 from transaction.interfaces import TransientError
+from ZODB.Connection import noop
 from ZODB.POSException import POSKeyError
 
 from lovely.remotetask.errors import (
     ServiceGone,
+    StrayObject,
     TransactionInProgress,
-    describe,
 )
+from lovely.remotetask.invalidation import drop_ids
 from lovely.remotetask.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
 from lovely.remotetask.surroundings import call_apart
+from lovely.remotetask.witness import check_parts, is_id_again
 
 log = logging.getLogger("lovely.remotetask")
 
@@ -40,7 +43,18 @@ class Seat:
     @property
     def is_closed(self) -> bool:
         """Whether the database was closed."""
-        return self.connection.opened is None or is_closed(self.db)
+        return is_closed(self.db)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection, and those that it has opened to other databases, are this seat's.
+
+        One that a task has closed may be somebody else's by now.
+        """
+        return all(
+            connection.opened is not None and connection.transaction_manager is self.manager
+            for connection in self.connection.connections.values()
+        )
 
     def begin(self) -> Any:
         """Begin a transaction and return the service.
@@ -50,9 +64,26 @@ class Seat:
         self.in_commit = False
         self.in_begin = True
         self.manager.begin()
+        if not self.is_open:
+            self._open_anew()
         service = self.service()
+        check_parts(service)
         self.in_begin = False
         return service
+
+    def _open_anew(self) -> None:
+        if self.connection.transaction_manager is self.manager:
+            self.connection.close()  # of those beside it one was closed
+        self.connection = self.db.open(self.manager)
+
+    def empty_cache(self) -> None:
+        """Forget what was loaded: it may be no longer what is stored; see `witness`.
+
+        Emptied, a connection is as good as a new one: each object is a ghost, and ghosts
+        refer to nothing.
+        """
+        if self.is_open:
+            self.connection.cacheMinimize()
 
     def commit(self) -> None:
         """Commit."""
@@ -93,25 +124,41 @@ class Seat:
         oid = getattr(self.path, "site_oid", None)
         return site_of(service) if oid is None else self.connection.get(oid)
 
-    def abort(self) -> None:
-        """Abort, and let nothing that goes wrong with it hide what went wrong before."""
+    def abort(self, error: BaseException | None = None) -> None:
+        """Abort, and let nothing that goes wrong with it hide what went wrong before.
+
+        :param error: what went wrong.
+        """
         try:
             call_apart(self.manager.abort)
         except Exception:
             log.debug("abort failed", exc_info=True)
+        if error is not None and (isinstance(error, StrayObject) or is_id_again(error)):
+            drop_ids(self.db.storage)
+            self.empty_cache()
+
+    def __enter__(self) -> Seat:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is not None and not self.is_closed:
+            self.abort()
+            self.empty_cache()  # whoever has the connection next must not stumble over the same
+        self.close()
 
     def close(self) -> None:
         """Give the connection back."""
         if is_closed(self.db):
             return  # whoever closes it is at this connection too
         self.abort()
-        if not self.is_closed:
+        if self.connection.transaction_manager is self.manager:
             self.connection.close()
 
 
 def is_closed(db: Any) -> bool:
-    """Say whether a database was closed."""
-    return "storage" not in vars(db)  # its class has an attribute of the name
+    """Say whether a database was closed, or just is."""
+    attributes = vars(db)  # its class has attributes of these names
+    return "storage" not in attributes or attributes.get("close") is noop
 
 
 def check_no_transaction() -> None:
@@ -127,10 +174,7 @@ def check_no_transaction() -> None:
 
 def is_transient(seat: Seat, error: BaseException) -> bool:
     """Say whether the transaction may succeed when it is repeated; ask before abort."""
-    if isinstance(error, TransientError):
-        return True
-    if isinstance(error, ValueError) and "already has the same oid" in describe(error):
-        # After a crash of its server a ZEO client may use an oid again.
+    if is_id_again(error) or isinstance(error, TransientError):
         return True
     try:
         return bool(seat.manager.get().isRetryableError(error))

@@ -56,6 +56,7 @@ from lovely.remotetask.step import (
 )
 from lovely.remotetask.storable import check_limits, check_storable
 from lovely.remotetask.task import available, check_input, look_up
+from lovely.remotetask.witness import check_parts, check_path
 from lovely.remotetask.worker import LEASE_SECONDS, Identity, is_exclusive
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
@@ -135,6 +136,7 @@ class TaskService(Persistent, Location):
     ) -> list[int]:
         """See `ITaskService`."""
         inputs = [self._checked(task, input, retry) for input in inputs]
+        check_parts(self)
         jobs = [self._keep(Job(self._generateId(), task, input, retry)) for input in inputs]
         self.queue.file_ready(jobs)
         running.wake_after_commit(self)
@@ -187,6 +189,7 @@ class TaskService(Persistent, Location):
         return check_storable(input, InvalidInput, "the input")
 
     def _store(self, job: Job) -> int:
+        check_parts(self)
         self.queue.file(self._keep(job))
         running.wake_after_commit(self)
         return job.id
@@ -217,6 +220,7 @@ class TaskService(Persistent, Location):
     # -- one job ----------------------------------------------------------------------
 
     def _job(self, jobid: int) -> Job:
+        check_parts(self)
         try:
             job: Job = self.jobs[jobid]
         except (KeyError, TypeError):
@@ -257,6 +261,7 @@ class TaskService(Persistent, Location):
             return False
         if job.status == PROCESSING:
             # Not in the job's record: that would collide with the end of the job.
+            check_path(self.requests, jobid)
             self.requests.insert(jobid)
             return None
         _check_usable(jobid, why_unusable(job, jobid))
@@ -287,6 +292,7 @@ class TaskService(Persistent, Location):
 
     def clean(self, status: Iterable[str] = FINAL_STATUSES) -> None:
         """See `ITaskService`."""
+        check_parts(self)
         statuses = [status] if isinstance(status, str) else list(status)
         for name in statuses:
             if name not in STATUSES:

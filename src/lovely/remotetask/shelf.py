@@ -13,6 +13,8 @@ from typing import Any
 from persistent import Persistent
 from ZODB.POSException import ConflictError
 
+from lovely.remotetask.witness import check_sound
+
 
 def merged(old: Iterable[int], committed: Iterable[int], new: Iterable[int]) -> set[int]:
     """Return what is there once both transactions have put in and taken out theirs.
@@ -43,12 +45,21 @@ class Shelf(Persistent):
         self.__dict__["entries"] = state
 
     def put(self, key: int, value: Any) -> None:
-        """Put something in, under a new key."""
+        """Put something in, under a new key.
+
+        :raises StrayObject: something in it was disowned: with the shelf it would be stored once
+            more, as it was.
+        """
+        check_sound(self, *self.entries.values())
         self.entries[key] = value
         self._p_changed = True
 
     def take(self, key: int) -> None:
-        """Take something out."""
+        """Take something out.
+
+        :raises StrayObject: see `put`.
+        """
+        check_sound(self, *self.entries.values())
         del self.entries[key]
         self._p_changed = True
 

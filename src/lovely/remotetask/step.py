@@ -37,6 +37,7 @@ from lovely.remotetask.retry import (
 from lovely.remotetask.storable import check_storable
 from lovely.remotetask.surroundings import call_apart
 from lovely.remotetask.task import TaskContext, check_output, running_in
+from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 from lovely.remotetask.worker import Worker, local_ids
 
 #: Records about single jobs: beside the package's logger, not below it.
@@ -128,6 +129,7 @@ def settle(service: Any, job: Job, task: Any, error: BaseException, now: float) 
 
     Nothing that the exception or the retry policy does keeps this from its end.
     """
+    wrote(service, job)
     failure = failure_of(error, job.attempt, now)
     # Not `isinstance`, which asks the exception too what it is.
     if issubclass(type(error), JobCancelled) or job.id in service.requests:
@@ -198,6 +200,7 @@ def _honest_errors() -> Iterator[None]:
 
 def finish(service: Any, job: Job, output: Any, now: float) -> None:
     """Keep the result; a cron job waits for its next time."""
+    wrote(service, job)
     job.finish(output, now)
     _rest(service, job)
 
@@ -270,13 +273,16 @@ def retire(service: Any, jobid: int, now: float) -> None:
     if job is not None and job.status == PROCESSING:
         return  # another worker has it by now, and the notes are about that run
     if jobid in service.requests:
+        check_path(service.requests, jobid)
         service.requests.remove(jobid)
         if job is not None and not job.is_final:
             service.queue.remove(job)
             job.cancel(now)
     if jobid in service.progress:
+        check_path(service.progress, jobid)
         del service.progress[jobid]
     if jobid in service.edits:
+        check_path(service.edits, jobid)
         edit = service.edits.pop(jobid)
         if isinstance(job, CronJob) and job.take_over(edit):
             service.queue.reschedule(job, now)
@@ -284,19 +290,32 @@ def retire(service: Any, jobid: int, now: float) -> None:
         service.queue.file(job)
 
 
-def worker_record(service: Any, worker_id: str) -> Worker:
-    """Return the record of a worker, made if there is none."""
+def find_worker(service: Any, worker_id: str) -> Worker | None:
+    """Return the record of a worker, or None."""
     record: Worker | None = service.workers.get(worker_id)
+    if record is not None:
+        check_sound(service.workers, record)
+    return record
+
+
+def worker_record(service: Any, worker_id: str) -> Worker:
+    """Return the record of a worker, to be written, made if there is none."""
+    record = find_worker(service, worker_id)
     if record is None:
+        check_path(service.workers, worker_id)
         record = service.workers[worker_id] = Worker()
+    wrote(service, record)
     return record
 
 
 def remove_worker(service: Any, worker_id: str) -> None:
     """Remove the record of a worker."""
     # Written although it is removed: what the worker itself still writes must collide.
-    service.workers[worker_id].beat()
+    record = worker_record(service, worker_id)
+    record.beat()
+    check_path(service.workers, worker_id)
     del service.workers[worker_id]
+    removed(service, record)
 
 
 def release(service: Any, worker_id: str, jobid: int, now: float) -> None:
@@ -304,8 +323,9 @@ def release(service: Any, worker_id: str, jobid: int, now: float) -> None:
     job = service.jobs.get(jobid)
     if job is not None and job.status == PROCESSING and job.owner == worker_id:
         return  # that worker has claimed it again
-    record = service.workers.get(worker_id)
+    record = find_worker(service, worker_id)
     if record is not None and jobid in record.held:
+        wrote(service, record)
         record.held = tuple(held for held in record.held if held != jobid)
         if not record.held:
             remove_worker(service, worker_id)
@@ -326,7 +346,7 @@ def rescue(service: Any, worker_id: str, now: float, serial: bytes | None = None
 
     Transaction: caller commits.
     """
-    record = service.workers.get(worker_id)
+    record = find_worker(service, worker_id)
     if record is None:
         return 0
     record._p_activate()  # a ghost has no serial
@@ -401,9 +421,11 @@ def remove_job(service: Any, jobid: int) -> None:
     """Remove a final job, and the notes about it: the id may be given again."""
     del service.jobs[jobid]
     if jobid in service.requests:
+        check_path(service.requests, jobid)
         service.requests.remove(jobid)
     for notes in (service.progress, service.edits):
         if jobid in notes:
+            check_path(notes, jobid)
             del notes[jobid]
 
 

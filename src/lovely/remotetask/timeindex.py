@@ -17,6 +17,7 @@ from BTrees.LOBTree import LOBTree
 from persistent import Persistent
 
 from lovely.remotetask.ended import EndedPage, entry_of, parts_of
+from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 
 #: How long a time the entries of a page span, in seconds.
 PAGE_SECONDS = 16
@@ -56,19 +57,29 @@ class TimeIndex(Persistent):
     def insert(self, when: float, jobid: int) -> None:
         """File a job; nothing happens if it is there already."""
         key, entry = _key(when, jobid), entry_of(when, jobid)
-        page = self.pages.get(key)
+        page = self._page(key)
         if page is None:
+            check_path(self.pages, key)
             page = self.pages[key] = EndedPage()
         if entry not in page:
             page.put(entry)
+            wrote(self, page)
             self.size.change(1)
+
+    def _page(self, key: int) -> EndedPage | None:
+        check_sound(self, self.pages, self.size)
+        page: EndedPage | None = self.pages.get(key)
+        if page is not None:
+            check_sound(self, page)
+        return page
 
     def remove(self, when: float, jobid: int) -> None:
         """Take a job out; nothing happens if it is not there."""
         key, entry = _key(when, jobid), entry_of(when, jobid)
-        page = self.pages.get(key)
+        page = self._page(key)
         if page is not None and entry in page:
             page.take(entry)
+            wrote(self, page)
             self.size.change(-1)
             if not page.entries:
                 self._sweep(key)
@@ -80,17 +91,23 @@ class TimeIndex(Persistent):
         if len(empty) >= SWEEP_SIZE:
             for key, page in empty:
                 page.drop()
+                wrote(self, page)
+                check_path(self.pages, key)
                 del self.pages[key]
+                removed(self, page)
 
     def between(self, after: float, until: float) -> Iterator[tuple[float, int]]:
         """Yield the entries that are later than a time, and not later than another.
 
         They may be taken out under way.
         """
+        check_sound(self, self.pages)
         key = self._next_key(_key(after, 0))
         while key is not None and key <= _key(until, PAGE_COUNT - 1):
             end = key - key % PAGE_COUNT + PAGE_COUNT
-            pages = self.pages.values(key, end, excludemax=True)
+            check_path(self.pages, key)
+            pages = list(self.pages.values(key, end, excludemax=True))
+            check_sound(self, *pages)
             entries = sorted(chain.from_iterable(page.entries for page in pages))
             yield from (
                 (when, jobid) for when, jobid in map(parts_of, entries) if after < when <= until

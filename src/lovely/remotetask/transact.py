@@ -15,6 +15,7 @@ from ZODB.POSException import POSError, POSKeyError
 
 from lovely.remotetask.errors import ServiceGone, describe
 from lovely.remotetask.seat import Seat, is_transient
+from lovely.remotetask.witness import is_id_again
 
 log = logging.getLogger("lovely.remotetask")
 
@@ -23,6 +24,9 @@ CONFLICT_BUDGET = 25
 
 #: How often, if others must not be kept waiting.
 QUICK_BUDGET = 5
+
+#: How often it is repeated for ids that are in use: a ZEO client keeps a hundred in advance.
+ID_BUDGET = 200
 
 #: A repeated transaction waits up to this long, in seconds.
 CONFLICT_CAP_SECONDS = 0.5
@@ -66,7 +70,7 @@ class Transactor:
         :raises Stopping: the processor stops while the storage cannot write.
         :raises ServiceGone: the service was removed.
         """
-        conflicts = faults = 0
+        conflicts = faults = ids = 0
         while True:
             try:
                 result = change(seat.begin())
@@ -77,16 +81,19 @@ class Transactor:
                 raise
             except Exception as error:
                 transient = is_transient(seat, error)
-                seat.abort()
+                seat.abort(error)
                 if seat.is_closed:
                     raise
-                if transient and conflicts < CONFLICT_BUDGET:
+                if is_id_again(error) and ids < ID_BUDGET:
+                    ids += 1
+                elif transient and conflicts < CONFLICT_BUDGET:
                     conflicts += 1
                     self.back_off(conflicts)
                 elif isinstance(error, (POSError, OSError)) or transient:
                     if isinstance(error, POSKeyError):
                         _check_reachable(seat)
                     faults += 1
+                    seat.empty_cache()  # in case that what is there is not what is stored
                     self.wait_for_storage(error, faults)
                 else:
                     raise
@@ -108,7 +115,7 @@ class Transactor:
                 raise
             except Exception as error:
                 transient = is_transient(seat, error)
-                seat.abort()
+                seat.abort(error)
                 if seat.is_closed:
                     raise
                 if not transient:

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Sees to it that what is written is stored.
+
+An object that ZODB has *disowned* looks like any other, but nothing that is written to it is
+stored, and no change of others reaches it.  It comes to that when a storage hands out an object
+id that is in use: a ZEO client keeps ids in advance, which a server that was killed hands out
+once more.  The commit that gives such an id to a new object fails, and takes whatever lies in
+the connection's cache under that id for the new object, which is no longer to belong to the
+database.  The objects that refer to it go on referring to it.
+
+So objects are checked where they are reached, and a `Witness` in each transaction that writes
+has the last word: all that was written is stored with it, or it does not commit.  The error is
+transient, and the connection's cache is emptied behind it: what is loaded then is as stored.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
+
+import transaction
+from transaction.interfaces import TransactionError
+from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError
+from ZODB.utils import z64
+
+from lovely.remotetask.errors import StrayObject, describe
+
+#: A transaction that has taken longer than this many seconds looks whether the records that it
+#: changes are still there.  It takes another connection, which quick ones need not pay.
+LOOK_SECONDS = 0.05
+
+_KEY = object()  # of the witnesses in the data of a transaction
+
+
+def check_sound(*objects: Any) -> None:
+    """Check that objects, each reached from the one before, belong to their database.
+
+    Objects that were never stored do not belong to one, and are sound.
+
+    :raises StrayObject: one was disowned.
+    """
+    for found in objects:
+        if found._p_jar is None and is_stray(found):
+            owners = (other._p_jar for other in objects if other._p_jar is not None)
+            if (connection := next(owners, None)) is not None:
+                _witness_of(connection).has_seen_stray = True
+            raise StrayObject(f"{type(found).__name__}: {StrayObject()}")
+
+
+def check_parts(service: Any) -> None:
+    """Check that a service and what it consists of belong to one database.
+
+    :raises StrayObject: something was disowned.
+    """
+    check_sound(service, service.jobs, service.queue, service.workers)
+    check_sound(service, service.requests, service.progress, service.edits)
+    check_sound(service.queue, service.queue.line)
+
+
+def is_stray(found: Any) -> bool:
+    """Say whether an object was in a database once, and does not belong to it any more."""
+    return found._p_jar is None and (found._p_serial != z64 or found._p_changed is None)
+
+
+def check_path(tree: Any, key: Any) -> None:
+    """Check the nodes of a BTree that a change at this key goes through.
+
+    The tree itself is its parent's to check.
+
+    :raises StrayObject: one was disowned.
+    """
+    node = tree
+    while type(node) is type(tree):
+        # A node's state is its children with keys between them, and the first leaf; where
+        # all fits into one leaf, the state of that leaf alone.
+        state: tuple[Any, ...] = node.__getstate__() or ()
+        if len(state) < 2:
+            return
+        child = state[0][::2][bisect_right(state[0][1::2], key)]
+        check_sound(node, child)
+        node = child
+
+
+def wrote(parent: Any, *objects: Any) -> None:
+    """Let the current transaction commit only if all changes of these objects are stored.
+
+    :param parent: an object that is in the database, if they are or come to be.
+    """
+    if parent._p_jar is not None:
+        _witness_of(parent._p_jar).note(objects)
+
+
+def removed(parent: Any, *objects: Any) -> None:
+    """Take back `wrote` for what was new, and nothing refers to any more: it is not stored."""
+    if parent._p_jar is not None:
+        _witness_of(parent._p_jar).forget(objects)
+
+
+def is_id_again(error: BaseException) -> bool:
+    """Say whether a new object was given an id that is in use.
+
+    A client keeps a hundred ids in advance, so this may come to pass many times in a row,
+    and is nobody's fault.
+    """
+    if isinstance(error, ConflictError):
+        return bool(error.serials and error.serials[1] == z64)
+    # `transaction` tells it once more, as text, to who goes on after a savepoint has failed.
+    return isinstance(
+        error, (ValueError, TransactionError)
+    ) and "already has the same oid" in describe(error)
+
+
+def _witness_of(connection: Any) -> Witness:
+    txn = connection.transaction_manager.get()
+    try:
+        witnesses: dict[Any, Witness] = txn.data(_KEY)
+    except KeyError:
+        witnesses = {}
+        txn.set_data(_KEY, witnesses)
+    witness = witnesses.get(connection)
+    if witness is None or not witness.is_joined:
+        # One that has joined after a savepoint leaves with its rollback.
+        has_left = witness is not None
+        witness = witnesses[connection] = Witness(connection)
+        witness.empties_cache = has_left
+        txn.join(witness)
+    return witness
+
+
+class Witness:
+    """The data manager that has the last word; see the module's text.
+
+    :ivar has_seen_stray: the transaction must not commit.
+    :ivar empties_cache: disowned objects may be referred to, although none was seen.
+    :ivar is_joined: it belongs to a transaction that goes on.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self.transaction_manager = connection.transaction_manager
+        self._connection = connection
+        self._written: dict[int, Any] = {}
+        self._begun = time.monotonic()
+        self._has_savepoint = False
+        self.has_seen_stray = False
+        self.empties_cache = False
+        self.is_joined = True
+
+    def note(self, objects: tuple[Any, ...]) -> None:
+        """Note what is written."""
+        for written in objects:
+            self._written[id(written)] = written
+
+    def forget(self, objects: tuple[Any, ...]) -> None:
+        """Forget new objects that were removed; those that are stored are still looked at."""
+        for gone in objects:
+            if gone._p_serial == z64:
+                self._written.pop(id(gone), None)
+
+    def sortKey(self) -> str:
+        """See `IDataManager`.  After the databases, before those that cannot go back."""
+        return f"~remotetask:{id(self)}"
+
+    def tpc_begin(self, txn: Any) -> None:
+        """See `IDataManager`."""
+
+    def commit(self, txn: Any) -> None:
+        """See `IDataManager`."""
+
+    def tpc_vote(self, txn: Any) -> None:
+        """See `IDataManager`.  The connection has stored everything by now, and has voted."""
+        connection = self._connection
+        if self.has_seen_stray:
+            raise StrayObject
+        for written in self._written.values():
+            if written._p_jar is not connection or connection.get(written._p_oid) is not written:
+                self.has_seen_stray = True
+                raise StrayObject(f"{type(written).__name__}: {StrayObject()}")
+        if time.monotonic() - self._begun > LOOK_SECONDS:
+            self._look()
+
+    def _look(self) -> None:
+        # A record that was removed and packed away is none that a change could collide with.
+        # Who votes has the lock of the storage: what is there now will be there in the end.
+        changed = [w._p_oid for w in self._written.values() if w._p_serial != z64]
+        manager = transaction.TransactionManager()
+        other = self._connection.db().open(manager)
+        try:
+            for oid in changed:
+                found = other.get(oid)
+                found._p_invalidate()  # it may lie in the cache
+                found._p_activate()
+        except (POSKeyError, ReadConflictError) as error:
+            raise StrayObject("what was changed has been removed meanwhile") from error
+        finally:
+            manager.abort()
+            other.close()
+
+    def tpc_finish(self, txn: Any) -> None:
+        """See `IDataManager`."""
+        self._end()
+
+    def abort(self, txn: Any) -> None:
+        """See `IDataManager`."""
+        self._written.clear()
+        self.is_joined = False
+        self._end()
+
+    def tpc_abort(self, txn: Any) -> None:
+        """See `IDataManager`."""
+        error = sys.exc_info()[1]  # which has brought it to that
+        self.empties_cache |= self._has_savepoint or (error is not None and is_id_again(error))
+        self.abort(txn)
+
+    def _end(self) -> None:
+        # Unless the connection was closed, and somebody else works with it by now.
+        is_free = self._connection.transaction_manager in (None, self.transaction_manager)
+        if (self.has_seen_stray or self.empties_cache) and is_free:
+            # Of ghosts nobody knows what they refer to: it is looked up anew.
+            self._connection.cacheMinimize()
+
+    def should_retry(self, error: Exception) -> bool:
+        """Say whether the transaction may succeed when it is repeated."""
+        return is_id_again(error)
+
+    def savepoint(self) -> Savepoint:
+        """See `ISavepointDataManager`."""
+        self._has_savepoint = True
+        return Savepoint(self._restore, dict(self._written))
+
+    def _restore(self, written: dict[int, Any]) -> None:
+        # What was loaded since may refer to an object that this rollback disowns.
+        self.empties_cache = True
+        self._written = dict(written)  # one can go back to a savepoint several times
+
+
+class Savepoint:
+    """See `transaction.interfaces.IDataManagerSavepoint`."""
+
+    def __init__(self, restore: Callable[[dict[int, Any]], None], written: dict[int, Any]) -> None:
+        self._restore = restore
+        self._written = written
+
+    def rollback(self) -> None:
+        """See `IDataManagerSavepoint`."""
+        self._restore(self._written)

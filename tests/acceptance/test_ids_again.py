@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""A ZEO server that is restarted again and again: it hands out object ids more than once.
+
+What became of it is read off the history of the database: no transaction has written what a
+task wrote without the record of its job.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from persistent.mapping import PersistentMapping
+from ZODB.FileStorage import FileStorage
+
+from lovely.remotetask.interfaces import COMPLETED
+from lovely.remotetask.job import Job
+
+pytestmark = pytest.mark.acceptance
+
+DOWN_SECONDS = 0.5
+TASKS = "many,many_shared,effect"
+
+
+def states(transaction: Any, kind: type) -> Iterator[Any]:
+    """Yield the states of all objects of a class that a transaction has stored."""
+    for record in transaction:
+        unpickler = pickle.Unpickler(BytesIO(record.data))
+        unpickler.persistent_load = lambda reference: None  # type: ignore[method-assign]
+        if unpickler.load() is kind:
+            yield unpickler.load()
+
+
+def effects_without_a_record(path: Path) -> list[tuple[bytes, set[int]]]:
+    """Return the transactions that hold what tasks wrote, but not that the jobs have ended."""
+    found = []
+    storage = FileStorage(str(path), read_only=True)
+    for transaction in storage.iterator():
+        wrote = {state["data"].get("jobid") for state in states(transaction, PersistentMapping)}
+        ended = set()
+        for state in states(transaction, Job):
+            job = Job.__new__(Job)
+            job.__setstate__(state)
+            if job.status == COMPLETED:
+                ended.add(job.id)
+        if missing := wrote - ended - {None}:
+            found.append((transaction.tid, missing))
+    storage.close()
+    return found
+
+
+@pytest.mark.parametrize("ids", ["dropped", "kept"])
+def test_a_restarted_server_doubles_and_loses_nothing(
+    plant: Any,
+    zeo_server: Any,
+    judge: Any,
+    request: pytest.FixtureRequest,
+    chance: random.Random,
+    ids: str,
+) -> None:
+    server = zeo_server()
+    plant = plant(f"zeo:{server.address[1]}")
+    options = ("--keep-ids",) if ids == "kept" else ()
+    plant.dismiss(plant.start())
+    workers = [
+        plant.start("--process", "--factory", factory, *options) for factory in ("simple", "multi")
+    ]
+    restarts = request.config.getoption("--restarts")
+    producers = [plant.start(*plant.producing(60 * restarts, TASKS), *options) for _ in range(2)]
+    for number in range(restarts):
+        time.sleep(chance.uniform(0.5, 1.5))
+        if number % 2:
+            server.kill()
+        else:
+            server.stop()
+        plant.kills["server"] += 1
+        time.sleep(DOWN_SECONDS)
+        server.start()
+    for producer in producers:
+        if producer.poll() is None:
+            time.sleep(1.0)
+        plant.kill(producer)
+    found = plant.finish(*options)
+    for worker in workers:
+        assert plant.dismiss(worker) == 0
+    server.stop()
+    assert effects_without_a_record(server.directory / "Data.fs") == []
+    assert "Traceback" not in plant.stderr() or "has stumbled" not in plant.stderr()
+    attempts = Counter(status for _, status in found["statuses"])
+    figures = judge(plant, found)
+    assert figures["acknowledged"], attempts
