@@ -10,7 +10,6 @@ from __future__ import annotations
 import pickle
 import random
 import time
-from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +25,7 @@ from lovely.remotetask.job import Job
 pytestmark = pytest.mark.acceptance
 
 DOWN_SECONDS = 0.5
-TASKS = "many,many_shared,effect"
+TASKS = "effect,shared,effect,shared,effect,shared,effect,many"
 
 
 def states(transaction: Any, kind: type) -> Iterator[Any]:
@@ -84,15 +83,11 @@ def test_a_restarted_server_doubles_and_loses_nothing(
         time.sleep(DOWN_SECONDS)
         server.start()
     for producer in producers:
-        if producer.poll() is None:
-            time.sleep(1.0)
         plant.kill(producer)
     found = plant.finish(*options)
     for worker in workers:
         assert plant.dismiss(worker) == 0
     server.stop()
     assert effects_without_a_record(server.directory / "Data.fs") == []
-    assert "Traceback" not in plant.stderr() or "has stumbled" not in plant.stderr()
-    attempts = Counter(status for _, status in found["statuses"])
-    figures = judge(plant, found)
-    assert figures["acknowledged"], attempts
+    assert "has stumbled" not in plant.stderr()
+    assert judge(plant, found)["acknowledged"]

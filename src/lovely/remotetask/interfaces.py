@@ -70,7 +70,7 @@ class ITask(Interface):
 
         It runs in a transaction of the worker, which holds the task's own writes, the
         result and the status of the job.  The task must not commit, abort, begin or
-        doom it.  A task that raises keeps nothing of what it wrote.
+        doom it, nor close its connection.  A task that raises keeps nothing of what it wrote.
 
         :param service: the `ITaskService` the job belongs to.
         :param jobid: the id of the job.
@@ -256,6 +256,8 @@ class ITaskService(Interface):
         :param retry: a `RetryPolicy` for this job, in place of the task's.
         :raises TaskNotFound: no task has this name; a ValueError.
         :raises InvalidInput: the input breaks the task's schema or cannot be stored.
+        :raises StrayObject: the connection has lost track of the database, as after a crash of
+            a ZEO server; a TransientError: repeat the transaction.  So may the commit.
 
         Transaction: caller commits.
         """

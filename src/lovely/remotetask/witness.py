@@ -28,9 +28,11 @@ from ZODB.utils import z64
 
 from lovely.remotetask.errors import StrayObject, describe
 
-#: A transaction that has taken longer than this many seconds looks whether the records that it
-#: changes are still there.  It takes another connection, which quick ones need not pay.
-LOOK_SECONDS = 0.05
+#: A transaction that has taken longer than this many seconds for each of the objects that it
+#: writes, or than the second number, looks whether their records are still there.  That takes
+#: another connection, which quick ones need not pay.
+LOOK_SECONDS = 0.02
+MAX_LOOK_SECONDS = 1.0
 
 _KEY = object()  # of the witnesses in the data of a transaction
 
@@ -178,7 +180,8 @@ class Witness:
             if written._p_jar is not connection or connection.get(written._p_oid) is not written:
                 self.has_seen_stray = True
                 raise StrayObject(f"{type(written).__name__}: {StrayObject()}")
-        if time.monotonic() - self._begun > LOOK_SECONDS:
+        limit = min(LOOK_SECONDS * len(self._written), MAX_LOOK_SECONDS)
+        if time.monotonic() - self._begun > limit:
             self._look()
 
     def _look(self) -> None:
@@ -188,6 +191,7 @@ class Witness:
         manager = transaction.TransactionManager()
         other = self._connection.db().open(manager)
         try:
+            other.prefetch(changed)
             for oid in changed:
                 found = other.get(oid)
                 found._p_invalidate()  # it may lie in the cache
