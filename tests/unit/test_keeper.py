@@ -28,7 +28,6 @@ class Kept:
             workshop.engine,
             lambda: True,
             lambda: self.freed.append(workshop.now),
-            lambda deadline: True,
             lambda thread: None,
         )
 
@@ -314,9 +313,7 @@ def test_what_can_wait_keeps_nothing_waiting_that_cannot(
         looks += 1
         return looks < 2 or bool(the_keeper._has_chores)
 
-    the_keeper = Keeper(
-        workshop.engine, is_needed, lambda: None, lambda deadline: True, lambda thread: None
-    )
+    the_keeper = Keeper(workshop.engine, is_needed, lambda: None, lambda thread: None)
     begun = workshop.now
     the_keeper()
     assert sum(slow.sizes) >= 1500
@@ -340,7 +337,6 @@ def test_timeouts_are_heeded_while_the_keeper_prunes(
         workshop.engine,
         lambda: not looked or the_keeper._has_chores,
         lambda: None,
-        lambda deadline: True,
         lambda thread: None,
     )
     monkeypatch.setattr(the_keeper, "_expire", lambda: looked.append(workshop.now))
@@ -370,9 +366,7 @@ def test_a_tick_that_fails_keeps_no_timeout_waiting(
     workshop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = []
-    the_keeper = Keeper(
-        workshop.engine, lambda: True, lambda: None, lambda deadline: True, lambda thread: None
-    )
+    the_keeper = Keeper(workshop.engine, lambda: True, lambda: None, lambda thread: None)
 
     def fail(seat: Any) -> float:
         raise POSKeyError(b"\0" * 8)

@@ -7,6 +7,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from lovely.remotetask.check import check_jobs
@@ -56,9 +57,9 @@ class Keeper:
 
     :param is_needed: the loop ends when it says no.
     :param on_freed: called when jobs of a dead worker were freed.
+    :param on_expired: called with the thread that hangs in a job that was given up.
     :param on_overdue: called when a job's time is up, before that is written down; takes the
         deadline away, or says no if the job has just ended.
-    :param on_expired: called with the thread that hangs in a job that was given up.
     """
 
     def __init__(
@@ -66,8 +67,8 @@ class Keeper:
         engine: Engine,
         is_needed: Callable[[], bool],
         on_freed: Callable[[], None],
-        on_overdue: Callable[[Deadline], bool],
         on_expired: Callable[[threading.Thread], None],
+        on_overdue: Callable[[Deadline], bool] = lambda deadline: True,
     ) -> None:
         self._engine = engine
         self._is_needed = is_needed
@@ -200,6 +201,8 @@ class Keeper:
                 continue
             if not self._on_overdue(deadline):
                 continue
+            with suppress(ValueError):
+                engine.deadlines.remove(deadline)
             try:
                 with engine.short_seat() as seat:
                     engine.expire(seat, deadline.claim, deadline.seconds)

@@ -81,7 +81,7 @@ class SimpleProcessor:
         self._engine.is_probing = not self._is_exclusive and self._listener is None
         self.signals: frozenset[bytes] = frozenset()
         self._keeper = Keeper(
-            self._engine, self._needs_keeper, self.wake, self._abandon, self._replace
+            self._engine, self._needs_keeper, self.wake, self._replace, self._abandon
         )
         self._engine.on_deadline = self._keeper.notify  # type: ignore[method-assign]
         self.keeper_thread: threading.Thread | None = None
