@@ -273,6 +273,8 @@ class Job(Persistent):
     ready line.  ``place`` int, float or str: where the queue has filed the waiting job; only
     `lovely.remotetask.queue` sets it.
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
+    ``is_unwanted`` bool: the job has ended, and is to be removed instead of filed; set by
+    ``clean``.
     """
 
     id: int = 0
@@ -291,6 +293,7 @@ class Job(Persistent):
     place: int | float | str | None = None
     failures: tuple[Failure, ...] = ()
     retry: RetryPolicy | None = None
+    is_unwanted: bool = False
 
     def __init__(
         self, id: int, task: str, input: Any = None, retry: RetryPolicy | None = None

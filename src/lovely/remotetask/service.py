@@ -46,7 +46,6 @@ from lovely.remotetask.step import (
     Retention,
     orphans,
     release,
-    remove_job,
     remove_oldest,
     rescue,
     retire,
@@ -285,8 +284,9 @@ class TaskService(Persistent, Location):
                 if job is None or not job.is_final:
                     retire(self, jobid, time.time())
                 elif job.status in statuses and not self.queue.is_filed(job):
-                    # Not filed first: the worker is about to do that.
-                    remove_job(self, jobid)
+                    # The worker is about to file it: so that neither is disturbed, it removes
+                    # the job instead, or if that is too late, the next who cleans.
+                    job.is_unwanted = True
         for name in statuses:
             self.remove_oldest(name)
 
@@ -309,7 +309,7 @@ class TaskService(Persistent, Location):
                     continue
                 if job.status == PROCESSING:
                     counts[PROCESSING] += 1
-                elif job.is_final and not self.queue.is_filed(job):
+                elif job.is_final and not job.is_unwanted and not self.queue.is_filed(job):
                     counts[job.status] += 1
         return {status: counts[status] for status in STATUSES}
 

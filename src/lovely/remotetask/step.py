@@ -176,7 +176,9 @@ def retire(service: Any, jobid: int, now: float) -> None:
             job.cancel(now)
     if jobid in service.progress:
         del service.progress[jobid]
-    if job is not None and job.is_final:
+    if job is not None and job.is_unwanted:
+        remove_job(service, jobid)
+    elif job is not None and job.is_final:
         service.queue.file(job)
 
 
