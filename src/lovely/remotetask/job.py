@@ -47,6 +47,7 @@ from lovely.remotetask.shelf import Shelf
 
 #: Into so many parts job ids are divided, by their highest bits.
 LANES = 16
+_LANE_SHIFT = 27
 
 #: How the ids are divided further in the `JobTree`, by how many of their bits are left.  Each
 #: new job writes the page of its 16 ids, and each page the node above.
@@ -96,7 +97,7 @@ class Progress(NamedTuple):
 
 def lane_of(jobid: int) -> int:
     """Return the lane of a job, of `LANES`: who adds jobs in different ones shares nothing."""
-    return jobid >> 27
+    return jobid >> _LANE_SHIFT
 
 
 class JobKeys(KeysView[int]):
@@ -124,15 +125,6 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
     def __init__(self) -> None:
         self.lanes = tuple(Shelf() for _ in range(LANES))
 
-    def _page(self, jobid: int) -> Shelf | None:
-        node = self.lanes[lane_of(jobid)]
-        for shift in _SHIFTS:
-            child = node.entries.get(jobid >> shift)
-            if child is None:
-                return None
-            node = child
-        return node
-
     def __getitem__(self, jobid: int) -> Job:
         job = self.get(jobid)
         if job is None:
@@ -143,10 +135,14 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
     def get(self, jobid: int, default: Any = None) -> Any:
         """Return a job, or the default."""
         try:
-            page = self._page(jobid)
+            node: Any = self.lanes[jobid >> _LANE_SHIFT]
         except (TypeError, IndexError):  # no id at all
             return default
-        return default if page is None else page.entries.get(jobid, default)
+        for shift in _SHIFTS:
+            node = node.entries.get(jobid >> shift)
+            if node is None:
+                return default
+        return node.entries.get(jobid, default)
 
     def __setitem__(self, jobid: int, job: Job) -> None:
         node = self.lanes[lane_of(jobid)]
@@ -165,7 +161,8 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         job = nodes[-1].entries[jobid]
         nodes[-1].take(jobid)
         # Somebody may be adding just behind a new job.
-        if time.time() - job.created_at < FRESH_SECONDS and self._page(jobid + 16) is None:
+        is_passed = (jobid >> _SHIFTS[-1]) + 1 in nodes[-2].entries
+        if time.time() - job.created_at < FRESH_SECONDS and not is_passed:
             return
         for node, parent, shift in zip(nodes[:0:-1], nodes[-2::-1], _SHIFTS[::-1], strict=True):
             if node.entries:
