@@ -160,9 +160,11 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
             nodes.append(nodes[-1].entries[jobid >> shift])
         job = nodes[-1].entries[jobid]
         nodes[-1].take(jobid)
-        # Somebody may be adding just behind a new job.
+        # Somebody may be adding just behind a new job.  (A record that is not loaded may be
+        # lost, or unreadable; it can be taken out all the same.)
         is_passed = (jobid >> _SHIFTS[-1]) + 1 in nodes[-2].entries
-        if time.time() - job.created_at < FRESH_SECONDS and not is_passed:
+        is_new = job._p_changed is not None and time.time() - job.created_at < FRESH_SECONDS
+        if is_new and not is_passed:
             return
         for node, parent, shift in zip(nodes[:0:-1], nodes[-2::-1], _SHIFTS[::-1], strict=True):
             if node.entries:
