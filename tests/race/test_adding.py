@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from ZODB.POSException import ConflictError
 
 from lovely.remotetask import ended, line
+from lovely.remotetask.check import check_all
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.step import Retention
 
@@ -129,6 +131,10 @@ def test_cleaning_conflicts_neither_with_workers_nor_with_adders(arena: Any) -> 
     assert arena.effects() == dict.fromkeys(adders.acknowledged, 1)
     assert not conflicts, Counter(conflicts)
     assert not adders.conflicts, Counter(adders.conflicts)
+    arena.check_books()
+    with arena.connected() as (_, root):
+        assert check_all(root["tasks"], time.time(), repair=False) == []
+    arena.check_clean()
 
 
 def test_no_acknowledged_job_is_lost_between_rival_processors(arena: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import transaction
 from persistent.mapping import PersistentMapping
 from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError, StorageError
 from zope.component import getGlobalSiteManager
@@ -25,6 +26,7 @@ from lovely.remotetask.interfaces import (
     QUEUED,
     ITask,
 )
+from lovely.remotetask.queue import JobQueue
 from lovely.remotetask.retry import MAX_COLLISIONS, RetryPolicy
 from lovely.remotetask.task import TaskContext
 from lovely.remotetask.transact import Stopping
@@ -842,3 +844,60 @@ def test_a_job_that_has_just_ended_does_not_expire(workshop: Any, register: Any)
     with workshop.engine.short_seat() as seat:
         workshop.engine.expire(seat, claim, 5)
     assert workshop.get(jobid, "status", "output") == (COMPLETED, "done")
+
+
+# -- cleaning beside a worker ----------------------------------------------------------------------
+
+
+def test_a_job_that_is_not_filed_yet_is_removed_by_its_worker(workshop: Any, register: Any) -> None:
+    def fail(input: Any) -> None:
+        raise TaskError("no")
+
+    register("fail", fail)
+    kept, gone = workshop.add("echo"), workshop.add("fail")
+    for claim in workshop.claim(2):
+        workshop.engine.run(workshop.seat, claim)
+    with workshop.service() as service:
+        assert (service.getStatus(kept), service.getStatus(gone)) == (COMPLETED, ERROR)
+        service.clean([ERROR])
+        assert service.countJobs()[ERROR] == 0
+        assert service.countJobs()[COMPLETED] == 1
+    workshop.claim(1)
+    with workshop.service() as service:
+        assert gone not in service.jobs
+        assert service.countJobs()[COMPLETED] == 1
+        assert check_all(service, workshop.now, repair=False) == []
+
+
+def test_a_job_that_is_filed_while_it_is_cleaned_is_removed_by_the_next(workshop: Any) -> None:
+    jobid = workshop.add("echo")
+    workshop.engine.run(workshop.seat, *workshop.claim(1))
+    manager = transaction.TransactionManager()
+    connection = workshop.db.open(manager)
+    service = connection.root()["tasks"]
+    service.clean()
+    workshop.claim(1)  # files the job
+    manager.commit()
+    assert service.countJobs()[COMPLETED] == 1
+    assert check_all(service, workshop.now, repair=False) == []
+    service.clean()
+    manager.commit()
+    assert jobid not in service.jobs
+    assert service.countJobs()[COMPLETED] == 0
+    connection.close()
+
+
+def test_a_claim_that_is_repeated_looks_at_the_clock_again(
+    workshop: Any, fail_commits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(JobQueue, "recount", lambda self, jobs, now: seen.append(now))
+    fail_commits(ConflictError("somebody was quicker"))
+    workshop.add("echo")
+    workshop.claim(1)
+    assert len(seen) == 2
+    workshop.claim(1)
+    assert len(seen) == 2
+    workshop.now -= 10.0
+    workshop.claim(1)
+    assert len(seen) == 3

@@ -37,7 +37,8 @@ def leaf(tree: Any) -> Any:
 
 
 def page_of(service: Any, jobid: int) -> Any:
-    return service.jobs._page(jobid)
+    [page] = [page for page in service.jobs._pages() if jobid in page.entries]
+    return page
 
 
 def lane_of_line(service: Any, jobid: int) -> Any:

@@ -334,6 +334,9 @@ class ITaskService(Interface):
     def clean(status=FINAL_STATUSES):
         """Remove all jobs with one of these statuses.
 
+        One whose worker has yet to note that it has ended is no longer counted, and is removed
+        by the worker.
+
         :param status: a list of final statuses.
         :returns: None.
         :raises JobIsLive: a status of jobs that still wait or run is among them; a

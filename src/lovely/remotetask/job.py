@@ -22,7 +22,6 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from persistent import Persistent
-from ZODB.POSException import POSError
 from zope.interface import implementer
 
 from lovely.remotetask.errors import (
@@ -51,6 +50,7 @@ from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 
 #: Into so many parts job ids are divided, by their highest bits.
 LANES = 16
+_LANE_SHIFT = 27
 
 #: How the ids are divided further in the `JobTree`, by how many of their bits are left.  Each
 #: new job writes the page of its 16 ids, and each page the node above.
@@ -100,7 +100,7 @@ class Progress(NamedTuple):
 
 def lane_of(jobid: int) -> int:
     """Return the lane of a job, of `LANES`: who adds jobs in different ones shares nothing."""
-    return jobid >> 27
+    return jobid >> _LANE_SHIFT
 
 
 class JobKeys(KeysView[int]):
@@ -113,13 +113,6 @@ class JobValues(ValuesView["Job"]):
 
 class JobItems(ItemsView[int, "Job"]):
     """The (id, job) pairs of a `JobTree`."""
-
-
-def _is_fresh(job: Job) -> bool:
-    try:
-        return time.time() - job.created_at < FRESH_SECONDS
-    except (POSError, AttributeError, TypeError):  # a record that is missing or cannot be read
-        return False
 
 
 class JobTree(Persistent, MutableMapping[int, "Job"]):
@@ -135,19 +128,6 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
     def __init__(self) -> None:
         self.lanes = tuple(Shelf() for _ in range(LANES))
 
-    def _page(self, jobid: int) -> Shelf | None:
-        node = self.lanes[lane_of(jobid)]
-        if node._p_jar is None:
-            check_sound(self, node)
-        for shift in _SHIFTS:
-            child = node.entries.get(jobid >> shift)
-            if child is None:
-                return None
-            if child._p_jar is None:
-                check_sound(node, child)
-            node = child
-        return node
-
     def __getitem__(self, jobid: int) -> Job:
         job = self.get(jobid)
         if job is None:
@@ -161,14 +141,22 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         :raises StrayObject: it no longer belongs to the database.
         """
         try:
-            page = self._page(jobid)
+            node: Any = self.lanes[jobid >> _LANE_SHIFT]
         except (TypeError, IndexError):  # no id at all
             return default
-        job = None if page is None else page.entries.get(jobid)
+        for shift in _SHIFTS:
+            if node._p_jar is None:
+                check_sound(self, node)
+            node = node.entries.get(jobid >> shift)
+            if node is None:
+                return default
+        if node._p_jar is None:
+            check_sound(self, node)
+        job = node.entries.get(jobid)
         if job is None:
             return default
         if job._p_jar is None:
-            check_sound(page, job)
+            check_sound(self, job)
         return job
 
     def __setitem__(self, jobid: int, job: Job) -> None:
@@ -194,8 +182,11 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         nodes[-1].take(jobid)
         wrote(self, nodes[-1])
         removed(self, job)
-        # Somebody may be adding just behind a new job.
-        if not nodes[-1].entries and _is_fresh(job) and self._page(jobid + 16) is None:
+        # Somebody may be adding just behind a new job.  (A record that is not loaded may be
+        # lost, or unreadable; it can be taken out all the same.)
+        is_passed = (jobid >> _SHIFTS[-1]) + 1 in nodes[-2].entries
+        is_new = job._p_changed is not None and time.time() - job.created_at < FRESH_SECONDS
+        if is_new and not is_passed:
             return
         for node, parent, shift in zip(nodes[:0:-1], nodes[-2::-1], _SHIFTS[::-1], strict=True):
             if node.entries:
@@ -307,6 +298,8 @@ class Job(Persistent):
     ready line.  ``place`` int, float or str: where the queue has filed the waiting job; only
     `lovely.remotetask.queue` sets it.
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
+    ``is_unwanted`` bool: the job has ended, and is to be removed instead of filed; set by
+    ``clean``.
     """
 
     id: int = 0
@@ -326,6 +319,7 @@ class Job(Persistent):
     place: int | float | str | None = None
     failures: tuple[Failure, ...] = ()
     retry: RetryPolicy | None = None
+    is_unwanted: bool = False
 
     def __init__(
         self, id: int, task: str, input: Any = None, retry: RetryPolicy | None = None

@@ -48,10 +48,8 @@ from lovely.remotetask.step import (
     Retention,
     orphans,
     release,
-    remove_job,
     remove_oldest,
     rescue,
-    retire,
     worker_record,
 )
 from lovely.remotetask.storable import check_limits, check_storable
@@ -301,11 +299,12 @@ class TaskService(Persistent, Location):
         for worker in self.workers.values():
             for jobid in worker.held:
                 job = self.jobs.get(jobid)
-                if job is None or not job.is_final:
-                    retire(self, jobid, time.time())
-                elif job.status in statuses and not self.queue.is_filed(job):
-                    # Not filed first: the worker is about to do that.
-                    remove_job(self, jobid)
+                if job is None or job.status not in statuses:
+                    continue
+                if not self.queue.is_filed(job):
+                    # The worker is about to file it: so that neither is disturbed, it removes
+                    # the job instead, or if that is too late, the next who cleans.
+                    job.is_unwanted = True
         for name in statuses:
             self.remove_oldest(name)
 
@@ -328,7 +327,7 @@ class TaskService(Persistent, Location):
                     continue
                 if job.status == PROCESSING:
                     counts[PROCESSING] += 1
-                elif self.queue.has_to_be_filed(job):
+                elif not job.is_unwanted and self.queue.has_to_be_filed(job):
                     counts[job.status] += 1
         return {status: counts[status] for status in STATUSES}
 

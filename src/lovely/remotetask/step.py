@@ -286,7 +286,11 @@ def retire(service: Any, jobid: int, now: float) -> None:
         edit = service.edits.pop(jobid)
         if isinstance(job, CronJob) and job.take_over(edit):
             service.queue.reschedule(job, now)
-    if job is not None and (job.is_final or isinstance(job.place, float)):
+    if job is None:
+        return
+    if job.is_final and job.is_unwanted:
+        remove_job(service, jobid)
+    elif job.is_final or isinstance(job.place, float):
         service.queue.file(job)
 
 
