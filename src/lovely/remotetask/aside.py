@@ -59,12 +59,16 @@ def load_usable(jobs: Mapping[int, Job], jobid: int) -> Job | None:
     return None if job is None or why_unusable(job, jobid) else job
 
 
+def _aside(job: Job) -> _Aside | None:
+    # Hardly ever does a job wait aside: then the databases need not be told apart.
+    return _asides.get(job._p_jar.db(), {}).get(job._p_oid) if _asides else None
+
+
 def why_unreadable(job: Job, jobid: int) -> str | None:
     """Return why the record of a job cannot be read here, or None."""
     if job._p_changed is not None and isinstance(job, Job):
         return None
-    asides = _asides.setdefault(job._p_jar.db(), {})
-    aside = asides.get(job._p_oid)
+    aside = _aside(job)
     if aside is not None and aside.serial is None and time.monotonic() < aside.until:
         return aside.reason
     fault: BaseException | None = None
@@ -80,7 +84,7 @@ def why_unreadable(job: Job, jobid: int) -> str | None:
         reason = f"its record cannot be read: {describe(error.__cause__ or error)}"
     if fault is None and isinstance(job, Job):
         if aside is not None and aside.serial is None:
-            del asides[job._p_oid]
+            del _asides[job._p_jar.db()][job._p_oid]
         return None
     _set_aside(job, jobid, reason, None, fault)
     return reason
@@ -95,8 +99,7 @@ def why_unusable(job: Job, jobid: int) -> str | None:
     reason = why_unreadable(job, jobid)
     if reason is not None:
         return reason
-    asides = _asides.setdefault(job._p_jar.db(), {})
-    aside = asides.get(job._p_oid)
+    aside = _aside(job)
     if aside is not None and aside.serial == job._p_serial:
         if time.monotonic() < aside.until:
             return aside.reason
@@ -106,7 +109,8 @@ def why_unusable(job: Job, jobid: int) -> str | None:
             return reason
     missing = why_unstorable(job.__dict__.values())
     if missing is None:
-        asides.pop(job._p_oid, None)
+        if aside is not None:
+            _asides[job._p_jar.db()].pop(job._p_oid, None)
         # It becomes another one only by way of the database, which forgets this too.
         job._v_is_usable = True
         return None
@@ -118,7 +122,7 @@ def why_unusable(job: Job, jobid: int) -> str | None:
 def _set_aside(
     job: Job, jobid: int, reason: str, serial: bytes | None, fault: BaseException | None = None
 ) -> None:
-    asides = _asides[job._p_jar.db()]
+    asides = _asides.setdefault(job._p_jar.db(), {})
     before = asides.get(job._p_oid)
     if before is None:
         wait = FIRST_WAIT_SECONDS

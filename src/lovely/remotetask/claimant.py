@@ -41,7 +41,7 @@ from lovely.remotetask.step import (
     release,
     remove_worker,
     reserve,
-    retire,
+    retire_job,
     take,
     worker_record,
 )
@@ -159,8 +159,7 @@ class Claimant:
         is_repeated = bool(next(tries))
         self._fetch_news(seat)
         self.memory.renew()
-        claims = self._unnoticed(service, held)
-        self._retire(service, held)  # first, as some of them may be due again
+        claims = self._retire(service, held)  # first, as some of them may be due again
         if limit and not claims:
             start, limit = self._share(service, limit, is_repeated)
             self._looked = self.clock()
@@ -178,20 +177,6 @@ class Claimant:
         news, self.news = self.news, []
         if 0 < len(news) <= PREFETCH_SIZE:
             seat.connection.prefetch(news)
-
-    def _unnoticed(self, service: Any, held: list[int]) -> list[Claim]:
-        """Return claims of this worker whose commit came to pass although it has failed.
-
-        So it seems to a client that loses its server at the end of a commit.
-        """
-        record = find_worker(service, self.identity.id)
-        stored = () if record is None else record.held
-        jobs = [load(service.jobs, jobid) for jobid in stored if jobid not in held]
-        return [
-            claim_of(job)
-            for job in jobs
-            if job is not None and job.is_held_by(self.identity.id, job.attempt)
-        ]
 
     def _share(self, service: Any, limit: int, is_repeated: bool) -> tuple[float | None, int]:
         """Return where this worker begins among the jobs that are ready, and how many it takes.
@@ -257,7 +242,7 @@ class Claimant:
 
     def _reserved(self, service: Any, held: list[int]) -> set[int]:
         # What is in the hand of this worker counts, and not its record: a commit may have
-        # come to pass although it has failed, see `_unnoticed`.
+        # come to pass although it has failed, see `_retire`.
         others = (w.held for key, w in service.workers.items() if key != self.identity.id)
         return set(held).union(*others)
 
@@ -270,13 +255,27 @@ class Claimant:
                 job.task,
             )
 
-    def _retire(self, service: Any, held: list[int]) -> None:
-        """File the jobs that have ended."""
+    def _retire(self, service: Any, held: list[int]) -> list[Claim]:
+        """File the jobs whose runs have ended, but for those that are `held`.
+
+        :returns: claims of this worker whose commit came to pass although it has failed.  So it
+            seems to a client that loses its server at the end of a commit.
+        """
         record = find_worker(service, self.identity.id)
-        if record is not None:
-            gone = set(record.held).difference(held)
-            for jobid in (jobid for jobid in record.held if jobid in gone):  # as they ended
-                retire(service, jobid, self.clock())
+        if record is None:
+            return []
+        now = self.clock()
+        unnoticed = []
+        kept = set(held)
+        for jobid in record.held:  # in the order in which they have ended
+            if jobid in kept:
+                continue
+            job = load(service.jobs, jobid)
+            if job is not None and job.is_held_by(self.identity.id, job.attempt):
+                unnoticed.append(claim_of(job))
+            else:
+                retire_job(service, jobid, job, now)
+        return unnoticed
 
     def _hold(self, service: Any, held: list[int]) -> None:
         # A record exists as long as something is held.  A job stands in the hand with its last
@@ -408,7 +407,7 @@ class Claimant:
 
         def change(service: Any) -> None:
             known = [*held, *(claim.jobid for claim in claims)]
-            for claim in (*claims, *self._unnoticed(service, known)):
+            for claim in (*claims, *self._retire(service, known)):
                 job = load(service.jobs, claim.jobid)
                 if job is not None:
                     give_back(service, job, claim, claim in running, now)

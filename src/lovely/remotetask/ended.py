@@ -158,8 +158,9 @@ class EndedIndex(Persistent):
             check_path(lane, entry)
             page = lane[entry] = EndedPage()
             _sweep(lane)
+        if not page._p_changed:  # else it has been said
+            wrote(self, page)
         page.put(entry)
-        wrote(self, page)
         self.size.change(1)
 
     def remove(self, when: float, jobid: int) -> None:

@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 from lovely.remotetask.errors import TransactionMeddled, describe
 
 
-@contextmanager
-def guarded(manager: Any, **methods: Callable[..., Any]) -> Iterator[None]:
-    """Let what runs in this block, in this thread, not end the current transaction.
+class guarded:
+    """Let what runs in a ``with`` block, in its thread, not end the current transaction.
 
     The transaction itself refuses, so it does not matter which way a call comes; who begins
     another one aborts the current one first.  A call that is refused has changed nothing.
@@ -27,34 +24,52 @@ def guarded(manager: Any, **methods: Callable[..., Any]) -> Iterator[None]:
     :param methods: further methods that take the place of the transaction's own.
     :raises TransactionMeddled: a call was refused, whatever was made of that in the block.
     """
-    txn = manager.get()
-    thread = threading.get_ident()
-    refusals: list[TransactionMeddled] = []
 
-    def refuse(end: Callable[[], None]) -> None:
-        if threading.get_ident() != thread:
-            return end()
-        refusals.append(TransactionMeddled())
-        raise refusals[-1]
+    def __init__(self, manager: Any, **methods: Callable[..., Any]) -> None:
+        self._manager = manager
+        self._methods = methods
 
-    attributes = vars(txn)
-    methods["commit"] = partial(refuse, txn.commit)
-    methods["abort"] = partial(refuse, txn.abort)
-    methods["doom"] = partial(refuse, txn.doom)
-    hidden = [name for name in methods if name in attributes]  # by a guard around this one
-    before = [attributes[name] for name in hidden]
-    attributes.update(methods)
-    try:
-        yield
-    except Exception as error:
-        if refusals and not isinstance(error, TransactionMeddled):
-            raise TransactionMeddled(f"{refusals[0]} ({describe(error)})") from error
-        raise
-    finally:
-        for name in methods:
+    def __enter__(self) -> None:
+        self._txn = self._manager.get()
+        self._thread = threading.get_ident()
+        self._refusal: TransactionMeddled | None = None
+        attributes = vars(self._txn)
+        self._methods.update(commit=self._commit, abort=self._abort, doom=self._doom)
+        # What is there already is that of a guard around this one.
+        self._before = {name: attributes[name] for name in self._methods if name in attributes}
+        attributes.update(self._methods)
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        attributes = vars(self._txn)
+        for name in self._methods:
             del attributes[name]
-        attributes.update(zip(hidden, before, strict=True))
-    if refusals:
-        raise refusals[0]
-    if manager.get() is not txn:  # by `manager.free`
-        raise TransactionMeddled
+        attributes.update(self._before)
+        if error is None:
+            if self._refusal is not None:
+                raise self._refusal
+            if self._manager.get() is not self._txn:  # by `manager.free`
+                raise TransactionMeddled
+        elif (
+            self._refusal is not None
+            and isinstance(error, Exception)
+            and not isinstance(error, TransactionMeddled)
+        ):
+            raise TransactionMeddled(f"{self._refusal} ({describe(error)})") from error
+
+    def _commit(self) -> None:
+        self._refuse("commit")
+
+    def _abort(self) -> None:
+        self._refuse("abort")
+
+    def _doom(self) -> None:
+        self._refuse("doom")
+
+    def _refuse(self, name: str) -> None:
+        if threading.get_ident() == self._thread:
+            self._refusal = TransactionMeddled()
+            raise self._refusal
+        if name in self._before:
+            self._before[name]()
+        else:
+            getattr(type(self._txn), name)(self._txn)

@@ -161,15 +161,17 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
 
     def __setitem__(self, jobid: int, job: Job) -> None:
         node = self.lanes[lane_of(jobid)]
-        check_sound(self, node)
         for shift in _SHIFTS:
+            if node._p_jar is None:
+                check_sound(self, node)
             child = node.entries.get(jobid >> shift)
             if child is None:
                 child = Shelf()
                 node.put(jobid >> shift, child)
                 wrote(self, node)
-            check_sound(node, child)
             node = child
+        if node._p_jar is None:
+            check_sound(self, node)
         node.put(jobid, job)
         wrote(self, node, job)
 
@@ -262,6 +264,8 @@ _POSITIONS = (
     "due",
 )
 
+_IN_POSITION = frozenset(_POSITIONS)
+
 #: How a status stands in a job's record.  These numbers cannot change.
 _STATUS_CODES = {
     QUEUED: 0,
@@ -338,9 +342,9 @@ class Job(Persistent):
         status = attributes.get("status", QUEUED)
         state[_STATUS] = _STATUS_CODES.get(status, status)
         others = {
-            name: attributes[name]
-            for name in attributes.keys() - _POSITIONS
-            if not name.startswith("_v_")
+            name: value
+            for name, value in attributes.items()
+            if name not in _IN_POSITION and not name.startswith("_v_")
         }
         if others:
             return (*state, others)

@@ -20,6 +20,7 @@ from typing import Any
 
 from zope.interface import implementer
 
+from lovely.remotetask.aside import load
 from lovely.remotetask.errors import ServiceGone
 from lovely.remotetask.execution import Deadline, Engine
 from lovely.remotetask.interfaces import PROCESSING, IProcessor
@@ -408,7 +409,7 @@ class SimpleProcessor:
         claim = self._engine.in_hand.get(jobid)
         if claim is not None:
             return claim
-        job = seat.begin().jobs.get(jobid)
+        job = load(seat.begin().jobs, jobid)
         if job is not None and job.status == PROCESSING and job.owner in local_ids():
             return claim_of(job)
         return None

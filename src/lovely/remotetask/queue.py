@@ -75,7 +75,8 @@ class JobQueue(Persistent):
 
     def file(self, job: Job) -> None:
         """Put a job where its status and its due time say."""
-        wrote(self, job)
+        if not job.is_final:
+            wrote(self, job)
         if job.status == QUEUED and job.due is None:
             self.file_ready([job])
         elif job.status == CRONJOB and job.due is None and job.timezone is not None:

@@ -51,10 +51,13 @@ class Seat:
 
         One that a task has closed may be somebody else's by now.
         """
-        return all(
-            connection.opened is not None and connection.transaction_manager is self.manager
-            for connection in self.connection.connections.values()
-        )
+        connections = self.connection.connections
+        if len(connections) == 1:
+            return self._is_mine(self.connection)
+        return all(map(self._is_mine, connections.values()))
+
+    def _is_mine(self, connection: Any) -> bool:
+        return connection.opened is not None and connection.transaction_manager is self.manager
 
     def begin(self) -> Any:
         """Begin a transaction and return the service.

@@ -135,7 +135,12 @@ class TaskService(Persistent, Location):
         """See `ITaskService`."""
         inputs = [self._checked(task, input, retry) for input in inputs]
         check_parts(self)
-        jobs = [self._keep(Job(self._generateId(), task, input, retry)) for input in inputs]
+        jobs = []
+        for input in inputs:
+            job = Job(self._generateId(), task, input, retry)
+            self.jobs[job.id] = job
+            jobs.append(job)
+        self._v_last = jobs[-1] if jobs else None
         self.queue.file_ready(jobs)
         running.wake_after_commit(self)
         return [job.id for job in jobs]
@@ -181,20 +186,18 @@ class TaskService(Persistent, Location):
             raise TaskNotFound(f"no task is registered under the name {name!r}")
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise InvalidArgument(f"retry takes a RetryPolicy, not {retry!r}")
-        check_storable(retry, InvalidArgument, "the retry policy")
+        if retry is not None:
+            check_storable(retry, InvalidArgument, "the retry policy")
         check_input(task, input)
         check_limits(input, self.max_input_bytes, self.max_input_depth)
         return check_storable(input, InvalidInput, "the input")
 
     def _store(self, job: Job) -> int:
         check_parts(self)
-        self.queue.file(self._keep(job))
+        self.jobs[job.id] = self._v_last = job
+        self.queue.file(job)
         running.wake_after_commit(self)
         return job.id
-
-    def _keep(self, job: Job) -> Job:
-        self.jobs[job.id] = self._v_last = job
-        return job
 
     def _generateId(self) -> int:
         # In runs, so that new jobs fall into the same page and the same lane of the line; from
@@ -298,7 +301,7 @@ class TaskService(Persistent, Location):
             _check_final(name)
         for worker in self.workers.values():
             for jobid in worker.held:
-                job = self.jobs.get(jobid)
+                job = load(self.jobs, jobid)
                 if job is None or job.status not in statuses:
                     continue
                 if not self.queue.is_filed(job):

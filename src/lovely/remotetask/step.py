@@ -7,8 +7,6 @@ import logging
 import os
 import socket
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
@@ -179,28 +177,26 @@ def call_task(service: Any, job: Job, task: Any, context: TaskContext) -> Any:
     :raises InvalidResult: the result cannot be stored or breaks the task's schema.
     """
     input = check_storable(job.input, InvalidInput, "the input")
-    with running_in(context), _honest_errors():
-        output = call_apart(task, service, job.id, input)
+    with running_in(context):
+        try:
+            output = call_apart(task, service, job.id, input)
+        except BaseException as error:
+            _check_honest(error)
+            raise
     check_output(task, output)
     return check_storable(output, InvalidResult, "the result")
 
 
-@contextmanager
-def _honest_errors() -> Iterator[None]:
-    """Put another one in the place of an exception that cannot be asked what it is."""
+def _check_honest(error: BaseException) -> None:
+    """Raise another one in the place of an exception that cannot be asked what it is."""
     try:
-        yield
-    except BaseException as error:
-        try:
-            isinstance(error, TaskError)
-        except BaseException:  # its property `__class__`
-            raise TaskError(f"{name_of(error)}: {describe(error)}") from None
-        raise
+        isinstance(error, TaskError)
+    except BaseException:  # its property `__class__`
+        raise TaskError(f"{name_of(error)}: {describe(error)}") from None
 
 
 def finish(service: Any, job: Job, output: Any, now: float) -> None:
-    """Keep the result; a cron job waits for its next time."""
-    wrote(service, job)
+    """Keep the result, of a job that `wrote` knows; a cron job waits for its next time."""
     job.finish(output, now)
     _rest(service, job)
 
@@ -210,6 +206,7 @@ def postpone(service: Any, job: Job, conflicts: int, error: BaseException, now: 
 
     :param conflicts: how many runs of this attempt have met one.
     """
+    wrote(service, job)
     job.conflicts += conflicts
     job.collisions += conflicts
     if job.collisions >= MAX_COLLISIONS or job.id in service.requests:
@@ -269,7 +266,11 @@ def retire(service: Any, jobid: int, now: float) -> None:
     A cancel request that the run did not see holds for what would follow it: a further
     attempt, or the next run of a cron job.  A schedule that was edited counts from now on.
     """
-    job = load(service.jobs, jobid)
+    retire_job(service, jobid, load(service.jobs, jobid), now)
+
+
+def retire_job(service: Any, jobid: int, job: Job | None, now: float) -> None:
+    """Do as `retire`, with a job that is loaded; None if it is gone or cannot be read."""
     if job is not None and job.status == PROCESSING:
         return  # another worker has it by now, and the notes are about that run
     if jobid in service.requests:
@@ -324,7 +325,7 @@ def remove_worker(service: Any, worker_id: str) -> None:
 
 def release(service: Any, worker_id: str, jobid: int, now: float) -> None:
     """Take one job that has ended out of the record of a worker, and file it."""
-    job = service.jobs.get(jobid)
+    job = load(service.jobs, jobid)
     if job is not None and job.status == PROCESSING and job.owner == worker_id:
         return  # that worker has claimed it again
     record = find_worker(service, worker_id)

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, overload
 
 from zope.component import getGlobalSiteManager, getSiteManager
@@ -115,15 +114,18 @@ class TaskContext:
 _running = threading.local()
 
 
-@contextmanager
-def running_in(context: TaskContext) -> Iterator[None]:
-    """Make `context` the one that tasks called in this thread are given."""
-    previous = getattr(_running, "context", None)
-    _running.context = context
-    try:
-        yield
-    finally:
-        _running.context = previous
+class running_in:
+    """Make `context` the one that tasks called in this thread are given, in a ``with`` block."""
+
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._previous = getattr(_running, "context", None)
+        _running.context = self._context
+
+    def __exit__(self, *exception: object) -> None:
+        _running.context = self._previous
 
 
 def _current_context(service: Any, jobid: int) -> TaskContext:

@@ -16,6 +16,7 @@ transient, and the connection's cache is emptied behind it: what is loaded then 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
@@ -35,6 +36,8 @@ LOOK_SECONDS = 0.02
 MAX_LOOK_SECONDS = 1.0
 
 _KEY = object()  # of the witnesses in the data of a transaction
+
+_latest = threading.local()  # the `Witness` that was last asked for in each thread
 
 
 def check_sound(*objects: Any) -> None:
@@ -117,6 +120,9 @@ def is_id_again(error: BaseException) -> bool:
 
 def _witness_of(connection: Any) -> Witness:
     txn = connection.transaction_manager.get()
+    latest: Witness | None = getattr(_latest, "witness", None)
+    if latest is not None and latest.is_of(connection, txn):
+        return latest
     try:
         witnesses: dict[Any, Witness] = txn.data(_KEY)
     except KeyError:
@@ -126,9 +132,10 @@ def _witness_of(connection: Any) -> Witness:
     if witness is None or not witness.is_joined:
         # One that has joined after a savepoint leaves with its rollback.
         has_left = witness is not None
-        witness = witnesses[connection] = Witness(connection)
+        witness = witnesses[connection] = Witness(connection, txn)
         witness.empties_cache = has_left
         txn.join(witness)
+    _latest.witness = witness
     return witness
 
 
@@ -140,7 +147,8 @@ class Witness:
     :ivar is_joined: it belongs to a transaction that goes on.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, txn: Any) -> None:
+        self._transaction = txn
         self.transaction_manager = connection.transaction_manager
         self._connection = connection
         self._written: dict[int, Any] = {}
@@ -149,6 +157,10 @@ class Witness:
         self.has_seen_stray = False
         self.empties_cache = False
         self.is_joined = True
+
+    def is_of(self, connection: Any, txn: Any) -> bool:
+        """Say whether this is the witness of a connection and a transaction that goes on."""
+        return self._connection is connection and self._transaction is txn and self.is_joined
 
     def note(self, objects: tuple[Any, ...]) -> None:
         """Note what is written."""
@@ -219,6 +231,7 @@ class Witness:
         self.abort(txn)
 
     def _end(self) -> None:
+        _latest.witness = None
         # Unless the connection was closed, and somebody else works with it by now.
         is_free = self._connection.transaction_manager in (None, self.transaction_manager)
         if (self.has_seen_stray or self.empties_cache) and is_free:
