@@ -31,11 +31,13 @@ TASKS = """
     from lovely.remotetask.task import task
 
     def hang(input):
-        Path("started").touch()
+        with open("started", "a") as started:
+            started.write(".")
         time.sleep(60)
 
     def wait(seconds):
-        Path("started").touch()
+        with open("started", "a") as started:
+            started.write(".")
         time.sleep(seconds)
         return "done"
 
@@ -59,8 +61,12 @@ PROGRAM = """
     from lovely.remotetask.processor import MultiProcessor
     from pathlib import Path
 
+    started = Path("started")
+
     def until_started():
-        while not Path("started").exists():
+        with db.transaction() as connection:
+            jobs = 2 if connection.root()["tasks"].processorFactory is MultiProcessor else 1
+        while not started.exists() or started.stat().st_size < jobs:
             time.sleep(0.01)
 
     if __name__ == "__main__":

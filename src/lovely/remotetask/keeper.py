@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -30,16 +30,28 @@ FIRST_CHORE_SIZE = 50
 CHORE_PAUSE_SECONDS = 0.01
 
 
-def free(engine: Engine, seat: Seat, worker_ids: list[str]) -> int:
-    """Free what workers hold that are dead in any case; return the number of freed jobs.
+def free(
+    engine: Engine,
+    seat: Seat,
+    worker_ids: Iterable[str],
+    serials: Mapping[str, bytes] | None = None,
+) -> int:
+    """Free what dead workers hold; return the number of freed jobs.
+
+    :param serials: those of their records by which they were found dead; see `rescue`.  Who is
+        found so can be freed later too, and must not keep the next sign of life waiting.  None:
+        they are dead in any case.
 
     Transaction: commits.
     """
     now = engine.clock()
-    return sum(
-        engine.transact(seat, functools.partial(rescue, worker_id=worker_id, now=now))
-        for worker_id in worker_ids
-    )
+    transact = engine.transact if serials is None else engine.transact.once
+    freed = 0
+    for worker_id in worker_ids:
+        serial = None if serials is None else serials[worker_id]
+        change = functools.partial(rescue, worker_id=worker_id, now=now, serial=serial)
+        freed += transact(seat, change) or 0
+    return freed
 
 
 def free_orphans(engine: Engine, seat: Seat) -> None:
@@ -120,7 +132,8 @@ class Keeper:
         lease = float(service.lease_seconds)
         if engine.in_hand and engine.monotonic() - engine.last_sign >= lease / 3:
             engine.beat(seat)
-        if self._rescue(seat, self._dead(seat.begin(), lease)):
+        dead = dict(self._dead(seat.begin(), lease))
+        if free(engine, seat, dead, dead):
             self._on_freed()
         end = engine.monotonic() + CHORE_SECONDS
         self._has_chores = True
@@ -136,16 +149,6 @@ class Keeper:
             if worker_id not in local
         }
         return self._observer.dead(others, lease, self._engine.monotonic())
-
-    def _rescue(self, seat: Seat, dead: list[tuple[str, bytes]]) -> int:
-        # One that cannot be freed must not keep the others waiting, nor the next sign of life.
-        engine = self._engine
-        now = engine.clock()
-        freed = 0
-        for worker_id, serial in dead:
-            change = functools.partial(rescue, worker_id=worker_id, now=now, serial=serial)
-            freed += engine.transact.once(seat, change) or 0
-        return freed
 
     # -- what can wait ---------------------------------------------------------------------
 
