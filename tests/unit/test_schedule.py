@@ -11,11 +11,12 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from croniter import croniter
+from croniter import CroniterError, croniter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -605,6 +606,78 @@ def test_in_utc_croniter_finds_the_same_however_far_away(day_or: bool) -> None:
         # croniter rounds to microseconds: give it the whole minute.
         reference = croniter(cron, after // MINUTE * MINUTE, day_or=day_or, implement_cron_bug=True)
         assert schedule.next_time(after) == reference.get_next(float), (cron, after)
+
+
+# -- the table of the documents -------------------------------------------------------------------
+
+DIALECTS = Path(__file__).parents[2] / "docs" / "reference" / "cron-dialects.rst"
+
+
+def rows_of_the_table() -> list[list[str]]:
+    rows: list[list[str]] = []
+    for line in DIALECTS.read_text("utf-8").partition("list-table::")[2].splitlines():
+        if line.startswith("   * -"):
+            rows.append([])
+        if line.startswith(("   * -", "     -")):
+            rows[-1].append(line[7:].strip())
+    return rows
+
+
+def slots_of_croniter(cron: str, start: datetime, until: float) -> list[float]:
+    found = croniter(cron, start)
+    return list(takewhile(lambda slot: slot < until, (found.get_next(float) for _ in count())))
+
+
+def reading(read: Callable[[str, datetime, float], list[float]], cron: str, when: str) -> object:
+    """Return how often a job runs on a day or in a month, or else its slots of some years."""
+    if not when:
+        start = datetime(2026, 12, 31, 23, 59, tzinfo=ZoneInfo("UTC"))
+        return read(cron, start, start.timestamp() + (2 if cron[0] == "0" else 0.02) * 366 * DAY)
+    day = datetime.strptime(when, "%d %B %Y" if when[0].isdigit() else "%B %Y")
+    end = day + timedelta(days=1 if when[0].isdigit() else 31)
+    zone = ZoneInfo("Europe/Berlin")
+    start = day.replace(tzinfo=zone) - timedelta(minutes=1)
+    return str(len(read(cron, start, end.replace(tzinfo=zone).timestamp())))
+
+
+def test_the_table_of_dialects_has_rows() -> None:
+    header, *rows = rows_of_the_table()
+    assert header == ["expression", "in", "here", "crontab(5)", "Quartz", "croniter"]
+    assert len(rows) > 30
+    assert {len(row) for row in rows} == {6}
+
+
+@pytest.mark.parametrize("row", rows_of_the_table()[1:], ids=lambda row: " ".join(row[:2]))
+def test_expressions_are_read_as_the_table_of_dialects_says(row: list[str]) -> None:
+    cron, when, here, crontab, quartz, other = row
+    cron = cron.strip("`")
+
+    def ours(cron: str, start: datetime, until: float) -> list[float]:
+        schedule = make_schedule(cron=cron, timezone=str(start.tzinfo))
+        number = schedule.count_between(start.timestamp(), until - 1, 10**6)
+        return slots(schedule, start.timestamp(), number)
+
+    for cell, read, refusal in (
+        (here, ours, InvalidSchedule),
+        (other, slots_of_croniter, CroniterError),
+    ):
+        if cell == "refused":
+            with pytest.raises(refusal):
+                reading(read, cron, when)
+        elif cell.startswith("`"):
+            assert reading(read, cron, when) == reading(ours, cell.strip("`"), when)
+        elif when:
+            assert reading(read, cron, when) == cell
+        else:
+            assert read is slots_of_croniter, "here it has to be an expression"
+            assert reading(read, cron, when)
+    # The others are not at hand, but what their cells say in our words must be words of ours.
+    for cell in (crontab, quartz):
+        if cell.startswith("`"):
+            make_schedule(cron=cell.strip("`"))
+    # Whatever crontab(5) reads we read alike, except in the night with a gap.
+    if crontab != "refused" and when != "29 March 2026":
+        assert crontab == here
 
 
 # -- counting -------------------------------------------------------------------------------------

@@ -49,6 +49,9 @@ _ALIASES = {
     "@annually": "0 0 1 1 *",
 }
 
+#: Where the day fields stand in a cron expression.
+_MONTH_DAY, _WEEKDAY = 2, 4
+
 #: A range with its step, or with the week of its weekdays.
 _RANGE = re.compile(r"(\d+|[a-z]+)-(\d+|[a-z]+)(?:/(\d+)|(#\d))?", re.ASCII)
 
@@ -340,14 +343,14 @@ def _calendar_of_cron(cron: str) -> _Calendar:
     fields = _ALIASES.get(cron.lower(), cron).lower().split()
     if len(fields) != 5:
         raise InvalidSchedule(f"cron={cron!r}: must be five fields or one of the aliases")
-    if any(text[0] in "hr" for text in fields) or "w" in fields[2]:
+    if any(text[0] in "hr" for text in fields) or "w" in fields[_MONTH_DAY]:
         # croniter would draw lots for an R, and not tell of a W.
         raise InvalidSchedule(f"cron={cron!r}: H, R and W are not understood")
-    if len({bool(set("#l") & set(part)) for part in fields[4].split(",")}) > 1:
+    if len({bool(set("#l") & set(part)) for part in fields[_WEEKDAY].split(",")}) > 1:
         raise InvalidSchedule(f"cron={cron!r}: # and L do not mix with plain weekdays")
     try:
         expanded, weeks = croniter.expand(" ".join(map(_spelled_out, fields, count())))
-    except ValueError as error:  # croniter's own, and that of numbers with 4,300 digits
+    except ValueError as error:  # CroniterError is one
         reason = str(error).rpartition("] ")[2]
         raise InvalidSchedule(f"cron={cron!r}: {reason}") from None
     minute, hour, days, month, weekdays = (() if "*" in part else part for part in expanded)
@@ -356,7 +359,7 @@ def _calendar_of_cron(cron: str) -> _Calendar:
     weeks = {(weekday - 1) % 7: numbers for weekday, numbers in weeks.items()}
     # The first character makes a wildcard, whatever comes after it: that is Vixie cron's.
     is_free = [text[0] in "*?" for text in fields]
-    combine = all if is_free[2] or is_free[4] else any
+    combine = all if is_free[_MONTH_DAY] or is_free[_WEEKDAY] else any
     is_fixed = not (is_free[0] or is_free[1])
     return _calendar(minute, hour, days, month, weeks, combine, is_fixed)
 
@@ -375,7 +378,7 @@ def _spelled_out(text: str, position: int) -> str:
             low, high, step, week = match.groups("")
             numbers = _numbers_of_range(low, high, int(step or 1), position)
             parts += [f"{number}{week}" for number in numbers]
-        elif position == 4 and (match := _LAST.fullmatch(part)):
+        elif position == _WEEKDAY and (match := _LAST.fullmatch(part)):
             weekday = match[1] or match[2]
             parts.append(f"l{croniter.ALPHACONV[position].get(weekday, weekday)}")
         else:
@@ -386,13 +389,13 @@ def _spelled_out(text: str, position: int) -> str:
 def _numbers_of_range(low: str, high: str, step: int, position: int) -> list[int]:
     ring = (*_RANGES.values(),)[position]
     names = croniter.ALPHACONV[position]
-    if (position, high) == (2, "l"):
+    if (position, high) == (_MONTH_DAY, "l"):
         high = "31"
     try:
         first, last = (int(names.get(bound, bound)) for bound in (low, high))
     except ValueError:
         raise ValueError(f"{low}-{high} is no range") from None
-    end = 7 if position == 4 else ring[-1]  # Sunday is 7 too
+    end = 7 if position == _WEEKDAY else ring[-1]  # Sunday is 7 too
     if not (step and ring[0] <= first <= end and ring[0] <= last <= end):
         raise ValueError(f"the range {low}-{high}, or its step, is out of range")
     if first > last:
