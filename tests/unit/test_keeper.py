@@ -11,10 +11,10 @@ import pytest
 from ZODB.POSException import POSKeyError
 
 from lovely.remotetask import keeper
-from lovely.remotetask.errors import ServiceGone
-from lovely.remotetask.interfaces import COMPLETED, ERROR, QUEUED
+from lovely.remotetask.errors import InvalidArgument, JobIsLive, ServiceGone
+from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, QUEUED, STATUSES
 from lovely.remotetask.keeper import CHECK_SECONDS, Keeper
-from lovely.remotetask.step import Retention, prune, rescue
+from lovely.remotetask.step import DEFAULT_RETENTION, Retention, prune, rescue
 from lovely.remotetask.worker import LEASE_SECONDS, Worker
 
 
@@ -267,6 +267,44 @@ def test_many_jobs_are_removed_in_several_transactions(workshop: Any, kept: Kept
     with workshop.service() as service:
         assert len(service.jobs) == 0
     assert len(workshop.pauses) >= 2
+
+
+@pytest.mark.parametrize("status", [*sorted({*STATUSES} - {*FINAL_STATUSES}), "done"])
+def test_jobs_that_are_still_needed_are_none_of_the_retention(
+    workshop: Any, kept: Kept, status: str
+) -> None:
+    with workshop.service() as service:
+        service.addCronJob("echo", minute=(0,))
+        service.addCronJob("echo", delay=60)
+        service.add("echo", startLater=True)
+        before = service.countJobs()
+    with workshop.service() as service:
+        with pytest.raises(JobIsLive, match=status):
+            service.retention = {COMPLETED: Retention(None, 3), status: Retention(None, 0)}
+        assert service.retention is DEFAULT_RETENTION
+        assert not service._p_changed
+    added = workshop.add("echo")
+    workshop.work()
+    with workshop.service() as service:
+        # As a release that did not look had stored it.
+        service.__dict__["retention"] = {
+            status: Retention(0.0, 0),
+            COMPLETED: Retention(None, 0),
+        }
+        service._p_changed = True
+    workshop.now += 10
+    kept.tick()
+    with workshop.service() as service:
+        assert service.countJobs() == before
+        assert added not in service.jobs
+
+
+def test_a_retention_is_a_dict(workshop: Any) -> None:
+    with workshop.service() as service:
+        for odd in (None, 5, "completed", [COMPLETED]):
+            with pytest.raises(InvalidArgument, match="retention must be a dict"):
+                service.retention = odd
+        assert not service._p_changed
 
 
 class Slow:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from croniter import croniter
+from croniter import CroniterError, croniter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -136,6 +137,21 @@ def test_a_rare_day_is_found_however_far_away(weekday: int, year: int) -> None:
         ("0 0 20 * 1#1", [(1, 5), (1, 20), (2, 2), (2, 20)]),
         ("0 0 31 2 1", [(2, 2), (2, 9), (2, 16), (2, 23)]),
         ("0 0 1 * 5#2", [(1, 9), (2, 1), (2, 13), (3, 1)]),
+        ("0 0 * * 5L", [(1, 30), (2, 27), (3, 27)]),
+        ("0 0 * * 7L", [(1, 25), (2, 22), (3, 29)]),
+        ("0 0 * * friL", [(1, 30), (2, 27), (3, 27)]),
+        ("0 0 * * LFri", [(1, 30), (2, 27), (3, 27)]),
+        ("0 0 * * 5L,1#1", [(1, 5), (1, 30), (2, 2), (2, 27)]),
+        ("0 0 20 * 5L", [(1, 20), (1, 30), (2, 20), (2, 27)]),
+        ("0 0 * * mon-sun#1", [*((1, n) for n in range(2, 8)), (2, 1)]),
+        ("0 0 * * 5-7#2", [(1, 9), (1, 10), (1, 11), (2, 8)]),
+        ("0 0 */10 * 1", [(5, 11), (6, 1), (8, 31), (9, 21)]),
+        ("0 0 13 * */4", [(8, 13), (9, 13), (12, 13)]),
+        ("0 0 1-31 3 1", [(3, 1), (3, 2), (3, 3)]),
+        ("0 0 5,* 3 1", [(3, 1), (3, 2), (3, 3)]),
+        ("0 0 1,*/30 * 6", [(1, 3), (1, 10), (1, 17), (1, 24), (1, 31)]),
+        ("0 0 31-L 3 *", [(3, 31)]),
+        ("0 0 28-3/2 * *", [(1, 3), (1, 28), (1, 30), (2, 1)]),
         ("0 0 ? 2 7", [(2, 1), (2, 8), (2, 15), (2, 22)]),
         ("0 0 * feb Sun", [(2, 1), (2, 8), (2, 15), (2, 22)]),
         ("0 0 * * fri-mon", [(1, 2), (1, 3), (1, 4), (1, 5), (1, 9)]),
@@ -151,6 +167,37 @@ def test_a_rare_day_is_found_however_far_away(weekday: int, year: int) -> None:
 def test_days_of_a_cron_expression(cron: str, days: list[tuple[int, int]]) -> None:
     expected = [instant(2026, *day) for day in days]
     assert slots(make_schedule(cron=cron), instant(2026, 1, 1), len(days)) == expected
+
+
+@pytest.mark.parametrize(
+    ("cron", "expected"),
+    [
+        ("0 23-3/2 * * *", "0 23,1,3 * * *"),
+        ("0 22-2/3 * * *", "0 22,1 * * *"),
+        ("0 20-5/5 * * *", "0 20,1 * * *"),
+        ("20-5/5 * * * *", "20,25,30,35,40,45,50,55,0,5 * * * *"),
+        ("59-0/7 * * * *", "59 * * * *"),
+        ("0 0 20-5/5 * *", "0 0 20,25,30,4 * *"),
+        ("0 0 1 9-8/3 *", "0 0 1 9,12,3,6 *"),
+        ("0 0 1 nov-feb/3 *", "0 0 1 11,2 *"),
+        ("0 0 1 Apr-Jan/4 *", "0 0 1 4,8,12 *"),
+        ("0 0 * * sat-tue/2", "0 0 * * 6,1"),
+        ("0 0 * * 6-2/2", "0 0 * * 6,1"),
+        ("0 0 * * 5-7/2", "0 0 * * 5,7"),
+        ("0 0 * * 1-7/3", "0 0 * * 1,4,0"),
+        ("0 0 * * 0-7/2", "0 0 * * 0,2,4,6"),
+        ("0 0 * * 7-1/2", "0 0 * * 0"),
+        ("0 0 * * 7-0", "0 0 * * 0"),
+        ("0 0 * * 0-7", "0 0 * * *"),
+        ("0 08-09 * * *", "0 8,9 * * *"),
+        ("0 22-22/3,23-1/2 * * *", "0 22,23,1 * * *"),
+    ],
+)
+def test_a_step_counts_on_where_its_range_wraps(cron: str, expected: str) -> None:
+    start = instant(2026, 1, 1)
+    assert slots(make_schedule(cron=cron), start, 60) == slots(
+        make_schedule(cron=expected), start, 60
+    )
 
 
 @pytest.mark.parametrize(
@@ -232,6 +279,15 @@ def test_a_starred_hour_runs_in_both_passes_and_never_in_the_gap() -> None:
     assert slots(schedule, autumn - MINUTE, 3) == [autumn, autumn + HOUR, autumn + 3 * HOUR]
     spring = instant(2026, 3, 29, 0, 30, zone="Europe/Berlin")
     assert slots(schedule, spring - MINUTE, 2) == [spring, spring + 3 * HOUR]
+
+
+@pytest.mark.parametrize("cron", ["*/10 0-6 * * *", "* 0-6 * * *", "*,30 0-6 * * *"])
+def test_a_starred_minute_runs_through_both_nights(cron: str) -> None:
+    schedule = make_schedule(cron=cron, timezone="Europe/Berlin")
+    a_day = schedule.count_between(instant(2026, 6, 1), instant(2026, 6, 2), 9999)
+    for day, hours in ((date(2026, 10, 25), 1), (date(2026, 3, 29), -1)):
+        start = instant(*day.timetuple()[:3], zone="Europe/Berlin") - 1
+        assert schedule.count_between(start, start + 12 * HOUR, 9999) * 7 == a_day * (7 + hours)
 
 
 def test_all_hours_spelled_out_are_fixed_times() -> None:
@@ -454,46 +510,72 @@ def test_any_sets_at_any_time_match_what_the_reference_finds(
 CRON_RANGES = (range(60), range(24), range(1, 32), range(1, 13), range(7))
 
 
-def random_cron_field(chance: random.Random, allowed: range) -> tuple[str, set[int] | None]:
-    """Return a field, and what it stands for; None is everything."""
+def walk(allowed: range, start: int, end: int, step: int) -> set[int]:
+    """Return each `step`-th of the values from `start` on to `end`, past the highest one too."""
+    ring = [*allowed, *allowed]
+    first = ring.index(start)
+    return set(ring[first : ring.index(end, first) + 1 : step])
+
+
+def random_cron_field(
+    chance: random.Random, allowed: range, is_for_croniter: bool
+) -> tuple[str, set[int]]:
+    """Return a field, and what it stands for.
+
+    :param is_for_croniter: the field is one that croniter reads as crontab(5) does.
+    """
     low, high = allowed[0], allowed[-1]
-    start = chance.randint(low, high - 1)
-    end = chance.randint(start + 1, high - (start == low))
+    start, end = sorted(chance.sample(allowed, 2))
     step = chance.randint(2, high - 1)
     single = chance.randint(low, high)
-    return chance.choice(
-        [
-            ("*", None),
-            ("*", None),
-            (f"*/{step}", set(allowed[::step])),
-            (f"{single}", {single}),
-            (f"{single},{end}", {single, end}),
-            (f"{start}-{end}", set(range(start, end + 1))),
-            (f"{start}-{end}/{step},{single}", {single, *range(start, end + 1, step)}),
+    fields = [
+        ("*", set(allowed)),
+        ("*", set(allowed)),
+        (f"*/{step}", set(allowed[::step])),
+        (f"*/{step},{single}", {single, *allowed[::step]}),
+        (f"{single}", {single}),
+        (f"{single},{end}", {single, end}),
+        (f"{start}/{step}", walk(allowed, start, high, step)),
+    ]
+    if (start, end) != (low, high):
+        fields += [
+            (f"{start}-{end}", walk(allowed, start, end, 1)),
+            (f"{start}-{end}/{step},{single}", {single, *walk(allowed, start, end, step)}),
         ]
-    )
+    if not is_for_croniter:
+        fields += [
+            (f"{low}-{high}", set(allowed)),
+            (f"{single},*", set(allowed)),
+            (f"{end}-{start}", walk(allowed, end, start, 1)),
+            (f"{end}-{start}/{step}", walk(allowed, end, start, step)),
+            (f"{single}-{single}/{step},{end}-{start}/2", {single, *walk(allowed, end, start, 2)}),
+        ]
+    return chance.choice(fields)
 
 
-def random_cron(chance: random.Random) -> tuple[str, IsMatch, bool]:
+def random_cron(chance: random.Random, is_for_croniter: bool = False) -> tuple[str, IsMatch, bool]:
     """Return an expression that can come true, its rule, and whether it is fixed."""
-    fields = [random_cron_field(chance, allowed) for allowed in CRON_RANGES]
+    fields = [random_cron_field(chance, allowed, is_for_croniter) for allowed in CRON_RANGES]
+    texts = [text for text, _ in fields]
     minutes, hours, days, months, weekdays = (values for _, values in fields)
-    if weekdays is None and not is_possible(days or (), months or ()):
-        return random_cron(chance)
+    minute_is_free, hour_is_free, day_is_free, _, weekday_is_free = (
+        text.startswith("*") for text in texts
+    )
+    both_must_match = day_is_free or weekday_is_free
+    if both_must_match and not is_possible(days, months):
+        return random_cron(chance, is_for_croniter)
 
     def is_match(wall: datetime) -> bool:
-        is_day = days is None or wall.day in days
-        is_weekday = weekdays is None or (wall.weekday() + 1) % 7 in weekdays
-        one_will_do = days is not None and weekdays is not None
+        is_day = wall.day in days
+        is_weekday = (wall.weekday() + 1) % 7 in weekdays
         return (
-            (minutes is None or wall.minute in minutes)
-            and (hours is None or wall.hour in hours)
-            and (months is None or wall.month in months)
-            and (is_day or is_weekday if one_will_do else is_day and is_weekday)
+            wall.minute in minutes
+            and wall.hour in hours
+            and wall.month in months
+            and (is_day and is_weekday if both_must_match else is_day or is_weekday)
         )
 
-    texts = [text for text, _ in fields]
-    return " ".join(texts), is_match, not texts[1].startswith("*")
+    return " ".join(texts), is_match, not (minute_is_free or hour_is_free)
 
 
 @pytest.mark.parametrize(("zone", "day"), NIGHTS)
@@ -512,7 +594,7 @@ def test_in_utc_croniter_finds_the_same_however_far_away(day_or: bool) -> None:
     chance = random.Random(f"croniter {day_or}")
     for _ in range(400):
         after = chance.uniform(-3e9, 3e9)
-        cron = random_cron(chance)[0]
+        cron = random_cron(chance, is_for_croniter=True)[0]
         if day_or:
             schedule = make_schedule(cron=cron)
         else:
@@ -522,8 +604,80 @@ def test_in_utc_croniter_finds_the_same_however_far_away(day_or: bool) -> None:
             parts[4] = [(weekday - 1) % 7 for weekday in parts[4]]
             schedule = make_schedule(*parts)
         # croniter rounds to microseconds: give it the whole minute.
-        reference = croniter(cron, after // MINUTE * MINUTE, day_or=day_or)
+        reference = croniter(cron, after // MINUTE * MINUTE, day_or=day_or, implement_cron_bug=True)
         assert schedule.next_time(after) == reference.get_next(float), (cron, after)
+
+
+# -- the table of the documents -------------------------------------------------------------------
+
+DIALECTS = Path(__file__).parents[2] / "docs" / "reference" / "cron-dialects.rst"
+
+
+def rows_of_the_table() -> list[list[str]]:
+    rows: list[list[str]] = []
+    for line in DIALECTS.read_text("utf-8").partition("list-table::")[2].splitlines():
+        if line.startswith("   * -"):
+            rows.append([])
+        if line.startswith(("   * -", "     -")):
+            rows[-1].append(line[7:].strip())
+    return rows
+
+
+def slots_of_croniter(cron: str, start: datetime, until: float) -> list[float]:
+    found = croniter(cron, start)
+    return list(takewhile(lambda slot: slot < until, (found.get_next(float) for _ in count())))
+
+
+def reading(read: Callable[[str, datetime, float], list[float]], cron: str, when: str) -> object:
+    """Return how often a job runs on a day or in a month, or else its slots of some years."""
+    if not when:
+        start = datetime(2026, 12, 31, 23, 59, tzinfo=ZoneInfo("UTC"))
+        return read(cron, start, start.timestamp() + (2 if cron[0] == "0" else 0.02) * 366 * DAY)
+    day = datetime.strptime(when, "%d %B %Y" if when[0].isdigit() else "%B %Y")
+    end = day + timedelta(days=1 if when[0].isdigit() else 31)
+    zone = ZoneInfo("Europe/Berlin")
+    start = day.replace(tzinfo=zone) - timedelta(minutes=1)
+    return str(len(read(cron, start, end.replace(tzinfo=zone).timestamp())))
+
+
+def test_the_table_of_dialects_has_rows() -> None:
+    header, *rows = rows_of_the_table()
+    assert header == ["expression", "in", "here", "crontab(5)", "Quartz", "croniter"]
+    assert len(rows) > 30
+    assert {len(row) for row in rows} == {6}
+
+
+@pytest.mark.parametrize("row", rows_of_the_table()[1:], ids=lambda row: " ".join(row[:2]))
+def test_expressions_are_read_as_the_table_of_dialects_says(row: list[str]) -> None:
+    cron, when, here, crontab, quartz, other = row
+    cron = cron.strip("`")
+
+    def ours(cron: str, start: datetime, until: float) -> list[float]:
+        schedule = make_schedule(cron=cron, timezone=str(start.tzinfo))
+        number = schedule.count_between(start.timestamp(), until - 1, 10**6)
+        return slots(schedule, start.timestamp(), number)
+
+    for cell, read, refusal in (
+        (here, ours, InvalidSchedule),
+        (other, slots_of_croniter, CroniterError),
+    ):
+        if cell == "refused":
+            with pytest.raises(refusal):
+                reading(read, cron, when)
+        elif cell.startswith("`"):
+            assert reading(read, cron, when) == reading(ours, cell.strip("`"), when)
+        elif when:
+            assert reading(read, cron, when) == cell
+        else:
+            assert read is slots_of_croniter, "here it has to be an expression"
+            assert reading(read, cron, when)
+    # The others are not at hand, but what their cells say in our words must be words of ours.
+    for cell in (crontab, quartz):
+        if cell.startswith("`"):
+            make_schedule(cron=cell.strip("`"))
+    # Whatever crontab(5) reads we read alike, except in the night with a gap.
+    if crontab != "refused" and when != "29 March 2026":
+        assert crontab == here
 
 
 # -- counting -------------------------------------------------------------------------------------
@@ -599,6 +753,24 @@ def test_there_is_nothing_to_count_backwards() -> None:
         ({"cron": "0 R(1-5) * * *"}, "H, R and W are not understood"),
         ({"cron": "0 0 15W * *"}, "H, R and W are not understood"),
         ({"cron": "0 0 * * 1#2,0-6"}, "do not mix"),
+        ({"cron": "0 0 * * 5,5#3"}, "do not mix"),
+        ({"cron": "0 0 * * 5L,5"}, "do not mix"),
+        ({"cron": "0 0 * * *,5L"}, "do not mix"),
+        *(
+            ({"cron": cron}, "out of range")
+            for cron in ("0 0 31-0 * *", "0 0 1 9-0 *", "22-60/3 * * * *", "0 23-24 * * *")
+        ),
+        ({"cron": "0 0 * * 8-2"}, "the range 8-2, or its step, is out of range"),
+        ({"cron": "5-1/0 * * * *"}, "the range 5-1, or its step, is out of range"),
+        ({"cron": "0 0 L-3 * *"}, "l-3 is no range"),
+        ({"cron": "0 0 jan-3 * *"}, "jan-3 is no range"),
+        *(
+            ({"cron": f"0 0 {days}"}, "cron='")
+            for days in ("5L * *", "* * L", "* * 8L", "* * 5LL", "* * L5L", "* * 1-5L", "* * 5L/2")
+        ),
+        ({"cron": "9" * 5000 + " * * * *"}, "cron='"),
+        ({"cron": "1-" + "9" * 5000 + " * * * *"}, "cron='"),
+        ({"cron": "*/" + "9" * 5000 + " * * * *"}, "cron='"),
         ({"cron": "0 0 31 2 *"}, r"cron='0 0 31 2 \*': there is no such day"),
         ({"cron": "0 0 30,31 2 ?"}, "there is no such day"),
     ],

@@ -226,7 +226,8 @@ class ITaskService(Interface):
 
     retention = Dict(
         title="Retention",
-        description="Final status -> `lovely.remotetask.Retention`: what is kept, how long.",
+        description="Final status -> `lovely.remotetask.Retention`: what is kept, how long.  "
+        "Another status raises JobIsLive, and what is no dict InvalidArgument.",
     )
 
     max_input_bytes = Int(

@@ -26,7 +26,7 @@ from itertools import count, product
 from math import floor
 from zoneinfo import ZoneInfo
 
-from croniter import CroniterError, croniter
+from croniter import croniter
 
 from lovely.remotetask.errors import InvalidArgument, InvalidSchedule, UnknownZone
 
@@ -49,8 +49,14 @@ _ALIASES = {
     "@annually": "0 0 1 1 *",
 }
 
-#: A range from a value to itself: that value for cron, the whole field for croniter.
-_RANGE_OF_ONE = re.compile(r"(?<![^,\s])(\w+)-\1(/\d+)?(?![^,#\s])")
+#: Where the day fields stand in a cron expression.
+_MONTH_DAY, _WEEKDAY = 2, 4
+
+#: A range with its step, or with the week of its weekdays.
+_RANGE = re.compile(r"(\d+|[a-z]+)-(\d+|[a-z]+)(?:/(\d+)|(#\d))?", re.ASCII)
+
+#: The last one of a weekday; croniter reads it in the first order only.
+_LAST = re.compile(r"l(\d|[a-z]{3})|(\d|[a-z]{3})l", re.ASCII)
 
 #: Files beside the zones of the IANA database, or a whole other set of them.
 _OF_THE_MACHINE = re.compile(r"(localtime|posixrules|factory)$|(posix|right)/|/|.*\.\.", re.I)
@@ -73,10 +79,12 @@ class Schedule:
     """Tell the slots of a cron job; made by `make_schedule`, which explains the fields.
 
     A slot is a whole minute on the wall clock of the zone.  Where that clock is changed,
-    it matters whether the hour is restricted.  If so, the schedule is *fixed*: it runs
-    once for every wall time, at the first instant that shows it, or where the gap ends
-    that has swallowed it.  If not (every hour, every ten minutes), it *runs through*, by
-    the time that really passes: in both passes of a repeated hour, never in a gap.
+    it matters whether the times of the day are told, or a wildcard stands for them.  If
+    they are told, by the sets with an hour, and in a cron expression if neither minute nor
+    hour begins with ``*``, the schedule is *fixed*: it runs once for every wall time, at
+    the first instant that shows it, or where the gap ends that has swallowed it.  If not
+    (every hour, every ten minutes at night), it *runs through*, by the time that really
+    passes: in both passes of a repeated hour, never in a gap.  So does Vixie cron.
     """
 
     minute: tuple[int, ...]
@@ -190,7 +198,7 @@ class _Calendar:
     :ivar months: 1 to 12, ascending.
     :ivar days: the days, ascending, that match in a month of this shape: the weekday of
         its 1st (Monday is 0), and its length.
-    :ivar is_fixed: the hour is restricted.
+    :ivar is_fixed: the times are told, and no wildcard stands for them: see `Schedule`.
     """
 
     times: tuple[int, ...]
@@ -247,9 +255,10 @@ def make_schedule(
     :param dayOfMonth: 1 to 31; a day that a month does not have does not match there.
     :param dayOfWeek: 0 to 6, Monday is 0.
     :param cron: in place of the sets, an expression of five fields as in crontab(5), or
-        an alias like ``@daily``.  When both day fields are restricted (``*/2`` is, ``*``
-        and ``?`` are not), either may match.  Also understood are ``L``, the last day of
-        the month, ``1#2``, the second Monday, and ``L5``, the last Friday.
+        an alias like ``@daily``.  Either day field may match, unless one begins with
+        ``*``, as ``*/2`` does, or is ``?``: then both must.  Also understood are ``L``, the
+        last day of the month, ``1#2``, the second Monday, ``5L`` and ``L5``, the last
+        Friday, and ranges that wrap: ``23-3/2`` is 23, 1 and 3.
     :param timezone: a name of the IANA database; None is UTC.
     :raises InvalidSchedule: a field is malformed or out of range, the zone is unknown,
         `cron` comes with a set, or no day can ever match.
@@ -334,21 +343,64 @@ def _calendar_of_cron(cron: str) -> _Calendar:
     fields = _ALIASES.get(cron.lower(), cron).lower().split()
     if len(fields) != 5:
         raise InvalidSchedule(f"cron={cron!r}: must be five fields or one of the aliases")
-    if any(text[0] in "hr" for text in fields) or "w" in fields[2]:
+    if any(text[0] in "hr" for text in fields) or "w" in fields[_MONTH_DAY]:
         # croniter would draw lots for an R, and not tell of a W.
         raise InvalidSchedule(f"cron={cron!r}: H, R and W are not understood")
-    try:
-        expanded, weeks = croniter.expand(_RANGE_OF_ONE.sub(r"\1", " ".join(fields)))
-    except CroniterError as error:
-        raise InvalidSchedule(f"cron={cron!r}: {str(error).splitlines()[-1]}") from None
-    minute, hour, days, month, weekdays = (() if "*" in part else part for part in expanded)
-    if weeks and set(weeks) != set(weekdays):
+    if len({bool(set("#l") & set(part)) for part in fields[_WEEKDAY].split(",")}) > 1:
         raise InvalidSchedule(f"cron={cron!r}: # and L do not mix with plain weekdays")
+    try:
+        expanded, weeks = croniter.expand(" ".join(map(_spelled_out, fields, count())))
+    except ValueError as error:  # CroniterError is one
+        reason = str(error).rpartition("] ")[2]
+        raise InvalidSchedule(f"cron={cron!r}: {reason}") from None
+    minute, hour, days, month, weekdays = (() if "*" in part else part for part in expanded)
+    weeks = weeks or dict.fromkeys(weekdays, _EVERY_WEEK)
     # cron counts from Sunday.
-    weeks = {(weekday - 1) % 7: weeks.get(weekday, _EVERY_WEEK) for weekday in weekdays}
-    combine = any if days and weeks else all
-    is_fixed = not fields[1].startswith("*")
+    weeks = {(weekday - 1) % 7: numbers for weekday, numbers in weeks.items()}
+    # The first character makes a wildcard, whatever comes after it: that is Vixie cron's.
+    is_free = [text[0] in "*?" for text in fields]
+    combine = all if is_free[_MONTH_DAY] or is_free[_WEEKDAY] else any
+    is_fixed = not (is_free[0] or is_free[1])
     return _calendar(minute, hour, days, month, weeks, combine, is_fixed)
+
+
+def _spelled_out(text: str, position: int) -> str:
+    """Return a field of a cron expression without what croniter reads wrongly or not at all.
+
+    For it a range from a value to itself is the whole field, the step of a range that wraps
+    starts anew after the wrap, and ``31-0`` is the 31st.
+
+    :raises ValueError: the bounds of a range, or its step, are out of range.
+    """
+    parts = []
+    for part in text.split(","):
+        if match := _RANGE.fullmatch(part):
+            low, high, step, week = match.groups("")
+            numbers = _numbers_of_range(low, high, int(step or 1), position)
+            parts += [f"{number}{week}" for number in numbers]
+        elif position == _WEEKDAY and (match := _LAST.fullmatch(part)):
+            weekday = match[1] or match[2]
+            parts.append(f"l{croniter.ALPHACONV[position].get(weekday, weekday)}")
+        else:
+            parts.append(part)
+    return ",".join(parts)
+
+
+def _numbers_of_range(low: str, high: str, step: int, position: int) -> list[int]:
+    ring = (*_RANGES.values(),)[position]
+    names = croniter.ALPHACONV[position]
+    if (position, high) == (_MONTH_DAY, "l"):
+        high = "31"
+    try:
+        first, last = (int(names.get(bound, bound)) for bound in (low, high))
+    except ValueError:
+        raise ValueError(f"{low}-{high} is no range") from None
+    end = 7 if position == _WEEKDAY else ring[-1]  # Sunday is 7 too
+    if not (step and ring[0] <= first <= end and ring[0] <= last <= end):
+        raise ValueError(f"the range {low}-{high}, or its step, is out of range")
+    if first > last:
+        last += len(ring)
+    return [(number - ring[0]) % len(ring) + ring[0] for number in range(first, last + 1, step)]
 
 
 def _calendar(

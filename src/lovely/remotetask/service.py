@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from BTrees.IIBTree import IITreeSet
@@ -108,6 +108,12 @@ class TaskService(Persistent, Location):
         self.requests = IITreeSet()
         self.progress = IOBTree()
         self.edits = IOBTree()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Not a property: by the time its setter refuses, Persistent would have noted a change.
+        if name == "retention":
+            _check_retention(value)
+        super().__setattr__(name, value)
 
     # -- adding ---------------------------------------------------------------------
 
@@ -419,6 +425,13 @@ def _check_usable(jobid: int, reason: str | None) -> None:
         raise JobNotFound(f"there is no job {jobid}: {reason}")
     if reason is not None:
         raise JobUnusable(f"job {jobid}: {reason}")
+
+
+def _check_retention(retention: Any) -> None:
+    if not isinstance(retention, Mapping):
+        raise InvalidArgument("retention must be a dict: final status -> Retention")
+    for status in retention:
+        _check_final(status)
 
 
 def _check_final(status: str) -> None:

@@ -24,7 +24,7 @@ from lovely.remotetask.errors import (
     name_of,
     seconds_of,
 )
-from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, FINAL_STATUSES, PROCESSING
 from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job
 from lovely.remotetask.retry import (
     DEATH_WAITS_SECONDS,
@@ -443,6 +443,8 @@ def prune(service: Any, now: float, size: int = PRUNE_SIZE) -> int:
     """
     removed = 0
     for status, (max_age_seconds, max_count) in service.retention.items():
+        if status not in FINAL_STATUSES:
+            continue  # stored before the service refused it, or put into its dict in place
         room = size - removed
         if max_count is not None:
             too_many = len(service.queue.indexes[status]) - max_count
