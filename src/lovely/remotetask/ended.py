@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -97,7 +97,7 @@ class EndedPage(Persistent):
         self.cuts += 1
         return later
 
-    def drop(self) -> None:
+    def close(self) -> None:
         """Let nothing be put in any more: the page is going to be dropped."""
         self.entries = None  # type: ignore[assignment]
 
@@ -244,7 +244,7 @@ def _sweep(lane: Any) -> None:
     first = list(islice(lane.items(1), SWEEP_SIZE + 1))
     if len(first) > SWEEP_SIZE and not any(page.entries for _, page in first[:-1]):
         for key, page in first[:-1]:
-            page.drop()
+            page.close()
             wrote(lane, page)
             check_path(lane, key)
             del lane[key]
