@@ -83,6 +83,7 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("line", "shelf"): "generations of segments stand in them",
     ("ended", "shelf"): "its pages merge in the same way",
     ("queue", "ended"): "jobs that have ended are filed there",
+    ("timeindex", "shelf"): "the tree of its pages is made of them",
     ("timeindex", "ended"): "its pages are of the same kind",
     ("queue", "timeindex"): "jobs that wait for a time are filed there",
     ("queue", "line"): "the line is one of the places where jobs wait",

@@ -42,7 +42,6 @@ ALLOWED = {
     "BTrees.IIBTree.IITreeSet",
     "BTrees.IOBTree.IOBTree",
     "BTrees.Length.Length",
-    "BTrees.LOBTree.LOBTree",
     "BTrees.OOBTree.OOBTree",
     "BTrees.OOBTree.OOSet",
     "BTrees.OOBTree.OOTreeSet",

@@ -80,6 +80,20 @@ def test_entries_go_into_small_pages(index: EndedIndex) -> None:
     ]
 
 
+def test_two_who_begin_another_page_meet(sides: tuple[Side, Side]) -> None:
+    one, two = sides
+    for number in range(3):
+        one.index.insert(100.0 + number, number)
+    one.manager.commit()
+    two.manager.begin()
+    for side, times in ((one, (1000.0, 1002.0)), (two, (1001.0, 1003.0))):
+        for when in times:  # the second one would be in the page of the other side
+            side.index.insert(when, 1)
+    one.manager.commit()
+    with pytest.raises(ConflictError):
+        two.manager.commit()
+
+
 def test_two_who_file_the_same_job_meet(sides: tuple[Side, Side]) -> None:
     one, two = sides
     for side in sides:
@@ -111,6 +125,22 @@ def test_empty_pages_are_dropped_at_the_old_end_many_at_a_time(
     assert list(index.latest(5)) == [rest[-1], (50.0, 5)]
     index.remove(50.0, 5)
     assert list(index) == rest[-1:]
+
+
+def test_times_of_a_clock_that_was_put_back_go_into_small_pages(
+    index: EndedIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ended, "ENDED_RUN", 2**31)  # one lane
+    for number in range((SWEEP_SIZE + 2) * ENDED_PAGE_SIZE):
+        index.insert(9000.0 + number, number)
+    for entry in index.oldest(None)[ENDED_PAGE_SIZE // 2 :]:
+        index.remove(*entry)
+    entries = [*index, *((100.0 + number, number) for number in range(20 * ENDED_PAGE_SIZE))]
+    for entry in entries:
+        index.insert(*entry)
+    assert max(pages(index)) <= 2 * ENDED_PAGE_SIZE
+    assert list(index) == sorted(entries)
+    assert all(entry in index for entry in entries)
 
 
 # -- two connections ---------------------------------------------------------------------------
@@ -184,14 +214,14 @@ def test_nothing_is_put_into_a_page_that_is_dropped(
     sides: tuple[Side, Side], is_first: bool
 ) -> None:
     one, two = sides
-    for number in range((SWEEP_SIZE + 1) * ENDED_PAGE_SIZE):
+    for number in range((SWEEP_SIZE + 2) * ENDED_PAGE_SIZE):
         one.index.insert(1000.0 + number, number)
-    for entry in one.index.oldest(SWEEP_SIZE * ENDED_PAGE_SIZE):
+    for entry in one.index.oldest((SWEEP_SIZE + 1) * ENDED_PAGE_SIZE):
         one.index.remove(*entry)
     one.manager.commit()
     two.manager.begin()
     one.index.sweep()
-    two.index.insert(5.0, 1)
+    two.index.insert(1000.5 + ENDED_PAGE_SIZE, 1)
     first, second = sides if is_first else sides[::-1]
     first.manager.commit()
     with pytest.raises(ConflictError):

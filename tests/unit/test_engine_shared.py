@@ -195,6 +195,40 @@ def test_of_a_shared_commit_and_a_cancelling_meanwhile_one_wins(
     check_books(workshop)
 
 
+@pytest.mark.parametrize("step", ["claim_reserved", "give_back"])
+def test_a_job_that_another_worker_has_run_is_left_to_that_one_to_file(
+    workshop: Any, share: Any, step: str
+) -> None:
+    _, waiting = add(workshop, 2)
+    first = workshop.engine
+    claims = workshop.reserve()
+    workshop.engine = workshop.new_engine()
+    workshop.engine._reserved = lambda service, held: {waiting}  # both claim at the same moment
+    rival = workshop.reserve()
+    with first.short_seat() as seat:
+        assert first.run_together(seat, claims[:1])
+    assert workshop.run_together(rival) is None
+    begin = workshop.seat.begin
+
+    def begin_and_let_it_be_filed_and_removed() -> Any:
+        service = begin()
+        assert len(service.jobs) == 2
+        workshop.seat.begin = begin
+        with first.short_seat() as seat:
+            first.claim(seat, 0)
+        with workshop.service() as other:
+            other.clean()
+        return service
+
+    workshop.seat.begin = begin_and_let_it_be_filed_and_removed
+    getattr(workshop.engine, step)(workshop.seat, rival)
+    with workshop.service() as service:
+        assert list(service.jobs) == [waiting]
+        assert service.countJobs()[COMPLETED] == 0
+        assert list(service.workers) == [first.identity.id]
+    check_books(workshop)
+
+
 # -- one of them fails ---------------------------------------------------------------------------
 
 

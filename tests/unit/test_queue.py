@@ -176,6 +176,18 @@ def test_a_segment_with_somebody_in_it_stays(line: Line) -> None:
     assert line.segments() == [SEGMENT_SIZE, SEGMENT_SIZE]
 
 
+def test_a_segment_where_somebody_waits_again_after_an_undo_stays(line: Line) -> None:
+    line.put(*range(SEGMENT_SIZE))
+    again = line.jobs[3]
+    line.jobs.clear()
+    assert line.pull() == []
+    line.jobs[3] = again
+    line.put(*range(100, 200))
+    line.pull()  # what was seen before may be passed over once
+    assert line.pull() == [3, *range(100, 200)]
+    assert line.segments()[0] == SEGMENT_SIZE
+
+
 def test_a_closed_segment_holds_nothing_and_is_never_looked_at_again(line: Line) -> None:
     line.put(*range(2 * SEGMENT_SIZE))
     _, first = line.all_segments()[0]

@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+import transaction
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.errors import (
@@ -159,6 +160,18 @@ def test_an_id_that_is_taken_is_jumped_over(
     assert service.add("echo") == 11
     # 12 is taken, and so is the next start, 10.
     assert service.add("echo") == 500
+
+
+def test_many_jobs_are_a_run_also_after_an_abort(db: Any, register: Any) -> None:
+    register("echo", lambda input: input)
+    service = db.open().root()["tasks"] = TaskService()
+    transaction.commit()
+    for adds in (service.add_many, lambda task, inputs: [service.add(task) for _ in inputs]):
+        adds("echo", range(50))
+        transaction.abort()
+        with transaction.manager:
+            jobids = adds("echo", range(50))
+        assert jobids == list(range(jobids[0], jobids[0] + 50))
 
 
 def test_ids_end_at_31_bits(service: TaskService, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +13,7 @@ import transaction
 import ZODB
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask.timeindex import PAGE_COUNT, PAGE_SECONDS, SWEEP_SIZE, TimeIndex
+from lovely.remotetask.timeindex import _SHIFTS, PAGE_COUNT, PAGE_SECONDS, TimeIndex, _spans
 
 NOW = 1_800_000_000.0 // PAGE_SECONDS * PAGE_SECONDS  # where a span begins
 
@@ -84,22 +85,14 @@ def test_of_two_that_make_the_same_change_one_commits(sides: Any, change: Any) -
 
 
 def test_a_put_into_a_page_that_is_taken_out_collides_and_is_not_lost(sides: Any) -> None:
-    with sides[0].manager:
-        for number in range(1, SWEEP_SIZE):
-            sides[0].index.insert(NOW + number * PAGE_SECONDS, 16)
-    with sides[0].manager:
-        for number in range(1, SWEEP_SIZE):
-            sides[0].index.remove(NOW + number * PAGE_SECONDS, 16)
-        pages = len(sides[0].index.pages)
-
     def empty(index: TimeIndex) -> None:
         for when, jobid in list(index):
             index.remove(when, jobid)
-        index.insert(NOW + SWEEP_SIZE * PAGE_SECONDS, 1)
-        index.remove(NOW + SWEEP_SIZE * PAGE_SECONDS, 1)
-        assert len(index.pages) < pages - SWEEP_SIZE / 2
+        index.insert(NOW + 10 * PAGE_SECONDS, 1)
+        index.remove(NOW + 10 * PAGE_SECONDS, 1)
+        assert count_pages(index) == 1
 
-    late = NOW + PAGE_SECONDS, 32
+    late = NOW, 32
     with pytest.raises(ConflictError):
         both(sides, empty, lambda index: index.insert(*late))
     sides[1].manager.abort()
@@ -110,13 +103,52 @@ def test_a_put_into_a_page_that_is_taken_out_collides_and_is_not_lost(sides: Any
         assert len(sides[0].index) == 1
 
 
+def count_pages(index: TimeIndex) -> int:
+    return sum(map(len, _spans(index.pages, _SHIFTS, 0, 2**60)))
+
+
 def test_pages_that_are_used_up_do_not_gather(sides: Any) -> None:
     with sides[0].manager:
         index = sides[0].index
-        for number in range(20 * SWEEP_SIZE):
+        for number in range(1000):
             index.insert(NOW + number * PAGE_SECONDS, 1)
             index.remove(NOW + number * PAGE_SECONDS, 1)
-        assert len(index.pages) <= SWEEP_SIZE + 2
+        assert count_pages(index) <= 2 + 4 * len(_SHIFTS)
+
+
+@pytest.mark.parametrize("seconds", [PAGE_SECONDS, 64 * PAGE_SECONDS, 2**20])
+def test_jobs_that_nobody_can_run_keep_no_pages_of_others(sides: Any, seconds: float) -> None:
+    with sides[0].manager:
+        index = sides[0].index
+        for number in range(100):
+            index.insert(NOW + number * seconds, 16)
+        for number in range(300):
+            index.insert(NOW + number * seconds + 1, 1)
+            index.remove(NOW + number * seconds + 1, 1)
+        assert len(index) == 103
+        assert count_pages(index) <= 2 * 103 + 8
+
+
+def test_who_adds_in_another_lane_meets_nobody_but_for_a_new_node(sides: Any) -> None:
+    lanes = 1, 1 + (1 << 27)
+
+    def fill(lane: int) -> Callable[[TimeIndex], None]:
+        return lambda index: [index.insert(NOW + n, lane + n) for n in range(2 * PAGE_SECONDS)]
+
+    both(sides, *map(fill, lanes))
+    assert len(sides[0].index) == 3 + 4 * PAGE_SECONDS
+
+
+def test_what_is_taken_out_under_way_by_others_is_passed_over() -> None:
+    index = TimeIndex()
+    entries = [(NOW + number * 600.0, 1) for number in range(200)]
+    for entry in entries:
+        index.insert(*entry)
+    walk = index.between(-math.inf, math.inf)
+    assert next(walk) == entries[0]
+    for entry in entries[:150]:
+        index.remove(*entry)
+    assert list(walk) == entries[150:]
 
 
 def test_entries_can_be_taken_out_under_way() -> None:

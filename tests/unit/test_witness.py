@@ -25,15 +25,10 @@ from lovely.remotetask.job import lane_of
 from lovely.remotetask.line import MAX_CLOSED
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.step import rescue
+from lovely.remotetask.timeindex import _SHIFTS, _spans
 
 #: Enough for pages, segments and entries that fill several leaves of their trees.
 MANY = 110
-
-
-def leaf(tree: Any) -> Any:
-    """Return the first leaf of a BTree that has several."""
-    _, first = tree.__getstate__()
-    return first
 
 
 def page_of(service: Any, jobid: int) -> Any:
@@ -56,8 +51,13 @@ def segment(service: Any, jobid: int) -> Any:
 
 
 def page_of_times(service: Any) -> Any:
-    pages = service.queue.indexes["delayed"].pages
-    return pages[pages.maxKey()]
+    *_, (page,) = _spans(service.queue.indexes["delayed"].pages, _SHIFTS, 0, 2**60)
+    return page
+
+
+def node_of_times(service: Any) -> Any:
+    nodes = service.queue.indexes["delayed"].pages.entries
+    return nodes[max(nodes)]
 
 
 KINDS: dict[str, Callable[[Any, int], Any]] = {
@@ -75,7 +75,7 @@ KINDS: dict[str, Callable[[Any, int], Any]] = {
     "a counter": lambda service, jobid: lane_of_line(service, jobid).added,
     "an index": lambda service, jobid: service.queue.indexes["delayed"],
     "the pages of an index": lambda service, jobid: service.queue.indexes["delayed"].pages,
-    "a leaf of an index": lambda service, jobid: leaf(service.queue.indexes["delayed"].pages),
+    "a node of an index": lambda service, jobid: node_of_times(service),
     "a page of an index": lambda service, jobid: page_of_times(service),
     "the index of ended jobs": lambda service, jobid: service.queue.indexes["completed"],
     "a lane of ended jobs": lambda service, jobid: service.queue.indexes["completed"].lanes[0],

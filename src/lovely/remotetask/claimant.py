@@ -107,6 +107,7 @@ class Claimant:
         self.signals_seen: list[int] = []
         self.holds = False  # whether the worker's record holds something, or may do so
         self.has_left = False  # whether nothing is to be claimed any more
+        self.uncertain: set[int] = set()  # reserved jobs that may have ended by a failed commit
         self._turn = 0  # see `JobQueue.pull`
         self._looked = -math.inf  # the time up to which the last claim has looked
         self._rivals: dict[str, float] = {}  # worker id -> when it was seen
@@ -307,7 +308,7 @@ class Claimant:
                     job.is_in_line and take(service, job, claim.owner, now)
                 ):
                     taken.append(claim_of(job))
-            self._retire(service, [*held, *(claim.jobid for claim in taken)])
+            self._retire(service, [*held, *self._never_run(claims)])
             self._hold(service, [*held, *(claim.jobid for claim in taken)])
             return taken
 
@@ -318,11 +319,20 @@ class Claimant:
             taken = self.transact(seat, change)
             for claim in claims:
                 self.let_go(claim)
+                self.uncertain.discard(claim.jobid)
             for claim in taken:
                 self.in_hand[claim.jobid] = claim
             self.last_sign = self.monotonic()
             self.holds = bool(held or taken)
             return taken
+
+    def _never_run(self, claims: list[Claim]) -> list[int]:
+        """Return those jobs of claims that this worker has not brought to an end.
+
+        If they have ended, it is for somebody else to file them.  Two who file the same job
+        collide, but not if it is removed in between: then its entry would stay.
+        """
+        return [c.jobid for c in claims if c.is_reserved and c.jobid not in self.uncertain]
 
     def has(self, claim: Claim) -> bool:
         """Say whether this claim is in hand.
@@ -411,7 +421,7 @@ class Claimant:
                 job = load(service.jobs, claim.jobid)
                 if job is not None:
                     give_back(service, job, claim, claim in running, now)
-            self._retire(service, held)
+            self._retire(service, [*held, *self._never_run(claims)])
             self._hold(service, held)
 
         transact(seat, change)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -29,7 +29,8 @@ from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 ENDED_LANES = 4
 ENDED_RUN = 64
 
-#: A page with so many jobs is full: those that end later begin another one.
+#: A page with so many jobs is full: those that end later begin another one.  (Those of a clock
+#: that was put back are earlier; a page with twice as many is cut in two.)
 ENDED_PAGE_SIZE = 64
 
 #: So many empty pages are dropped together.
@@ -58,20 +59,20 @@ def tick(when: float) -> float:
 class EndedPage(Persistent):
     """Some jobs that ended one after the other.
 
-    Stored: ``entries`` list of int, in order: the time and the id in one; ``is_full``: what is
-    later than the last entry belongs into another page.  The state is (is_full, first entry,
-    *distances from it), which takes fewer bytes; or None for a page that was dropped.
+    Stored: ``entries`` list of int, in order: the time and the id in one; ``cuts`` int: how often
+    another page was begun for what is later than those that stay.  The state is (cuts, first
+    entry, *distances from it), which takes fewer bytes; or None for a page that was dropped.
     """
 
-    def __init__(self) -> None:
-        self.entries: list[int] = []
-        self.is_full = False
+    def __init__(self, entries: Iterable[int] = ()) -> None:
+        self.entries: list[int] = list(entries)
+        self.cuts = 0
 
     def __getstate__(self) -> tuple[Any, ...] | None:
-        return None if self.entries is None else _state(self.is_full, self.entries)
+        return None if self.entries is None else _state(self.cuts, self.entries)
 
     def __setstate__(self, state: tuple[Any, ...] | None) -> None:
-        self.__dict__["is_full"] = state is None or state[0]
+        self.__dict__["cuts"] = 0 if state is None else state[0]
         self.__dict__["entries"] = None if state is None else _entries(state)
 
     def __contains__(self, entry: int) -> bool:
@@ -88,7 +89,15 @@ class EndedPage(Persistent):
         del self.entries[bisect_left(self.entries, entry)]
         self._p_changed = True
 
-    def drop(self) -> None:
+    def cut(self, entry: int) -> EndedPage:
+        """Return another page for this entry and what is later."""
+        place = bisect_left(self.entries, entry)
+        later = EndedPage(self.entries[place:])
+        del self.entries[place:]
+        self.cuts += 1
+        return later
+
+    def close(self) -> None:
         """Let nothing be put in any more: the page is going to be dropped."""
         self.entries = None  # type: ignore[assignment]
 
@@ -96,17 +105,18 @@ class EndedPage(Persistent):
         if committed is None or new is None:
             raise ConflictError
         before, theirs, ours = map(_entries, (old, committed, new))
-        # What one side has put in may be later than the end that the other one has set.
-        if (committed[0] > old[0] and set(ours).difference(before)) or (
-            new[0] > old[0] and set(theirs).difference(before)
-        ):
+        # What one side has put in, here or into another page, may belong into the page that the
+        # other one has begun.
+        have_cut = committed[0] > old[0], new[0] > old[0]
+        have_put = set(theirs).difference(before), set(ours).difference(before)
+        if all(have_cut) or (have_cut[0] and have_put[1]) or (have_cut[1] and have_put[0]):
             raise ConflictError
-        return _state(committed[0] or new[0], sorted(merged(before, theirs, ours)))
+        return _state(max(committed[0], new[0]), sorted(merged(before, theirs, ours)))
 
 
-def _state(is_full: bool, entries: list[int]) -> tuple[Any, ...]:
+def _state(cuts: int, entries: list[int]) -> tuple[Any, ...]:
     first = entries[0] if entries else 0
-    return (is_full, first, *(entry - first for entry in entries))
+    return (cuts, first, *(entry - first for entry in entries))
 
 
 def _entries(state: tuple[Any, ...]) -> list[int]:
@@ -152,12 +162,8 @@ class EndedIndex(Persistent):
         lane, page, entry = self._place(when, jobid)
         if entry in page:
             return
-        if len(page.entries) >= ENDED_PAGE_SIZE and not page.is_full and entry > page.entries[-1]:
-            page.is_full = True
-            wrote(self, page)
-            check_path(lane, entry)
-            page = lane[entry] = EndedPage()
-            _sweep(lane)
+        if len(page.entries) >= ENDED_PAGE_SIZE:
+            page = _page_with_room(lane, page, entry)
         if not page._p_changed:  # else it has been said
             wrote(self, page)
         page.put(entry)
@@ -199,11 +205,22 @@ class EndedIndex(Persistent):
 
 def _key(lane: Any, entry: int) -> int:
     """Return the key of the page in which an entry is, if it is in this lane."""
-    try:
-        key: int = lane.maxKey(entry)
-    except ValueError:  # older than all: the pages before the first one were dropped
-        key = lane.minKey()
+    key: int = lane.maxKey(entry)
     return key
+
+
+def _page_with_room(lane: Any, page: EndedPage, entry: int) -> EndedPage:
+    """Return the page for a new entry, which is not a full one."""
+    is_latest = entry > page.entries[-1]
+    # Where it was cut before, the next page begins just behind it.
+    if len(page.entries) < 2 * ENDED_PAGE_SIZE and (page.cuts or not is_latest):
+        return page
+    key = entry if is_latest else page.entries[ENDED_PAGE_SIZE]
+    _sweep(lane)  # before there is an empty one
+    check_path(lane, key)
+    later = lane[key] = page.cut(key)
+    wrote(lane, page, later)
+    return page if entry < key else later
 
 
 def _upwards(lane: Any) -> Iterator[int]:
@@ -223,10 +240,11 @@ def _downwards(lane: Any, end: int | None) -> Iterator[int]:
 
 
 def _sweep(lane: Any) -> None:
-    first = list(islice(lane.items(), SWEEP_SIZE + 1))  # the last page stays
+    # The first page stays, for what is older than the others; so does the last one.
+    first = list(islice(lane.items(1), SWEEP_SIZE + 1))
     if len(first) > SWEEP_SIZE and not any(page.entries for _, page in first[:-1]):
         for key, page in first[:-1]:
-            page.drop()
+            page.close()
             wrote(lane, page)
             check_path(lane, key)
             del lane[key]

@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 from typing import Any
 
-from ZODB.POSException import POSError
+from ZODB.POSException import ConflictError, POSError
 
 from lovely.remotetask.aside import load
 from lovely.remotetask.claimant import Claimant, Tasks
@@ -239,6 +239,8 @@ class Engine(Claimant):
         except BaseException as error:  # one by one it will be seen what that means
             if _is_interrupt(error):
                 raise
+            if seat.in_commit and not isinstance(error, ConflictError):
+                self.uncertain.update(claim.jobid for claim in claims)
             seat.abort(error)
             if seat.is_closed:
                 raise Stopping from error

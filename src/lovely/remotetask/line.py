@@ -281,17 +281,27 @@ class Lane(Persistent):
                 yield job
             elif job is None or _is_committed(job):
                 stale.add(jobid)
-        if is_used_up and not is_last and not self._has_passed(key, segment, jobs, passed):
+        if is_used_up and not is_last and not self._has_waiting(place, set(jobids), jobs, stale):
             segment.closed = True
             segment._data = ()
             wrote(self, segment)
             memory.room -= 1
 
-    @staticmethod
-    def _has_passed(key: int, segment: Any, jobs: Mapping[int, Job], passed: Any) -> bool:
-        """Say whether one of the jobs that were passed over waits here."""
-        found = (load(jobs, jobid) for jobid in passed and segment if jobid in passed)
-        return any(job is not None and job.place == key for job in found)
+    def _has_waiting(
+        self, place: Place, seen: set[int], jobs: Mapping[int, Job], stale: set[int]
+    ) -> bool:
+        """Say whether a job waits here that was not looked at: it was passed over, or was stale.
+
+        What is stale becomes valid by an undo; nobody would find it in a closed segment.
+        """
+        others = [jobid for jobid in place.segment if jobid not in seen]
+        self._prefetch(jobs, others)
+        for jobid in others:
+            job = load(jobs, jobid)
+            if job is not None and job.place == place.key:
+                stale.discard(jobid)
+                return True
+        return False
 
     def _prefetch(self, jobs: Mapping[int, Job], jobids: list[int]) -> None:
         # A server can send many records at once; asked for one by one, each is a round trip.

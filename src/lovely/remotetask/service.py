@@ -144,9 +144,8 @@ class TaskService(Persistent, Location):
         jobs = []
         for input in inputs:
             job = Job(self._generateId(), task, input, retry)
-            self.jobs[job.id] = job
+            self.jobs[job.id] = self._v_last = job
             jobs.append(job)
-        self._v_last = jobs[-1] if jobs else None
         self.queue.file_ready(jobs)
         running.wake_after_commit(self)
         return [job.id for job in jobs]

@@ -1,44 +1,48 @@
 # SPDX-License-Identifier: ZPL-2.1
 """Where jobs wait for a time.
 
-The entries lie in pages that merge.  In a BTree of times, of somebody who adds a job and a
-worker that takes the first one out of the same leaf only one could commit; so a task that adds
-a delayed job would be run again because of others.
+The entries lie in pages that merge, and those in nodes that do.  In a BTree of times, of somebody
+who adds a job and a worker that takes the first one out of the same leaf only one could commit,
+and one who splits a leaf collides with all who add beside it; so a task that adds a delayed job
+would be run again because of others.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain, groupby
+from typing import Any
 
 from BTrees.Length import Length
-from BTrees.LOBTree import LOBTree
 from persistent import Persistent
 
 from lovely.remotetask.ended import EndedPage, entry_of, parts_of
-from lovely.remotetask.witness import check_path, check_sound, removed, wrote
+from lovely.remotetask.shelf import Shelf
+from lovely.remotetask.witness import check_sound, removed, wrote
 
 #: How long a time the entries of a page span, in seconds.
 PAGE_SECONDS = 16
 
-#: Many jobs may be due in the same span: they are divided among so many pages, by their ids.
-PAGE_COUNT = 16
+#: Many jobs may be due in the same span: they are divided among pages, by so many of the highest
+#: bits of their ids, so that each who adds has pages of its own, and of the lowest.
+HIGH_BITS = LOW_BITS = 4
+PAGE_COUNT = 1 << HIGH_BITS + LOW_BITS
 
-#: So many empty pages are taken out of the tree together.
-SWEEP_SIZE = 64
+#: How the keys of the pages are divided in the tree, by how many of their bits are left.
+_SHIFTS = (22, 16, 10, 0)
 
 
 class TimeIndex(Persistent):
     """Ids of waiting jobs in the order of a time.
 
-    Stored: ``pages`` LOBTree: the number of a span and of a part of the ids -> `EndedPage`;
-    ``size`` `BTrees.Length`, whose change tells waiting workers that there is something new.
+    Stored: ``pages`` `Shelf`: the root of a tree that branches by the bits of the pages' keys, in
+    steps of `_SHIFTS`; its leaves are `EndedPage`.  ``size`` `BTrees.Length`, whose change tells
+    waiting workers that there is something new.
     """
 
     def __init__(self) -> None:
-        # Never empty: two who begin to fill an empty BTree collide.
-        self.pages = LOBTree({0: EndedPage()})
+        self.pages = Shelf()
         self.size = Length()
 
     def __len__(self) -> int:
@@ -51,50 +55,63 @@ class TimeIndex(Persistent):
         return self.between(-math.inf, math.inf)
 
     def __contains__(self, entry: tuple[float, int]) -> bool:
-        page = self.pages.get(_key(*entry))
-        return page is not None and entry_of(*entry) in page
+        nodes = self._nodes(_key(*entry))
+        return len(nodes) > len(_SHIFTS) and entry_of(*entry) in nodes[-1]
 
     def insert(self, when: float, jobid: int) -> None:
         """File a job; nothing happens if it is there already."""
         key, entry = _key(when, jobid), entry_of(when, jobid)
-        page = self._page(key)
-        if page is None:
-            check_path(self.pages, key)
-            page = self.pages[key] = EndedPage()
+        nodes = self._nodes(key)
+        for shift in _SHIFTS[len(nodes) - 1 :]:
+            node = Shelf() if shift else EndedPage()
+            nodes[-1].put(key >> shift, node)
+            wrote(self, nodes[-1])
+            nodes.append(node)
+        page = nodes[-1]
         if entry not in page:
             page.put(entry)
             wrote(self, page)
             self.size.change(1)
 
-    def _page(self, key: int) -> EndedPage | None:
+    def _nodes(self, key: int) -> list[Any]:
+        """Return the nodes on the way to a page, as far as they are there, and the page."""
         check_sound(self, self.pages, self.size)
-        page: EndedPage | None = self.pages.get(key)
-        if page is not None:
-            check_sound(self, page)
-        return page
+        nodes: list[Any] = [self.pages]
+        for shift in _SHIFTS:
+            node = nodes[-1].entries.get(key >> shift)
+            if node is None:
+                break
+            nodes.append(node)
+        check_sound(*nodes)
+        return nodes
 
     def remove(self, when: float, jobid: int) -> None:
         """Take a job out; nothing happens if it is not there."""
         key, entry = _key(when, jobid), entry_of(when, jobid)
-        page = self._page(key)
-        if page is not None and entry in page:
+        nodes = self._nodes(key)
+        page = nodes[-1]
+        if len(nodes) > len(_SHIFTS) and entry in page:
             page.take(entry)
             wrote(self, page)
             self.size.change(-1)
             if not page.entries:
-                self._sweep(key)
+                self._sweep(nodes, key)
 
-    def _sweep(self, last: int) -> None:
-        # Some of the first pages may stay for long: those of jobs that nobody can run.
-        first = islice(self.pages.items(1, last), 2 * SWEEP_SIZE)
-        empty = [(key, page) for key, page in first if not page.entries]
-        if len(empty) >= SWEEP_SIZE:
-            for key, page in empty:
-                page.drop()
-                wrote(self, page)
-                check_path(self.pages, key)
-                del self.pages[key]
-                removed(self, page)
+    def _sweep(self, nodes: list[Any], key: int) -> None:
+        """Take out what is empty and earlier than a page, but for the pages beside it."""
+        for node, shift in zip(nodes, _SHIFTS[:-1], strict=False):
+            for number, child in list(node.entries.items()):
+                if number < key >> shift and _is_empty(child):
+                    node.take(number)
+                    wrote(self, node)
+                    self._close(child)
+
+    def _close(self, node: Any) -> None:
+        for child in node.entries.values() if isinstance(node, Shelf) else ():
+            self._close(child)
+        node.close()
+        wrote(self, node)
+        removed(self, node)
 
     def between(self, after: float, until: float) -> Iterator[tuple[float, int]]:
         """Yield the entries that are later than a time, and not later than another.
@@ -102,24 +119,13 @@ class TimeIndex(Persistent):
         They may be taken out under way.
         """
         check_sound(self, self.pages)
-        key = self._next_key(_key(after, 0))
-        while key is not None and key <= _key(until, PAGE_COUNT - 1):
-            end = key - key % PAGE_COUNT + PAGE_COUNT
-            check_path(self.pages, key)
-            pages = list(self.pages.values(key, end, excludemax=True))
+        first, last = _key(after, 0), _key(until, -1)
+        for pages in _spans(self.pages, _SHIFTS, first, last):
             check_sound(self, *pages)
             entries = sorted(chain.from_iterable(page.entries for page in pages))
             yield from (
                 (when, jobid) for when, jobid in map(parts_of, entries) if after < when <= until
             )
-            key = self._next_key(end)
-
-    def _next_key(self, key: int) -> int | None:
-        try:
-            found: int = self.pages.minKey(key)
-        except ValueError:  # there are no more
-            return None
-        return found
 
     def first(self, after: float = -math.inf) -> tuple[float, int] | None:
         """Return the first entry that is later than a time."""
@@ -142,4 +148,31 @@ class TimeIndex(Persistent):
 def _key(when: float, jobid: int) -> int:
     """Return the key of the page of an entry; the pages of one span follow each other."""
     span = int(max(0.0, min(when, 1e15)) // PAGE_SECONDS)
-    return span * PAGE_COUNT + jobid % PAGE_COUNT
+    high = (jobid >> 31 - HIGH_BITS) % (1 << HIGH_BITS)
+    return span * PAGE_COUNT + (high << LOW_BITS) + jobid % (1 << LOW_BITS)
+
+
+def _is_empty(node: Any) -> bool:
+    if isinstance(node, EndedPage):
+        return not node.entries
+    check_sound(node, *node.entries.values())
+    return all(map(_is_empty, node.entries.values()))
+
+
+def _spans(
+    node: Shelf, shifts: tuple[int, ...], first: int, last: int
+) -> Iterator[list[EndedPage]]:
+    """Yield the pages with keys from one to another, those of a span together."""
+    shift, *rest = shifts
+    count = 1 if shift else PAGE_COUNT
+    keys = sorted(key for key in node.entries if first >> shift <= key <= last >> shift)
+    for _, together in groupby(keys, lambda key: key // count):
+        if node.entries is None:  # taken out under way
+            return
+        children = [node.entries[key] for key in together if key in node.entries]
+        if not rest:
+            yield children
+            continue
+        check_sound(node, *children)
+        for child in children:
+            yield from _spans(child, tuple(rest), first, last)
