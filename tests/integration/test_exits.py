@@ -300,6 +300,41 @@ def test_a_forked_child_that_exits_leaves_its_parents_jobs_alone(program: Progra
     assert program.jobs() == [STOPPED]
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("end", ["pass", "sys.exit(3)"])
+def test_a_child_of_multiprocessing_gives_back_what_runs(
+    tmp_path: Path, method: str, end: str
+) -> None:
+    program = Program(tmp_path)
+    text = """
+    import multiprocessing, sys, time
+    import ZODB
+    import tasks_of_exits
+    from lovely.remotetask import TaskService, running
+    from pathlib import Path
+
+    def work():
+        running.EXIT_SECONDS = 0.1
+        db = ZODB.DB("Data.fs")
+        with db.transaction() as connection:
+            service = connection.root()["tasks"] = TaskService()
+            service.add("hang")
+        db.open().root()["tasks"].startProcessing()
+        while not Path("started").exists():
+            time.sleep(0.01)
+        {end}
+
+    if __name__ == "__main__":
+        child = multiprocessing.get_context("{method}").Process(target=work)
+        child.start()
+        child.join()
+    """
+    (tmp_path / "program.py").write_text(dedent(text).format(method=method, end=end))
+    with program.popen([sys.executable, "program.py"]):
+        pass
+    assert program.jobs() == [STOPPED]
+
+
 # -- functions in other processes --------------------------------------------------------------
 
 

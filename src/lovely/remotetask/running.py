@@ -122,8 +122,7 @@ def start(service: Any) -> bool:
             target=processor, name="remotetasks." + ".".join(path), daemon=True
         )
         services[service._p_oid] = _Started(processor, thread)
-        _stop_before_close(db)
-        _take_endings()
+        _attend_ends(db)
         thread.start()
         return True
 
@@ -135,8 +134,13 @@ def attend(processor: Any) -> None:
     """
     with _lock:
         _attended.add(processor)
-        _stop_before_close(processor.db)
-        _take_endings()
+        _attend_ends(processor.db)
+
+
+def _attend_ends(db: Any) -> None:
+    _stop_before_close(db)
+    _take_endings()
+    process.attend_exit()
 
 
 def _stop_before_close(db: Any) -> None:
