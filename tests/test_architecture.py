@@ -70,6 +70,7 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("line", "aside"): "jobs that cannot be used here are passed over",
     ("queue", "aside"): "jobs that cannot be used here are passed over",
     ("seat", "invalidation"): "ids that are in use are dropped there",
+    ("processor", "running"): "what it holds is given back when the process ends",
     ("running", "invalidation"): "a process that only adds hears of a lost server too",
     ("job", "witness"): "pages and jobs are checked where they are reached",
     ("shelf", "witness"): "what stands in them is checked where they are changed",
@@ -386,7 +387,7 @@ def test_a_rule_sees_what_breaks_it(
         (
             exceptions_nobody_needs,
             "processor",
-            "from . import execution, invalidation, keeper, seat, step, transact",
+            "from . import execution, invalidation, keeper, running, seat, step, transact",
         ),
         (importers_of_a_reserved_package, "line", "from zc.queue import BucketQueue"),
         (importers_of_a_reserved_package, "job", "import queue\nimport zc.queues"),

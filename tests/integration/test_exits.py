@@ -58,7 +58,7 @@ PROGRAM = """
     import transaction, ZODB
     import tasks_of_exits
     from lovely.remotetask import TaskService, running
-    from lovely.remotetask.processor import MultiProcessor
+    from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
     from pathlib import Path
 
     started = Path("started")
@@ -77,7 +77,7 @@ PROGRAM = """
         running.EXIT_SECONDS = running.CLOSE_SECONDS = {bound}
         connection = db.open()
         {before}
-        connection.root()["tasks"].startProcessing()
+        {start}
         {end}
 """
 
@@ -91,10 +91,16 @@ class Program:
 
     @contextmanager
     def running(
-        self, fill: str, end: str, before: str = "", bound: float = 0.1, **variables: str
+        self,
+        fill: str,
+        end: str,
+        before: str = "",
+        bound: float = 0.1,
+        start: str = "connection.root()['tasks'].startProcessing()",
+        **variables: str,
     ) -> Iterator[subprocess.Popen[str]]:
         """Start it, in a group of its own, and wait until it has ended."""
-        text = dedent(PROGRAM).format(fill=fill, end=end, before=before, bound=bound)
+        text = dedent(PROGRAM).format(fill=fill, end=end, before=before, bound=bound, start=start)
         (self.directory / "program.py").write_text(text)
         with self.popen([sys.executable, "program.py"], **variables) as process:
             yield process
@@ -193,12 +199,42 @@ def test_what_runs_when_a_script_ends_is_given_back(
     assert program.jobs() == left
 
 
-def test_sigterm_gives_back_what_runs_and_ends_the_process(program: Program) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_back_what_runs_and_ends_the_process(program: Program, number: int) -> None:
     with program.running(HANG_TWICE, SLEEP) as process:
+        program.wait(process)
+        process.send_signal(number)
+    assert process.returncode == -number
+    assert program.jobs() == [STOPPED, WAITS]
+
+
+#: A processor that the application runs itself, in a thread and in the main thread.
+THREAD = "threading.Thread(target={}, daemon=True).start()"
+OWN = "SimpleProcessor(db, ['tasks'])"
+
+
+@pytest.mark.parametrize("start", [THREAD.format(OWN), THREAD.format(OWN + ".processNext")])
+def test_what_the_application_runs_itself_is_given_back_too(program: Program, start: str) -> None:
+    with program.running(HANG, "until_started()", start=start):
+        pass
+    assert program.jobs() == [STOPPED]
+
+
+@pytest.mark.parametrize(
+    "start", [THREAD.format(OWN), OWN + "()", OWN + ".processNext()"], ids=["thread", "loop", "job"]
+)
+def test_so_it_is_at_a_signal(program: Program, start: str) -> None:
+    with program.running(HANG, SLEEP, start=start) as process:
         program.wait(process)
         process.terminate()
     assert process.returncode == -signal.SIGTERM
-    assert program.jobs() == [STOPPED, WAITS]
+    assert program.jobs() == [STOPPED]
+
+
+def test_what_is_only_claimed_is_given_back_at_an_exit(program: Program) -> None:
+    with program.running(HANG, "pass", start=OWN + ".claimNextJob()"):
+        pass
+    assert program.jobs() == [WAITS]
 
 
 def test_the_echo_of_sigterm_ends_nothing(program: Program) -> None:
@@ -267,6 +303,41 @@ def test_a_forked_child_that_exits_leaves_its_parents_jobs_alone(program: Progra
     with program.running(HANG, end) as process:
         pass
     assert process.returncode == 0
+    assert program.jobs() == [STOPPED]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("end", ["pass", "sys.exit(3)"])
+def test_a_child_of_multiprocessing_gives_back_what_runs(
+    tmp_path: Path, method: str, end: str
+) -> None:
+    program = Program(tmp_path)
+    text = """
+    import multiprocessing, sys, time
+    import ZODB
+    import tasks_of_exits
+    from lovely.remotetask import TaskService, running
+    from pathlib import Path
+
+    def work():
+        running.EXIT_SECONDS = 0.1
+        db = ZODB.DB("Data.fs")
+        with db.transaction() as connection:
+            service = connection.root()["tasks"] = TaskService()
+            service.add("hang")
+        db.open().root()["tasks"].startProcessing()
+        while not Path("started").exists():
+            time.sleep(0.01)
+        {end}
+
+    if __name__ == "__main__":
+        child = multiprocessing.get_context("{method}").Process(target=work)
+        child.start()
+        child.join()
+    """
+    (tmp_path / "program.py").write_text(dedent(text).format(method=method, end=end))
+    with program.popen([sys.executable, "program.py"]):
+        pass
     assert program.jobs() == [STOPPED]
 
 

@@ -356,6 +356,24 @@ def test_jobs_can_be_run_step_by_step(workplace: Any, kind: Any) -> None:
         assert check_all(service, time.time(), repair=False) == []
 
 
+def test_a_claim_that_waits_to_be_run_shows_signs_of_life(workplace: Any, until: Any) -> None:
+    workplace.add("echo", 1)
+    with workplace.service() as service:
+        service.lease_seconds = 0.1
+    processor = processor_for(workplace)
+    jobid = processor.claimNextJob()
+
+    def has_beaten() -> bool:
+        with workplace.service() as service:
+            [worker] = service.workers.values()
+            return bool(worker.beats)
+
+    until(has_beaten)
+    assert processor.processNext(jobid)
+    processor.keeper_thread.join(60)
+    assert not processor.keeper_thread.is_alive()
+
+
 def test_a_processor_runs_what_the_service_has_claimed(workplace: Any) -> None:
     [jobid] = workplace.add("echo", 1)
     with workplace.service() as service:

@@ -498,6 +498,20 @@ def test_a_job_that_meets_conflicts_is_put_back_so_that_others_run(
     assert 0 < workshop.get(jobid, "due") - workshop.now <= 2.0
 
 
+def test_after_repeats_in_vain_others_are_put_back_sooner(workshop: Any, register: Any) -> None:
+    runs: list[int] = []
+    register("conflict", always_conflict(runs, 0.1, workshop))
+    jobids = [workshop.add("conflict") for _ in range(5)]
+    follower = workshop.add("echo")
+    begun = workshop.now
+    assert workshop.work() == [*jobids, follower]
+    assert workshop.now - begun < 1.2
+    del runs[:]
+    workshop.now += 10.0
+    workshop.step()
+    assert len(runs) > 1
+
+
 @pytest.mark.parametrize("seconds", [0.0, 1.0])
 def test_conflicts_without_end_are_an_error_that_says_so(
     workshop: Any, register: Any, seconds: float

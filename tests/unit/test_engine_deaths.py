@@ -255,6 +255,33 @@ def test_the_inline_form_frees_what_a_former_process_held(workshop: Any) -> None
     check_books(workshop)
 
 
+@pytest.mark.parametrize("add", ["add", "add_cron_job"])
+def test_what_was_claimed_inline_is_given_back_and_no_death(workshop: Any, add: str) -> None:
+    options = {"delay": 0} if add == "add_cron_job" else {}
+    jobid = getattr(workshop, add)("echo", **options)
+    for _ in range(MAX_DEATHS + 1):
+        with workshop.service() as service:
+            assert service.claimNextJob(workshop.now) == jobid
+            assert service.jobs[jobid].status == PROCESSING
+            [worker_id] = service.workers
+        assert free(workshop.engine, workshop.seat, [worker_id]) == 1
+        assert workshop.get(jobid, "attempt", "deaths") == (0, 0)
+        check_books(workshop)
+    assert {note.type for note in workshop.get(jobid, "failures")} == {"JobInterrupted"}
+    assert workshop.step().jobid == jobid
+
+
+def test_what_was_claimed_inline_and_cancelled_stays_cancelled(workshop: Any) -> None:
+    jobid = workshop.add("echo")
+    with workshop.service() as service:
+        service.claimNextJob(workshop.now)
+        service.cancel(jobid)
+        [worker_id] = service.workers
+    free(workshop.engine, workshop.seat, [worker_id])
+    assert workshop.get(jobid, "status") == CANCELLED
+    check_books(workshop)
+
+
 def test_an_id_of_a_worker_is_new_for_each_one() -> None:
     first, second = Identity(), Identity()
     assert first.id != second.id

@@ -18,6 +18,7 @@ job's own, and its retry policy says what follows.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -61,6 +62,11 @@ from lovely.remotetask.witness import is_id_again, wrote
 #: seconds after its begin; then it is the turn of others.
 MAX_REPEATS = 5
 REPEAT_SECONDS = 0.5
+
+#: For so many times as long as the repeats of a job took that were in vain, others have only so
+#: many seconds for theirs: a dozen such jobs one after the other would keep the rest waiting.
+VAIN_FACTOR = 2.0
+SHORT_REPEAT_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ class Engine(Claimant):
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self.deadlines: list[Deadline] = []
+        self._hurries_until = -math.inf
 
     # -- run ------------------------------------------------------------------------
 
@@ -139,7 +146,9 @@ class Engine(Claimant):
 
     def _run_until_kept(self, seat: Seat, claim: Claim) -> str:
         conflicts = faults = ids = 0
-        end = self.monotonic() + REPEAT_SECONDS
+        begun = self.monotonic()
+        hurries = begun < self._hurries_until
+        end = begun + (SHORT_REPEAT_SECONDS if hurries else REPEAT_SECONDS)
         while True:
             try:
                 return self._run_once(seat, claim, conflicts + ids)
@@ -170,6 +179,9 @@ class Engine(Claimant):
                     if self.transact.waits > waits or (faults == 1 and not transient):
                         continue
                 if transient:
+                    now = self.monotonic()
+                    until = now + VAIN_FACTOR * (now - begun)
+                    self._hurries_until = max(self._hurries_until, until)
                     return self._postpone(seat, claim, conflicts, error)
                 return self.record(seat, claim, error)
 

@@ -424,6 +424,9 @@ class ITaskService(Interface):
     def claimNextJob(now=None):
         """Claim the next job, and return its id, or None.
 
+        It is for `processNext`, in this process.  Another process, or the next one, gives back
+        what was claimed a lease ago and has not been run: that is no attempt and no death.
+
         Transaction: caller commits.
         """
 
@@ -454,8 +457,8 @@ class ITaskService(Interface):
         """Start the thread that works on the jobs; nothing happens if it runs already.
 
         It is called again after every start of the application.  In the main thread it sets
-        a handler for SIGTERM, if there is none, that gives back what runs before the process
-        ends; ``REMOTETASK_SIGTERM=off`` in the environment keeps it from that.
+        a handler for SIGTERM and SIGHUP, if there is none, that gives back what runs before the
+        process ends; ``REMOTETASK_SIGTERM=off`` in the environment keeps it from that.
 
         :raises ServiceNotStored: the service was not committed yet.
 

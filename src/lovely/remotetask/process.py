@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from multiprocessing.util import Finalize
 from typing import Any
 
 from lovely.remotetask.errors import (
@@ -37,7 +38,11 @@ ECHO_SECONDS = 1.0
 #: when it was the process that starts the others which the signal has ended.
 _TERMINATED = (signal.SIGTERM, -signal.SIGTERM, 255)
 
+#: Exit functions come before those of `multiprocessing`, which ends the processes of the pool.
+_EXIT_PRIORITY = 1_000
+
 _exit_functions: list[Callable[[], object]] = []
+_child = 0  # the id of the process that is a child and has taken care of its exit
 _lock = threading.Lock()
 _pool: Any = None
 
@@ -162,6 +167,19 @@ def call_at_exit(function: Callable[[], object]) -> None:
     """
     _exit_functions.append(function)
     atexit.register(function)
+
+
+def attend_exit() -> None:
+    """Let the exit functions be called in a child of `multiprocessing` too.
+
+    It ends by ``os._exit``, and has exit functions of its own.
+    """
+    global _child
+    if multiprocessing.parent_process() is None or _child == os.getpid():
+        return
+    _child = os.getpid()
+    for function in _exit_functions:
+        Finalize(None, function, exitpriority=_EXIT_PRIORITY)
 
 
 def end() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from zope.interface import implementer
 
+from lovely.remotetask import running
 from lovely.remotetask.aside import load
 from lovely.remotetask.errors import ServiceGone
 from lovely.remotetask.execution import Deadline, Engine
@@ -87,6 +88,7 @@ class SimpleProcessor:
         self._engine.on_deadline = self._keeper.notify  # type: ignore[method-assign]
         self.keeper_thread: threading.Thread | None = None
         self.loop_thread: threading.Thread | None = None
+        running.attend(self)
 
     # -- the loop -------------------------------------------------------------------
 
@@ -135,10 +137,14 @@ class SimpleProcessor:
             self._engine.identity.retire()
 
     def leave(self) -> None:
-        """Let the keeper give back what still runs, as its last act: the process is to end."""
+        """Let the keeper give back what is left, as its last act: the process is to end."""
+        if not (self._is_looping or self._engine.holds):
+            return
         self._is_leaving = True
-        with suppress(RuntimeError):  # Python starts no more threads
+        try:
             self._start_keeper()
+        except RuntimeError:  # Python starts no more threads
+            self._hand_back()
         self._keeper.notify()
 
     def _keep(self) -> None:
@@ -381,6 +387,8 @@ class SimpleProcessor:
                 if not claims:
                     return False
                 self._start_keeper()
+                with self._lock:
+                    self._running[threading.current_thread()] = claims
                 self._engine.run(seat, claims[0])
                 self._release(seat, claims)
                 if not self._engine.in_hand:
@@ -392,6 +400,8 @@ class SimpleProcessor:
                     self._release(seat, claims)
                 raise
             finally:
+                with self._lock:
+                    self._running.pop(threading.current_thread(), None)
                 self._keeper.notify()
 
     def _next_claims(self, seat: Seat, jobid: int | None) -> list[Claim]:
@@ -422,6 +432,8 @@ class SimpleProcessor:
         check_no_transaction()
         with self._seat() as seat:
             claims = self._engine.claim(seat, 1)
+            if claims:
+                self._start_keeper()
             return claims[0].jobid if claims else None
 
     def hasJobsWaiting(self) -> bool:

@@ -37,9 +37,10 @@ class _Started:
         return getattr(self.processor, "keeper_thread", None)
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a processor is made under it, which comes here again
 _started: weakref.WeakKeyDictionary[Any, dict[bytes, _Started]] = weakref.WeakKeyDictionary()
 _stopped: list[_Started] = []
+_attended: weakref.WeakSet[Any] = weakref.WeakSet()  # all processors that there are
 _closing: weakref.WeakSet[Any] = weakref.WeakSet()  # databases with `_stop_before_close`
 
 #: Seconds that closing a database waits for running jobs.
@@ -57,30 +58,34 @@ LOOK_SECONDS = 0.05
 #: A signal within this many seconds of the first one is its echo: ``timeout`` sends two.
 ECHO_SECONDS = 0.3
 
-#: Set to 0, off, no or false, and SIGTERM ends the process on the spot, where nobody else has
-#: a handler for it.
+#: What ends a process in an orderly way: a service manager, and a terminal that is closed.
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+#: Set to 0, off, no or false, and these signals end the process on the spot, where nobody else
+#: has a handler for them.
 SIGTERM_SWITCH = "REMOTETASK_SIGTERM"
 
-_terminated: float | None = None  # when the first SIGTERM came, by the monotonic clock
+_terminated: float | None = None  # when the first of them came, by the monotonic clock
 _forking = threading.local()  # the signal mask of a thread that forks
 
 
 def _forget_threads() -> None:
     # A forked child has none of its parent's threads.
     global _lock, _terminated
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _started.clear()
     _stopped.clear()
+    _attended.clear()
     _terminated = None
-    if signal.getsignal(signal.SIGTERM) is _terminate:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in _handled():
+        signal.signal(number, signal.SIG_DFL)
     _take_signals()
 
 
 def _hold_signals() -> None:
     # Python drops what reaches a child that still has its parent's handler: let it wait.
-    if signal.getsignal(signal.SIGTERM) is _terminate:
-        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    if handled := _handled():
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
 
 
 def _take_signals() -> None:
@@ -92,6 +97,10 @@ def _take_signals() -> None:
 os.register_at_fork(
     before=_hold_signals, after_in_parent=_take_signals, after_in_child=_forget_threads
 )
+
+
+def _handled() -> list[int]:
+    return [number for number in ENDING if signal.getsignal(number) is _terminate]
 
 
 def start(service: Any) -> bool:
@@ -113,10 +122,25 @@ def start(service: Any) -> bool:
             target=processor, name="remotetasks." + ".".join(path), daemon=True
         )
         services[service._p_oid] = _Started(processor, thread)
-        _stop_before_close(db)
-        _take_sigterm()
+        _attend_ends(db)
         thread.start()
         return True
+
+
+def attend(processor: Any) -> None:
+    """Let a processor, whoever runs it, give back what it holds when the process ends.
+
+    Or when the database is closed.
+    """
+    with _lock:
+        _attended.add(processor)
+        _attend_ends(processor.db)
+
+
+def _attend_ends(db: Any) -> None:
+    _stop_before_close(db)
+    _take_endings()
+    process.attend_exit()
 
 
 def _stop_before_close(db: Any) -> None:
@@ -133,7 +157,7 @@ def _stop_before_close(db: Any) -> None:
     def stop_and_close() -> None:
         with _lock:
             _stopped.extend(_started.pop(db, {}).values())
-            ending = [other for other in _stopped if getattr(other.processor, "db", None) is db]
+            ending = [s for s in _all_stopping() if getattr(s.processor, "db", None) is db]
         _end(ending, CLOSE_SECONDS)
         _give_back(ending)
         close()
@@ -182,11 +206,11 @@ def leave(timeout_seconds: float) -> bool:
     The jobs that still run then are given back, and are no attempts.
     """
     ending = _stopping()
-    if _end(ending, timeout_seconds):
-        return True
+    has_ended = _end(ending, timeout_seconds)
     _give_back(ending)
-    process.end()
-    return False
+    if not has_ended:
+        process.end()
+    return has_ended
 
 
 def _stopping() -> list[_Started]:
@@ -194,7 +218,13 @@ def _stopping() -> list[_Started]:
     with _lock:
         _stopped.extend(started for services in _started.values() for started in services.values())
         _started.clear()
-        return list(_stopped)
+        return _all_stopping()
+
+
+def _all_stopping() -> list[_Started]:
+    # Processors that others run have no thread to wait for, but where they have a loop.
+    this = threading.current_thread()
+    return [*_stopped, *(_Started(processor, this) for processor in _attended)]
 
 
 def _end(ending: list[_Started], timeout_seconds: float) -> bool:
@@ -209,11 +239,7 @@ def _end(ending: list[_Started], timeout_seconds: float) -> bool:
 
 
 def _give_back(ending: list[_Started]) -> None:
-    left = [
-        started
-        for started in ending
-        if started.thread.is_alive() and hasattr(started.processor, "leave")
-    ]
+    left = [started for started in ending if hasattr(started.processor, "leave")]
     for started in left:
         started.processor.leave()
     _wait(lambda: [started.keeper_thread for started in left], LEAVE_SECONDS)
@@ -245,15 +271,14 @@ def is_switched_off(switch: str) -> bool:
     return os.environ.get(switch, "").lower() in ("0", "off", "no", "false")
 
 
-def _take_sigterm() -> None:
-    """Let SIGTERM give back the running jobs first, where it would end the process on the spot."""
-    if (
-        threading.current_thread() is threading.main_thread()  # others cannot set handlers
-        and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        and not is_switched_off(SIGTERM_SWITCH)
-    ):
-        with suppress(ValueError):  # an interpreter beside the main one cannot either
-            signal.signal(signal.SIGTERM, _terminate)
+def _take_endings() -> None:
+    """Let signals give back the running jobs first, where they would end the process at once."""
+    if threading.current_thread() is not threading.main_thread() or is_switched_off(SIGTERM_SWITCH):
+        return  # other threads cannot set handlers
+    for number in ENDING:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            with suppress(ValueError):  # an interpreter beside the main one cannot either
+                signal.signal(number, _terminate)
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -264,19 +289,19 @@ def _terminate(number: int, frame: object) -> None:
     if _terminated is None:
         _terminated = now
         with suppress(RuntimeError):  # the interpreter ends already, with what `leave` does
-            _thread.start_new_thread(_leave_and_die, ())
+            _thread.start_new_thread(_leave_and_die, (number,))
     elif now - _terminated > ECHO_SECONDS:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
 
-def _leave_and_die() -> None:
+def _leave_and_die(number: int) -> None:
     global _terminated
     try:
         leave(EXIT_SECONDS)
     finally:
         _terminated = float("-inf")
-        os.kill(os.getpid(), signal.SIGTERM)  # once more, for the exit status
+        os.kill(os.getpid(), number)  # once more, for the exit status
 
 
 def wake_after_commit(service: Any) -> None:

@@ -354,6 +354,7 @@ class TaskService(Persistent, Location):
             return None
         record = worker_record(self, _caller.id)
         record.held = (*record.held, job.id)
+        record.is_inline = True
         return job.id
 
     def processNext(self, now: float | None = None, jobid: int | None = None) -> bool:

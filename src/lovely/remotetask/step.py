@@ -388,6 +388,12 @@ def _is_beyond_help(service: Any, jobid: int) -> bool:
 
 
 def _free(service: Any, job: Job, record: Worker, now: float) -> None:
+    if record.is_inline:  # no death: nobody knows whether it was being run, or the process lives
+        message = f"the process {record.pid} on {record.host} claimed the job, and has not run it"
+        job.note(Failure(job.attempt, now, JobInterrupted.__name__, message, ""))
+        job_log.warning("job %s: %s; it waits again", job.id, message)
+        give_back(service, job, claim_of(job), False, now)
+        return
     job.deaths += 1
     message = f"the process {record.pid} on {record.host} died while it held the job"
     is_last = job.deaths >= service.max_deaths

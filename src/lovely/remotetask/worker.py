@@ -30,10 +30,13 @@ class Worker(Persistent):
     """The record of one worker.
 
     Stored: ``held`` tuple of job ids that were claimed and are not filed yet; ``host``
-    and ``pid``: for people; ``beats`` int: heartbeats written.
+    and ``pid``: for people; ``beats`` int: heartbeats written; ``is_inline`` bool: the jobs
+    were claimed in an application's own transactions, by `ITaskService.claimNextJob`, where
+    nobody gives signs of life, and nobody may be at them.
     """
 
     beats: int = 0
+    is_inline: bool = False
 
     def __init__(self) -> None:
         self.held: tuple[int, ...] = ()
