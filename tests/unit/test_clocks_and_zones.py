@@ -199,6 +199,35 @@ def test_its_zone_is_lost_while_it_runs(workshop: Any, lack: Any, register: Any)
         assert check_all(service, workshop.now, repair=False) == []
 
 
+@pytest.mark.parametrize("is_once", [False, True])
+def test_it_is_given_a_zone_while_it_runs_that_its_worker_lacks(
+    workshop: Any, lack: Any, register: Any, is_once: bool
+) -> None:
+    def edit(input: Any) -> None:
+        with workshop.service() as service:
+            service.jobs[jobid].update(minute=(0,), timezone=BERLIN)
+        lack(BERLIN)
+
+    register("edit", edit)
+    jobid = workshop.add_cron_job("edit", **({"delay": 0} if is_once else {"minute": (0,)}))
+    workshop.now += HOUR
+    assert workshop.work() == [jobid]
+    other = workshop.add("echo")
+    workshop.now += HOUR
+    assert workshop.work() == [other]
+    assert workshop.get(jobid, "status", "due", "timezone") == (CRONJOB, None, BERLIN)
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=True) == []
+        assert len(service.edits) == 0
+    lack()
+    register("edit", lambda input: None)
+    assert workshop.work() == []
+    workshop.now += HOUR
+    assert workshop.work() == [jobid]
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=False) == []
+
+
 def test_a_parked_job_can_be_cancelled(workshop: Any, lack: Any) -> None:
     jobid = workshop.add_cron_job("echo", minute=(0,), timezone=BERLIN)
     lack(BERLIN)

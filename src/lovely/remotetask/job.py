@@ -28,6 +28,7 @@ from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,
     UnknownZone,
+    plain,
     seconds_of,
 )
 from lovely.remotetask.interfaces import (
@@ -329,7 +330,7 @@ class Job(Persistent):
         self, id: int, task: str, input: Any = None, retry: RetryPolicy | None = None
     ) -> None:
         self.id = id
-        self.task = task
+        self.task = plain(task)
         if input is not None:
             self.input = input
         self.created_at = time.time()
