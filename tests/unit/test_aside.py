@@ -228,6 +228,26 @@ def test_hundreds_of_them_hide_nobody(workshop: Any, code: Code) -> None:
     assert sorted(workshop.work()) == sorted(hidden)
 
 
+@pytest.mark.parametrize("where", [QUEUED, DELAYED])
+def test_one_that_is_no_longer_in_the_cache_is_loaded_now_and_then(
+    workshop: Any, code: Code, add: Any, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid = add(where)
+    oid = workshop.get(jobid, "_p_oid")
+    code.go()
+    workshop.now += 10.0
+    assert workshop.work() == []
+    workshop.db.cacheMinimize()
+    assert workshop.work() == []
+    assert workshop.seat.connection.get(oid)._p_changed is None
+    monkeypatch.setattr(aside, "LOAD_SECONDS", 0.0)
+    assert workshop.work() == []
+    assert workshop.seat.connection.get(oid)._p_changed is False
+    with workshop.service() as service:  # as who has the code can
+        service.jobs[jobid].input = None
+    assert workshop.work() == [jobid]
+
+
 def test_a_segment_with_one_of_them_is_not_closed(workshop: Any, code: Code, add: Any) -> None:
     jobid = add()
     others = [workshop.add("echo") for _ in range(40)]
