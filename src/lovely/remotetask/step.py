@@ -204,7 +204,7 @@ def postpone(service: Any, job: Job, conflicts: int, error: BaseException, now: 
     if job.collisions >= MAX_COLLISIONS or job.id in service.requests:
         settle(service, job, None, WriteConflicts.after(job.collisions, error), now)
     else:
-        job.postpone(now + collision_wait_seconds(job.collisions))
+        job.postpone(now, collision_wait_seconds(job.collisions))
         _rest(service, job)
 
 
