@@ -28,6 +28,7 @@ from lovely.remotetask.interfaces import (
     PROCESSING,
     QUEUED,
     STARTLATER,
+    ICronJob,
     ITask,
 )
 from lovely.remotetask.keeper import free
@@ -227,6 +228,26 @@ def test_hundreds_of_them_hide_nobody(workshop: Any, code: Code) -> None:
     assert sorted(workshop.work()) == sorted(hidden)
 
 
+@pytest.mark.parametrize("where", [QUEUED, DELAYED])
+def test_one_that_is_no_longer_in_the_cache_is_loaded_now_and_then(
+    workshop: Any, code: Code, add: Any, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid = add(where)
+    oid = workshop.get(jobid, "_p_oid")
+    code.go()
+    workshop.now += 10.0
+    assert workshop.work() == []
+    workshop.db.cacheMinimize()
+    assert workshop.work() == []
+    assert workshop.seat.connection.get(oid)._p_changed is None
+    monkeypatch.setattr(aside, "LOAD_SECONDS", 0.0)
+    assert workshop.work() == []
+    assert workshop.seat.connection.get(oid)._p_changed is False
+    with workshop.service() as service:  # as who has the code can
+        service.jobs[jobid].input = None
+    assert workshop.work() == [jobid]
+
+
 def test_a_segment_with_one_of_them_is_not_closed(workshop: Any, code: Code, add: Any) -> None:
     jobid = add()
     others = [workshop.add("echo") for _ in range(40)]
@@ -321,11 +342,140 @@ def test_an_ended_job_with_a_lost_result_is_filed_and_removed(
         assert jobid not in service.jobs
 
 
+@pytest.fixture
+def classify(workshop: Any, code: Code, register: Any) -> None:
+    """The task *classify*, whose result cannot be written where the code is gone.
+
+    It edits the schedule that its input names.
+    """
+
+    def classify(input: Any) -> Any:
+        if input is not None:
+            with workshop.service() as service:
+                (job,) = filter(ICronJob.providedBy, service.jobs.values())
+                job.update(**input)
+        return code.module.Order
+
+    register("classify", classify)
+
+
+def test_ended_jobs_whose_results_cannot_be_written_are_cleaned(
+    workshop: Any, code: Code, classify: None
+) -> None:
+    filed, ended = workshop.add("classify"), workshop.add("classify")
+    workshop.step()
+    workshop.step()  # files the first one
+    code.go()
+    with workshop.service() as service:
+        service.clean()
+    with workshop.service() as service:
+        assert filed not in service.jobs
+        assert service.getStatus(ended) == COMPLETED
+    code.come()
+    workshop.work()
+    with workshop.service() as service:
+        service.clean()
+        assert len(service.jobs) == 0
+
+
+def test_one_that_was_not_filed_is_repaired(workshop: Any, code: Code, classify: None) -> None:
+    jobid = workshop.add("classify")
+    workshop.work()
+    with workshop.service() as service:
+        service.queue.indexes[COMPLETED].remove(*service.queue.entry_of(service.jobs[jobid]))
+    code.go()
+    with workshop.service() as service:
+        assert len(check_all(service, workshop.now, repair=True)) == 1
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=False) == []
+
+
+def test_one_that_would_go_on_by_an_edit_waits_for_who_can_write_it(
+    workshop: Any, code: Code, classify: None
+) -> None:
+    with workshop.service() as service:
+        jobid = service.addCronJob("classify", {"minute": (0,)}, delay=0)
+        other = service.add("echo")
+    dead = workshop.engine.identity.id
+    for claim in workshop.claim(2):
+        if claim.jobid == jobid:
+            workshop.run(claim)
+    code.go()
+    free(workshop.new_engine(), workshop.seat, [dead])
+    assert workshop.get(other, "status") == QUEUED
+    assert workshop.get(jobid, "status") == COMPLETED
+    code.come()
+    free(workshop.new_engine(), workshop.seat, [dead])
+    assert workshop.get(jobid, "status", "minute") == (CRONJOB, (0,))
+    with workshop.service() as service:
+        assert len(service.workers) == 0
+
+
 def test_what_is_broken_is_not_added_anew(workshop: Any, code: Code, add: Any) -> None:
     jobid = add()
     code.go()
     with workshop.service() as service, pytest.raises(InvalidInput, match="there is no"):
         service.add("ignore", service.jobs[jobid].input)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"minute": "Zero"}, {"cron": "Text.HOURLY"}, {"minute": (0,), "timezone": "Text.UTC"}],
+)
+@pytest.mark.parametrize("is_edit", [False, True])
+def test_names_and_schedules_do_not_depend_on_the_enums_that_they_were_given_as(
+    workshop: Any, code: Code, register: Any, fields: dict[str, Any], is_edit: bool
+) -> None:
+    class Text(str, enum.Enum):
+        ECHO = "echo"
+        LATER = "later"
+        HOURLY = "@hourly"
+        UTC = "Etc/UTC"
+
+    code.names["Text"] = Text
+    Text.__module__, Text.__qualname__ = APP, "Text"
+    code.names["Number"] = enum.IntEnum("Number", {"ZERO": 0}, module=APP)
+    code.come()
+    given = dict(fields)
+    if given.get("minute") == "Zero":
+        given["minute"] = (code.names["Number"].ZERO,)
+    for name, value in given.items():
+        if isinstance(value, str):
+            given[name] = Text[value.removeprefix("Text.")]
+    with workshop.service() as service:
+        register("later", lambda input: input)
+        waiting = service.add(Text.LATER)
+        getGlobalSiteManager().unregisterUtility(provided=ITask, name="later")
+        cron = service.addCronJob(Text.ECHO, **({"delay": 0} if is_edit else given))
+    if is_edit:
+        workshop.now += 1.0
+        for claim in workshop.claim():
+            with workshop.service() as service:
+                service.jobs[cron].update(**given)
+            workshop.run(claim)
+    assert workshop.work() == []  # parks the other one
+    code.go()
+    workshop.now += 7200.0
+    assert workshop.work() == [cron]
+    register("later", lambda input: input)
+    assert workshop.work() == [waiting]
+
+
+def test_progress_depends_on_no_class_of_the_application(
+    workshop: Any, code: Code, register: Any
+) -> None:
+    class Number(float):
+        pass
+
+    Number.__module__, Number.__qualname__ = APP, "Number"
+    code.names["Number"] = Number
+    code.come()
+    register("tell", lambda context, input: context.progress(Number(1), Number(2)), context=True)
+    workshop.add("tell")
+    workshop.step()
+    with workshop.service() as service:
+        (note,) = service.progress.values()
+    assert [type(value) for value in note] == [float, float, str]
 
 
 def test_the_memory_goes_with_the_database() -> None:

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from ZODB.POSException import ConflictError
 
 from lovely.remotetask import queue, schedule
 from lovely.remotetask.check import check_all, check_jobs
@@ -91,6 +92,57 @@ def test_a_job_that_was_given_back_by_a_clock_ahead_is_due_at_once(
     workshop.engine.give_back(workshop.seat, workshop.claim())
     put_back(workshop)
     assert workshop.work() == [jobid]
+
+
+def test_a_cron_job_that_was_given_back_by_a_clock_ahead_is_due_at_once(workshop: Any) -> None:
+    jobid = workshop.add_cron_job("echo", minute=(0,))
+    workshop.now += HOUR
+    claims = workshop.claim()
+    workshop.now += FAR  # while it runs
+    workshop.engine.give_back(workshop.seat, claims)
+    put_back(workshop)
+    assert workshop.work() == [jobid]
+    workshop.now += HOUR
+    assert workshop.work() == [jobid]
+
+
+@pytest.mark.parametrize("is_cron", [False, True])
+def test_a_job_that_was_put_back_by_a_clock_ahead_because_of_conflicts_goes_on(
+    workshop: Any, register: Any, is_cron: bool
+) -> None:
+    def collide(input: Any) -> None:
+        raise ConflictError
+
+    register("collide", collide)
+    jobid = workshop.add_cron_job("collide", minute=(0,)) if is_cron else workshop.add("collide")
+    workshop.now += HOUR
+    claims = workshop.claim()
+    workshop.now += FAR
+    workshop.run(claims[0])
+    put_back(workshop)
+    register("collide", lambda input: None)
+    assert workshop.work() == []
+    workshop.now += 2.0
+    assert workshop.work() == [jobid]
+
+
+def test_a_cron_job_that_was_only_claimed_by_a_clock_ahead_goes_on(
+    workshop: Any, register: Any
+) -> None:
+    def soon(input: Any) -> None:
+        raise RetryLater(60)
+
+    register("soon", soon)
+    jobid = workshop.add_cron_job("soon", minute=(0,))
+    workshop.now += FAR
+    claims = workshop.claim()
+    workshop.now -= FAR  # while it runs
+    workshop.run(claims[0])
+    workshop.claim()
+    register("soon", lambda input: None)
+    workshop.now += 60
+    assert workshop.work() == [jobid]
+    assert workshop.now < workshop.get(jobid, "due") <= workshop.now + HOUR
 
 
 def test_a_retry_that_is_really_far_away_is_left(workshop: Any, later: list[int]) -> None:
@@ -193,6 +245,35 @@ def test_its_zone_is_lost_while_it_runs(workshop: Any, lack: Any, register: Any)
     assert workshop.work() == []  # the slot is counted, no run comes out of turn
     due = workshop.get(jobid, "due")
     assert workshop.now < due <= workshop.now + HOUR
+    workshop.now += HOUR
+    assert workshop.work() == [jobid]
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=False) == []
+
+
+@pytest.mark.parametrize("is_once", [False, True])
+def test_it_is_given_a_zone_while_it_runs_that_its_worker_lacks(
+    workshop: Any, lack: Any, register: Any, is_once: bool
+) -> None:
+    def edit(input: Any) -> None:
+        with workshop.service() as service:
+            service.jobs[jobid].update(minute=(0,), timezone=BERLIN)
+        lack(BERLIN)
+
+    register("edit", edit)
+    jobid = workshop.add_cron_job("edit", **({"delay": 0} if is_once else {"minute": (0,)}))
+    workshop.now += HOUR
+    assert workshop.work() == [jobid]
+    other = workshop.add("echo")
+    workshop.now += HOUR
+    assert workshop.work() == [other]
+    assert workshop.get(jobid, "status", "due", "timezone") == (CRONJOB, None, BERLIN)
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=True) == []
+        assert len(service.edits) == 0
+    lack()
+    register("edit", lambda input: None)
+    assert workshop.work() == []
     workshop.now += HOUR
     assert workshop.work() == [jobid]
     with workshop.service() as service:

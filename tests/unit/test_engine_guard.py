@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -198,6 +199,32 @@ def test_a_transaction_of_another_manager_is_the_tasks_own_affair(
     assert workshop.step().status == COMPLETED
     with workshop.transaction() as root:
         assert "kept" in root
+
+
+@pytest.mark.parametrize("name", ["commit", "doom"])
+@pytest.mark.parametrize("is_inline", [False, True])
+def test_nor_does_another_thread_of_the_task_end_it(
+    workshop: Any, register: Any, name: str, is_inline: bool
+) -> None:
+    def hand_over(input: Any) -> None:
+        connection.root()["written"] = True
+        end = getattr(connection.transaction_manager, name)
+        with ThreadPoolExecutor(1) as pool:
+            assert isinstance(pool.submit(end).exception(), TransactionMeddled)
+
+    register("hand over", hand_over)
+    jobid, other = workshop.add("hand over"), workshop.add("echo")
+    connection = workshop.seat.connection
+    if is_inline:
+        connection.transaction_manager.begin()
+        connection.root()["tasks"].process(workshop.now)
+        connection.transaction_manager.commit()
+    else:
+        workshop.work()
+    assert workshop.get(jobid, "status", "attempt") == (ERROR, 1)
+    assert workshop.get(other, "status") == COMPLETED
+    with workshop.transaction() as root:
+        assert "written" not in root
 
 
 def test_the_thread_may_commit_again_after_the_run(workshop: Any, register: Any) -> None:

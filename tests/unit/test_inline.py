@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -299,6 +301,34 @@ def test_a_task_that_exits_is_an_error(root: Any, register: Any) -> None:
     jobid = root["tasks"].add("leave")
     root["tasks"].process()
     assert root["tasks"].getStatus(jobid) == ERROR
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, CancelledError])
+@pytest.mark.parametrize("is_claimed", [False, True])
+def test_who_leaves_the_caller_leaves_the_job_as_it_was(
+    root: Any, register: Any, kind: type[BaseException], is_claimed: bool
+) -> None:
+    def leave(input: Any) -> None:
+        root["left"] = True
+        raise kind
+
+    register("leave", leave)
+    service = root["tasks"]
+    jobid = service.add("leave")
+    transaction.commit()
+    if is_claimed:
+        assert service.claimNextJob() == jobid
+    with pytest.raises(kind):
+        service.processNext(jobid=jobid if is_claimed else None)
+    transaction.commit()
+    assert "left" not in root
+    assert (service.getStatus(jobid), service.jobs[jobid].attempt) == (QUEUED, 0)
+    assert check_all(service, time.time(), repair=False) == []
+    register("leave", lambda input: None)
+    service.process()
+    transaction.commit()
+    assert service.getStatus(jobid) == COMPLETED
+    assert len(service.workers) == 0
 
 
 # -- what cannot be pickled --------------------------------------------------------------------

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+import transaction
 
 from lovely.remotetask.errors import (
     InvalidArgument,
@@ -151,6 +152,68 @@ def test_whatever_is_raised_the_job_is_settled(
     assert (status, len(failures)) == (expected, 1)
     failure = failures[0]
     assert {type(text) for text in (failure.type, failure.message, failure.traceback)} == {str}
+
+
+class HidesItsClassToo(BaseException):
+    @property
+    def __class__(self) -> Any:
+        raise SystemExit
+
+
+class Unpicklable:
+    def __reduce__(self) -> Any:
+        raise HidesItsClassToo
+
+
+@pytest.mark.parametrize("is_inline", [False, True])
+def test_a_result_that_raises_such_an_error_is_the_jobs_error(
+    workshop: Any, register: Any, is_inline: bool
+) -> None:
+    register("fail", lambda input: Unpicklable())
+    jobid = workshop.add("fail")
+    if is_inline:
+        with workshop.service() as service:
+            service.process(workshop.now)
+    else:
+        workshop.step()
+    assert workshop.get(jobid, "status") == ERROR
+
+
+def test_a_commit_that_raises_such_an_error_is_the_jobs_error(workshop: Any, register: Any) -> None:
+    def fail() -> None:
+        raise HidesItsClassToo
+
+    register("fail", lambda input: transaction.get().addBeforeCommitHook(fail))
+    jobid = workshop.add("fail")
+    workshop.step()
+    assert workshop.get(jobid, "status", "error") == (ERROR, "HidesItsClassToo: HidesItsClassToo")
+
+
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit])
+def test_what_an_abort_raises_hides_nothing(
+    workshop: Any, register: Any, kind: type[BaseException]
+) -> None:
+    def leave() -> None:
+        raise kind
+
+    def fail(input: Any) -> None:
+        transaction.get().addBeforeAbortHook(leave)
+        transaction.get().join(Leaving())
+        raise LookupError("the error")
+
+    class Leaving:
+        transaction_manager = None
+
+        def sortKey(self) -> str:
+            return "~"
+
+        def abort(self, txn: Any) -> None:
+            leave()
+
+    register("fail", fail, retry=RetryPolicy(attempts=1))
+    jobid = workshop.add("fail")
+    workshop.step()
+    assert workshop.get(jobid, "status", "error") == (ERROR, "the error")
 
 
 def test_an_error_is_described_whatever_it_is() -> None:

@@ -17,10 +17,14 @@ from zope.component.hooks import getSite, getSiteManager, setSite
 from zope.interface.registry import Components
 from zope.security import management
 
+from lovely.remotetask import surroundings
 from lovely.remotetask.interfaces import COMPLETED, ERROR
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.surroundings import call_apart
+
+#: What nobody here has imported.
+LIBRARIES = (*surroundings.LOCALS[2:], *surroundings.BY_THREAD, *surroundings.STACKS)
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="untouched")
 
@@ -152,6 +156,35 @@ def test_a_stack_of_requests_is_given_back(monkeypatch: pytest.MonkeyPatch) -> N
     call_apart(place.stack.pop)
     assert place.stack is stack
     assert stack == ["the caller's"]
+
+
+@pytest.mark.parametrize(("module", "attribute"), LIBRARIES)
+def test_what_a_library_keeps_that_the_task_has_imported_is_taken_out(
+    monkeypatch: pytest.MonkeyPatch, module: str, attribute: str
+) -> None:
+    found: list[Any] = []
+
+    def spoil() -> None:
+        place = threads_own_module(monkeypatch, module, attribute)
+        found.append(place)
+        if isinstance(place, dict):
+            place[threading.get_ident()] = "the task's"
+        elif attribute == "manager":
+            place.stack = ["the task's"]
+        else:
+            place.request = "the task's"
+
+    call_apart(spoil)
+    (place,) = found
+    assert not (place if isinstance(place, dict) else place.__dict__.get("stack", place.__dict__))
+
+
+@pytest.mark.parametrize("module", [name for name, _ in LIBRARIES])
+def test_a_library_that_another_thread_is_importing_is_not_needed(
+    monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    assert call_apart(int, 5) == 5
 
 
 # -- around jobs -------------------------------------------------------------------------------

@@ -27,6 +27,9 @@ job_log = logging.getLogger("remotetask.job")
 FIRST_WAIT_SECONDS = 60.0
 LAST_WAIT_SECONDS = 3600.0
 
+#: One that can be read is not even loaded, to see whether it is still the same, for so long.
+LOAD_SECONDS = 5.0
+
 #: Why a job waits aside that is not there at all.
 MISSING = "its record is missing"
 
@@ -34,13 +37,14 @@ MISSING = "its record is missing"
 class _Aside(NamedTuple):
     """A record that cannot be read or written here.
 
-    ``serial`` is that of a record that can only be read, else None.
+    ``serial`` is that of a record that can only be read, else None; ``loaded`` when it was loaded.
     """
 
     reason: str
     serial: bytes | None
     wait_seconds: float
     until: float
+    loaded: float
 
 
 #: By database and object id.  Not by connection: all of a process share its code.
@@ -96,12 +100,21 @@ def why_unusable(job: Job, jobid: int) -> str | None:
         return None
     if job._p_jar is None:  # a new one: what is in it was checked
         return None
+    aside = _aside(job)
+    if (
+        aside is not None
+        and aside.serial is not None
+        and job._p_changed is None
+        and time.monotonic() < aside.loaded + LOAD_SECONDS
+    ):
+        return aside.reason  # a thousand of them, loaded for each claim, would keep others waiting
     reason = why_unreadable(job, jobid)
     if reason is not None:
         return reason
-    aside = _aside(job)
     if aside is not None and aside.serial == job._p_serial:
-        if time.monotonic() < aside.until:
+        now = time.monotonic()
+        if now < aside.until:
+            _asides[job._p_jar.db()][job._p_oid] = aside._replace(loaded=now)
             return aside.reason
         job._p_deactivate()  # the code may make something else of it by now
         reason = why_unreadable(job, jobid)
@@ -129,4 +142,5 @@ def _set_aside(
         job_log.error("job %s: %s; it is passed over", jobid, reason, exc_info=fault)
     else:
         wait = min(2 * before.wait_seconds, LAST_WAIT_SECONDS)
-    asides[job._p_oid] = _Aside(reason, serial, wait, time.monotonic() + wait)
+    now = time.monotonic()
+    asides[job._p_oid] = _Aside(reason, serial, wait, now + wait, now)

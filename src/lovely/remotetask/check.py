@@ -147,7 +147,8 @@ def _is_ahead(job: Job, now: float) -> bool:
 def _refile(service: Any, job: Job, now: float) -> None:
     if job.is_in_line:
         service.queue.line.note_left(job.place)
-    job.place = None
+    if job.place is not None:  # else it may have ended with a result that cannot be written here
+        job.place = None
     if not job.is_final and job.status != STARTLATER:
         # Not into the ready line: a job enters that once.
         job.wait(job.due if job.due is not None else min(job.created_at, now))

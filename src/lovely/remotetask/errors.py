@@ -171,6 +171,14 @@ def describe(error: BaseException) -> str:
     return message or name_of(error)
 
 
+def check_honest(error: BaseException) -> None:
+    """Raise another one in the place of an exception that cannot be asked what it is."""
+    try:
+        isinstance(error, TaskError)
+    except BaseException:  # its property `__class__`
+        raise TaskError(f"{name_of(error)}: {describe(error)}") from None
+
+
 def name_of(error: BaseException) -> str:
     """Return the name of the class of an exception, whatever its metaclass says."""
     return plain(type.__dict__["__name__"].__get__(type(error)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from lovely.remotetask.errors import TransactionMeddled, describe
 
@@ -18,7 +18,7 @@ class guarded:
     Hooks and synchronizers are asked too late for that: a commit has dropped the savepoints
     by then, and an abort cannot be refused at all.
 
-    From other threads the calls go through: closing the database aborts the transactions of
+    From other threads an abort goes through: closing the database aborts the transactions of
     all threads, and that is not the task's doing.
 
     :param methods: further methods that take the place of the transaction's own.
@@ -57,19 +57,19 @@ class guarded:
             raise TransactionMeddled(f"{self._refusal} ({describe(error)})") from error
 
     def _commit(self) -> None:
-        self._refuse("commit")
-
-    def _abort(self) -> None:
-        self._refuse("abort")
+        self._refuse()
 
     def _doom(self) -> None:
-        self._refuse("doom")
+        self._refuse()
 
-    def _refuse(self, name: str) -> None:
+    def _abort(self) -> None:
         if threading.get_ident() == self._thread:
-            self._refusal = TransactionMeddled()
-            raise self._refusal
-        if name in self._before:
-            self._before[name]()
+            self._refuse()
+        elif "abort" in self._before:
+            self._before["abort"]()
         else:
-            getattr(type(self._txn), name)(self._txn)
+            type(self._txn).abort(self._txn)
+
+    def _refuse(self) -> NoReturn:
+        self._refusal = TransactionMeddled()
+        raise self._refusal

@@ -99,6 +99,12 @@ def _attempt(service: Any, job: Job, task: Any, now: float) -> BaseException | N
         raise
     except (Exception, SystemExit) as error:
         return error
+    except (
+        BaseException
+    ):  # Ctrl-C, say, or the end of the caller's coroutine: no attempt of the job
+        job.give_back(now)
+        service.queue.file(job)
+        raise
     return None
 
 
@@ -141,11 +147,13 @@ def _taken_back(manager: Any, job: Job) -> Iterator[None]:
         _try_savepoint(txn, optimistic=True)
     except TransientError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         for added, length in hooks:
             del added[length:]
         if stuck:
             type(txn).doom(txn)  # a guard around this one would refuse its own
+            if not isinstance(error, (Exception, SystemExit)):
+                raise
             raise CannotTakeBack(
                 f"job {job.id} failed ({describe(error)}), and what it may have written by way"
                 f" of {type(stuck[0]).__qualname__}, which has no savepoints, cannot be taken"

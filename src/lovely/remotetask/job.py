@@ -28,6 +28,7 @@ from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,
     UnknownZone,
+    plain,
     seconds_of,
 )
 from lovely.remotetask.interfaces import (
@@ -329,7 +330,7 @@ class Job(Persistent):
         self, id: int, task: str, input: Any = None, retry: RetryPolicy | None = None
     ) -> None:
         self.id = id
-        self.task = task
+        self.task = plain(task)
         if input is not None:
             self.input = input
         self.created_at = time.time()
@@ -458,10 +459,11 @@ class Job(Persistent):
         self.attempt -= 1
         self.wait(min(self.created_at, now))
 
-    def postpone(self, due: float) -> None:
+    def postpone(self, now: float, wait_seconds: float) -> None:
         """Put the job back for a while: nothing was kept of its run, which is no attempt."""
         self.attempt -= 1
-        self.wait(due)
+        self.started_at = now  # tells by which clock the wait was set, see `is_ahead_of`
+        self.wait(now + wait_seconds)
 
     def finish(self, output: Any, now: float) -> None:
         """Keep the result."""
@@ -637,7 +639,7 @@ class CronJob(Job):
     def give_back(self, now: float) -> None:
         """See `Job`."""
         self.attempt -= 1
-        self.wait(now)
+        self.wait(min(self.started_at or now, now))  # of both clocks the one that is not ahead
 
     def finish(self, output: Any, now: float) -> None:
         """See `Job`.  A schedule goes on: the job waits for its next time."""
@@ -686,8 +688,9 @@ class CronJob(Job):
     def start(self, owner: str, now: float) -> None:
         """See `Job`.  The run serves the last of the slots up to `now`; the rest are missed."""
         if self.delay is None:
-            passed = self.schedule.count_between(self.slot or now, now, MAX_MISSED + 1)
+            slot = now if self.slot is None or self._has_slot_ahead_of(now) else self.slot
+            passed = self.schedule.count_between(slot, now, MAX_MISSED + 1)
             if passed > 1:
                 self.missed += passed - 1
-            self.slot = max(now, self.slot or now)
+            self.slot = max(now, slot)
         super().start(owner, now)

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from lovely.remotetask.aside import load
+from lovely.remotetask.errors import plain
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Progress
 from lovely.remotetask.seat import Seat
@@ -60,7 +61,9 @@ class Notes:
         if now - self._told < PROGRESS_SECONDS and (total is None or done < total):
             return
         self._told = now
-        note = Progress(done, total, str(message)[:MAX_MESSAGE])
+        # Of exact types: it is stored beside the notes of others, who may lack any class.
+        total = None if total is None else _number(total)
+        note = Progress(_number(done), total, plain(str(message))[:MAX_MESSAGE])
 
         def change(service: Any) -> None:
             job = load(service.jobs, self._jobid)
@@ -70,3 +73,7 @@ class Notes:
 
         with self._short_seat() as seat:
             self._transact(seat, change)
+
+
+def _number(value: Any) -> float:
+    return value if type(value) is int else float(value)

@@ -242,7 +242,12 @@ class JobQueue(Persistent):
         """Count a waiting job's schedule from `now`."""
         self._file_anew(job, job.count_from(now))
 
-    def _file_anew(self, job: Job, due: float) -> None:
+    def count_later(self, job: CronJob, now: float) -> None:
+        """Let who claims a job count its schedule from `now`: here that cannot be done."""
+        job.slot = now
+        self._file_anew(job, None)
+
+    def _file_anew(self, job: Job, due: float | None) -> None:
         self.remove(job)
         job.wait(due)
         self.file(job)

@@ -28,7 +28,7 @@ from zoneinfo import ZoneInfo
 
 from croniter import croniter
 
-from lovely.remotetask.errors import InvalidArgument, InvalidSchedule, UnknownZone
+from lovely.remotetask.errors import InvalidArgument, InvalidSchedule, UnknownZone, plain
 
 #: What the sets may hold, in the order of the fields of a cron expression.
 _RANGES = {
@@ -268,6 +268,8 @@ def make_schedule(
     for name, text in (("cron", cron), ("timezone", timezone)):
         if text is not None and not isinstance(text, str):
             raise InvalidSchedule(f"{name}={text!r}: must be a string")
+    # Of exact types, for what is returned is kept for others, and stored: enums would not do.
+    cron, timezone = (text if text is None else plain(text) for text in (cron, timezone))
     return _cached_schedule(sets, cron, timezone)
 
 
@@ -305,7 +307,7 @@ def _whole_numbers(name: str, values: Iterable[int]) -> tuple[int, ...]:
             raise InvalidSchedule(f"{name}={number!r}: must be a whole number")
         if number not in allowed:
             raise InvalidSchedule(f"{name}={number}: must be {allowed[0]} to {allowed[-1]}")
-    return tuple(sorted(set(numbers)))
+    return tuple(sorted(set(map(int, numbers))))
 
 
 @lru_cache(maxsize=512)

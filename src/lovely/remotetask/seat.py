@@ -15,6 +15,7 @@ from lovely.remotetask.errors import (
     ServiceGone,
     StrayObject,
     TransactionInProgress,
+    check_honest,
 )
 from lovely.remotetask.invalidation import drop_ids
 from lovely.remotetask.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
@@ -92,10 +93,14 @@ class Seat:
         """Commit."""
         self.in_commit = True
         txn = self.manager.get()
-        if any((*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks())):
-            call_apart(txn.commit)  # the task's hooks are the task's code
-        else:
-            txn.commit()
+        try:
+            if any((*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks())):
+                call_apart(txn.commit)  # the task's hooks are the task's code
+            else:
+                txn.commit()
+        except BaseException as error:
+            check_honest(error)
+            raise
 
     def service(self) -> Any:
         """Return the service, in the current transaction."""
@@ -134,7 +139,9 @@ class Seat:
         """
         try:
             call_apart(self.manager.abort)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # of the task's hooks and data managers
             log.debug("abort failed", exc_info=True)
         if error is not None and (isinstance(error, StrayObject) or is_id_again(error)):
             drop_ids(self.db.storage)

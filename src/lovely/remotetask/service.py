@@ -309,7 +309,7 @@ class TaskService(Persistent, Location):
                 job = load(self.jobs, jobid)
                 if job is None or job.status not in statuses:
                     continue
-                if not self.queue.is_filed(job):
+                if not self.queue.is_filed(job) and why_unusable(job, jobid) is None:
                     # The worker is about to file it: so that neither is disturbed, it removes
                     # the job instead, or if that is too late, the next who cleans.
                     job.is_unwanted = True

@@ -16,10 +16,10 @@ from lovely.remotetask.errors import (
     JobCancelled,
     JobInterrupted,
     RetryLater,
-    TaskError,
     UnknownZone,
     WorkerDied,
     WriteConflicts,
+    check_honest,
     describe,
     name_of,
     seconds_of,
@@ -180,19 +180,11 @@ def call_task(service: Any, job: Job, task: Any, context: TaskContext) -> Any:
     with running_in(context):
         try:
             output = call_apart(task, service, job.id, input)
+            check_output(task, output)
+            return check_storable(output, InvalidResult, "the result")
         except BaseException as error:
-            _check_honest(error)
+            check_honest(error)
             raise
-    check_output(task, output)
-    return check_storable(output, InvalidResult, "the result")
-
-
-def _check_honest(error: BaseException) -> None:
-    """Raise another one in the place of an exception that cannot be asked what it is."""
-    try:
-        isinstance(error, TaskError)
-    except BaseException:  # its property `__class__`
-        raise TaskError(f"{name_of(error)}: {describe(error)}") from None
 
 
 def finish(service: Any, job: Job, output: Any, now: float) -> None:
@@ -212,7 +204,7 @@ def postpone(service: Any, job: Job, conflicts: int, error: BaseException, now: 
     if job.collisions >= MAX_COLLISIONS or job.id in service.requests:
         settle(service, job, None, WriteConflicts.after(job.collisions, error), now)
     else:
-        job.postpone(now + collision_wait_seconds(job.collisions))
+        job.postpone(now, collision_wait_seconds(job.collisions))
         _rest(service, job)
 
 
@@ -286,7 +278,10 @@ def retire_job(service: Any, jobid: int, job: Job | None, now: float) -> None:
         check_path(service.edits, jobid)
         edit = service.edits.pop(jobid)
         if isinstance(job, CronJob) and job.take_over(edit):
-            service.queue.reschedule(job, now)
+            try:
+                service.queue.reschedule(job, now)
+            except SCHEDULE_ERRORS:  # others, who have no part in the edit, have to go on
+                service.queue.count_later(job, now)
     if job is None:
         return
     if job.is_final and job.is_unwanted:
@@ -384,7 +379,8 @@ def _is_beyond_help(service: Any, jobid: int) -> bool:
     reason = why_unreadable(job, jobid)
     if reason is not None:
         return reason != MISSING
-    return not job.is_final and why_unusable(job, jobid) is not None
+    is_written = not job.is_final or jobid in service.edits
+    return is_written and why_unusable(job, jobid) is not None
 
 
 def _free(service: Any, job: Job, record: Worker, now: float) -> None:

@@ -42,18 +42,26 @@ def call_apart(function: Callable[..., Result], *arguments: Any) -> Result:
     kept = []
     entries = []
     stacks = []
+    missing = []  # what another thread is just importing too
     for name, attribute in LOCALS:
-        if name in modules:
-            values = getattr(modules[name], attribute).__dict__  # of this thread alone
+        local = getattr(modules.get(name), attribute, None)
+        if local is None:
+            missing.append((name, attribute))
+        else:
+            values = local.__dict__  # of this thread alone
             kept.append((values, values.copy()))
     for name, attribute in BY_THREAD:
-        if name in modules:
-            by_thread = getattr(modules[name], attribute)
+        by_thread = getattr(modules.get(name), attribute, None)
+        if by_thread is None:
+            missing.append((name, attribute))
+        else:
             entries.append((by_thread, by_thread.get(thread)))
     for name, attribute in STACKS:
-        if name in modules:
-            stack = getattr(modules[name], attribute).stack
-            stacks.append((stack, stack.copy()))
+        manager = getattr(modules.get(name), attribute, None)
+        if manager is None:
+            missing.append((name, attribute))
+        else:
+            stacks.append((manager.stack, manager.stack.copy()))
     try:
         return copy_context().run(_call, function, arguments)
     finally:
@@ -67,6 +75,19 @@ def call_apart(function: Callable[..., Result], *arguments: Any) -> Result:
                 by_thread[thread] = entry
         for stack, items in stacks:
             stack[:] = items
+        for name, attribute in missing:
+            if name in modules:  # by now
+                _empty(getattr(modules[name], attribute, None))
+
+
+def _empty(place: Any) -> None:
+    """Take out what is there of this thread."""
+    if isinstance(place, dict):
+        place.pop(threading.get_ident(), None)
+    elif hasattr(place, "stack"):
+        place.stack.clear()
+    elif place is not None:
+        place.__dict__.clear()
 
 
 def _call(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
