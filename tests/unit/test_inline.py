@@ -502,6 +502,30 @@ def test_a_job_whose_writes_cannot_be_taken_back_is_told(root: Any, mailer: Mail
     assert root["tasks"].getStatus(jobid) == ERROR
 
 
+def test_a_rollback_that_fails_is_told(root: Any, register: Any) -> None:
+    class Broken(Mailer):
+        def savepoint(self) -> None:
+            raise NotImplementedError
+
+        def abort(self, txn: Any) -> None:
+            raise LookupError("it does not abort")
+
+    def fail(input: Any) -> None:
+        transaction.get().join(Broken())
+        raise TaskError("no")
+
+    register("fail", fail)
+    jobid = root["tasks"].add("fail")
+    transaction.commit()
+    with pytest.raises(CannotTakeBack, match=rf"{jobid} failed \(no\).*it does not abort"):
+        root["tasks"].process()
+    with pytest.raises(transaction.interfaces.TransactionFailedError):
+        transaction.commit()
+    with suppress(LookupError):
+        transaction.abort()
+    assert root["tasks"].getStatus(jobid) == QUEUED
+
+
 def test_what_cannot_be_taken_back_within_a_job_is_that_jobs_error(
     workshop: Any, register: Any, mailer: Mailer
 ) -> None:

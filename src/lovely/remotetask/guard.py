@@ -65,10 +65,8 @@ class guarded:
     def _abort(self) -> None:
         if threading.get_ident() == self._thread:
             self._refuse()
-        elif "abort" in self._before:
-            self._before["abort"]()
-        else:
-            type(self._txn).abort(self._txn)
+        own = type(self._txn).abort.__get__(self._txn)
+        self._before.get("abort", own)()
 
     def _refuse(self) -> NoReturn:
         self._refusal = TransactionMeddled()

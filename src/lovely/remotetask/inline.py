@@ -159,7 +159,13 @@ def _taken_back(manager: Any, job: Job) -> Iterator[None]:
                 f" of {type(stuck[0]).__qualname__}, which has no savepoints, cannot be taken"
                 " back: abort the transaction"
             ) from error
-        point.rollback()
+        try:
+            point.rollback()
+        except Exception as fault:  # of a data manager that has joined since
+            raise CannotTakeBack(
+                f"job {job.id} failed ({describe(error)}), and what it has written cannot be taken"
+                f" back ({describe(fault)}): abort the transaction"
+            ) from error
         raise
 
 
