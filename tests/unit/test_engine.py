@@ -501,11 +501,13 @@ def test_a_job_that_meets_conflicts_is_put_back_so_that_others_run(
 def test_after_repeats_in_vain_others_are_put_back_sooner(workshop: Any, register: Any) -> None:
     runs: list[int] = []
     register("conflict", always_conflict(runs, 0.1, workshop))
-    jobids = [workshop.add("conflict") for _ in range(5)]
+    for _ in range(5):
+        workshop.add("conflict")
     follower = workshop.add("echo")
     begun = workshop.now
-    assert workshop.work() == [*jobids, follower]
-    assert workshop.now - begun < 1.2
+    while workshop.get(follower, "status") == QUEUED:
+        workshop.step()
+    assert workshop.now - begun < 2.0
     del runs[:]
     workshop.now += 10.0
     workshop.step()
