@@ -607,6 +607,7 @@ class CronJob(Job):
         goes_on = self.status == COMPLETED and edit.delay is None
         if self.is_final and not goes_on:
             return False
+        self._forget("is_unwanted")
         self._apply(edit)
         return True
 
