@@ -28,6 +28,7 @@ from zope.testing import cleanup
 
 # A deadline for an example is a timing assert: it fails on a busy machine.
 hypothesis.settings.register_profile("remotetask", deadline=None)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("remotetask")
 
 THREAD_PREFIX = "remotetasks."

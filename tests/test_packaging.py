@@ -15,8 +15,12 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
+PINS = sorted((ROOT / "tests" / "pins").glob("*.txt"))
 
 
 def build(target: str, directory: Path) -> Path:
@@ -107,6 +111,31 @@ def test_the_page_of_the_project_is_the_readme(wheel: ZipFile) -> None:
     assert metadata(wheel).get_payload() == (ROOT / "README.rst").read_text()
 
 
+def test_the_oldest_versions_that_are_asked_for_are_the_oldest_that_are_tested(
+    wheel: ZipFile,
+) -> None:
+    pinned: dict[str, set[Version]] = {}
+    for pins in PINS:
+        for line in pins.read_text().splitlines():
+            name, _, number = line.partition(";")[0].strip().partition("==")
+            pinned.setdefault(canonicalize_name(name), set()).add(Version(number))
+    bounds = {
+        canonicalize_name(needed.name): Version(specifier.version)
+        for needed in map(Requirement, metadata(wheel).get_all("Requires-Dist", ()))
+        for specifier in needed.specifier
+        if specifier.operator == ">=" and canonicalize_name(needed.name) in pinned
+    }
+    assert {"zodb", "btrees", "persistent", "transaction", "zope-interface"} <= set(bounds)
+    assert bounds == {name: min(pinned[name]) for name in bounds}
+
+
+@pytest.mark.parametrize("pins", PINS, ids=lambda pins: pins.stem)
+def test_each_file_of_pins_has_an_environment_of_tox(pins: Path) -> None:
+    tox = ConfigParser()
+    tox.read(ROOT / "tox.ini")
+    assert pins.stem in tox["tox"]["env_list"].replace(",", " ").split()
+
+
 def test_the_source_distribution_can_be_built_tested_and_documented(
     sdist_files: set[str],
 ) -> None:
@@ -118,6 +147,8 @@ def test_the_source_distribution_can_be_built_tested_and_documented(
         "src/lovely/remotetask/__init__.py",
         "src/lovely/remotetask/py.typed",
         "tests/conftest.py",
+        "tests/pins/one_job.py",
+        "tests/pins/zope-6.2.txt",
         "tests/test_packaging.py",
         "tox.ini",
     } <= sdist_files

@@ -16,6 +16,9 @@ from weakref import WeakKeyDictionary
 import pytest
 import ZODB
 from persistent import Persistent
+from transaction.interfaces import TransientError
+from ZODB.mvccadapter import MVCCAdapterInstance
+from ZODB.POSException import StorageError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask import aside, line
@@ -485,6 +488,68 @@ def test_the_memory_goes_with_the_database() -> None:
 def test_plain_values_are_not_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lovely.remotetask.storable._pickled", None)
     assert why_unstorable([1, "a", None, (1, "b"), frozenset({2.0})]) is None
+
+
+# -- whose fault it is -----------------------------------------------------------------------------
+
+
+class Picky:
+    """An input that can be stored, and not be loaded while there is something to raise."""
+
+    raises: BaseException | None = None
+
+    def __getstate__(self) -> int:
+        return 1
+
+    def __setstate__(self, state: int) -> None:
+        if Picky.raises is not None:
+            raise Picky.raises from KeyError("of the cause")
+
+
+@pytest.mark.parametrize(
+    "raised", [ValueError("no"), OSError("no"), RuntimeError("no"), SystemExit("no")], ids=repr
+)
+def test_what_the_code_of_a_record_raises_sets_it_aside(
+    workshop: Any, code: Code, monkeypatch: pytest.MonkeyPatch, raised: BaseException
+) -> None:
+    jobid = workshop.add("ignore", Picky())
+    other = workshop.add("ignore")
+    code._forget()
+    monkeypatch.setattr(Picky, "raises", raised)
+    assert workshop.work() == [other]
+    with workshop.service() as service:
+        reason = aside.why_unreadable(service.jobs[jobid], jobid)
+    assert reason == "its record cannot be read: no"
+    monkeypatch.setattr(Picky, "raises", None)
+    code._forget()
+    assert workshop.work() == [jobid]
+
+
+class AdapterError(Exception):
+    """What an adapter of a database raises has no kind in common with others."""
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [OSError("no"), StorageError("no"), TransientError("no"), AdapterError("no")],
+    ids=repr,
+)
+def test_a_fault_of_the_storage_stays_what_it_is(
+    workshop: Any, code: Code, monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise raised
+
+    jobid = workshop.add("ignore")
+    code._forget()
+    with workshop.service() as service:
+        job = service.jobs[jobid]
+        with monkeypatch.context() as patch:
+            patch.setattr(MVCCAdapterInstance, "load", fail)
+            with pytest.raises(type(raised), match="no"):
+                aside.why_unreadable(job, jobid)
+        assert aside.why_unreadable(job, jobid) is None
+    assert not aside._asides
 
 
 # -- records that are not there ------------------------------------------------------------------

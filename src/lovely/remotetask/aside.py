@@ -12,10 +12,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from traceback import walk_tb
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from ZODB.POSException import POSKeyError, StateLoadError
+from transaction.interfaces import TransientError
+from ZODB import POSException
+from ZODB.POSException import POSError, POSKeyError
+from ZODB.serialize import ObjectReader
 
 from lovely.remotetask.errors import describe
 from lovely.remotetask.job import Job
@@ -29,6 +33,9 @@ LAST_WAIT_SECONDS = 3600.0
 
 #: One that can be read is not even loaded, to see whether it is still the same, for so long.
 LOAD_SECONDS = 5.0
+
+#: What ZODB makes of all that a record's code raises; before 6.4 it lets it through.
+_StateLoadError: type[Exception] | tuple[()] = getattr(POSException, "StateLoadError", ())
 
 #: Why a job waits aside that is not there at all.
 MISSING = "its record is missing"
@@ -83,15 +90,30 @@ def why_unreadable(job: Job, jobid: int) -> str | None:
         fault = error
         is_own = error.args[:1] == (job._p_oid,)
         reason = MISSING if is_own else f"its record cannot be read: {error} is missing"
-    except (StateLoadError, SystemExit) as error:  # what other people's __setstate__ raises
+    except (Exception, SystemExit) as error:  # what other people's __setstate__ raises
+        cause = _of_record(error)
+        if cause is None:
+            raise
         fault = error
-        reason = f"its record cannot be read: {describe(error.__cause__ or error)}"
+        reason = f"its record cannot be read: {describe(cause)}"
     if fault is None and isinstance(job, Job):
         if aside is not None and aside.serial is None:
             del _asides[job._p_jar.db()][job._p_oid]
         return None
     _set_aside(job, jobid, reason, None, fault)
     return reason
+
+
+def _of_record(error: BaseException) -> BaseException | None:
+    """Return what the code that a record needs has raised; None if the storage has failed."""
+    if isinstance(error, _StateLoadError):
+        return error.__cause__ or error
+    if isinstance(error, (POSError, TransientError)):
+        return None
+    # An OSError, or one of a database adapter's, says by its kind not whose fault it is.
+    code = ObjectReader.setGhostState.__code__
+    is_own = any(frame.f_code is code for frame, _ in walk_tb(error.__traceback__))
+    return error if is_own else None
 
 
 def why_unusable(job: Job, jobid: int) -> str | None:

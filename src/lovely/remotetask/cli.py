@@ -59,6 +59,9 @@ if TYPE_CHECKING:
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 BY_SIGNAL = 128
 
+#: Seconds between two looks whether a signal came: on Windows none of them ends a `select`.
+LOOK_SECONDS = 1.0
+
 #: ``remotetask demo``, if not told otherwise: the directory, and the number of files.
 DEMO_DIRECTORY = "remotetask-demo"
 DEMO_LIMIT = 1500
@@ -273,7 +276,8 @@ def run_services(arguments: argparse.Namespace, screen: Screen) -> int:
             services = "1 service" if started == 1 else f"{started} services"
             screen.tell(f"{services} of {shown} at work; to stop: Ctrl-C, or kill {os.getpid()}")
             screen.result({"services": started, "database": shown, "pid": os.getpid()})
-            signals.wait()
+            while not signals.wait(LOOK_SECONDS):
+                pass
             screen.note("Stopping when the running jobs are done; a second signal leaves now.")
             if not leave(arguments.grace):
                 screen.note("remotetask: jobs were still running; they will be run again")

@@ -199,4 +199,5 @@ def _forget_pool() -> None:
     _pool = None
 
 
-os.register_at_fork(after_in_child=_forget_pool)
+if hasattr(os, "register_at_fork"):  # a platform without has no fork either
+    os.register_at_fork(after_in_child=_forget_pool)

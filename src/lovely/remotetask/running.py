@@ -94,9 +94,10 @@ def _take_signals() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-os.register_at_fork(
-    before=_hold_signals, after_in_parent=_take_signals, after_in_child=_forget_threads
-)
+if hasattr(os, "register_at_fork"):  # a platform without has no fork either
+    os.register_at_fork(
+        before=_hold_signals, after_in_parent=_take_signals, after_in_child=_forget_threads
+    )
 
 
 def _handled() -> list[int]:

@@ -81,7 +81,8 @@ def local_ids() -> set[str]:
     return {identity.id for identity in list(_local)}
 
 
-os.register_at_fork(after_in_child=_local.clear)
+if hasattr(os, "register_at_fork"):  # a platform without has no fork either
+    os.register_at_fork(after_in_child=_local.clear)
 
 
 def is_exclusive(storage: Any) -> bool:
