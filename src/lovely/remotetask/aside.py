@@ -23,7 +23,7 @@ from ZODB.serialize import ObjectReader
 
 from lovely.remotetask.errors import describe
 from lovely.remotetask.job import Job
-from lovely.remotetask.storable import why_unstorable
+from lovely.remotetask.storable import PLAIN_TYPES, why_unstorable
 
 job_log = logging.getLogger("remotetask.job")
 
@@ -142,7 +142,8 @@ def why_unusable(job: Job, jobid: int) -> str | None:
         reason = why_unreadable(job, jobid)
         if reason is not None:
             return reason
-    missing = why_unstorable(job.__dict__.values())
+    values = job.__dict__.values()
+    missing = None if PLAIN_TYPES.issuperset(map(type, values)) else why_unstorable(values)
     if missing is None:
         if aside is not None:
             _asides[job._p_jar.db()].pop(job._p_oid, None)

@@ -339,13 +339,13 @@ class Job(Persistent):
 
     def __getstate__(self) -> tuple[Any, ...]:
         attributes = self.__dict__
-        state = [attributes.get(name) for name in _POSITIONS]
+        state = list(map(attributes.get, _POSITIONS))
         status = attributes.get("status", QUEUED)
         state[_STATUS] = _STATUS_CODES.get(status, status)
         others = {
-            name: value
-            for name, value in attributes.items()
-            if name not in _IN_POSITION and not name.startswith("_v_")
+            name: attributes[name]
+            for name in attributes.keys() - _IN_POSITION
+            if not name.startswith("_v_")
         }
         if others:
             return (*state, others)

@@ -15,13 +15,13 @@ from zodbpickle import pickle
 from lovely.remotetask.errors import InvalidInput, RemoteTaskError, describe
 
 #: Exact types whose values can always be stored, and never be changed.
-_PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
+PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 def _is_plain(value: Any) -> bool:
     kind = type(value)
-    return kind in _PLAIN_TYPES or (
-        kind in (tuple, frozenset) and _PLAIN_TYPES.issuperset(map(type, value))
+    return kind in PLAIN_TYPES or (
+        kind in (tuple, frozenset) and PLAIN_TYPES.issuperset(map(type, value))
     )
 
 
@@ -70,7 +70,7 @@ def _pickled(value: Any) -> tuple[io.BytesIO, list[Any]]:
     persistent: list[Any] = []
 
     def persistent_id(candidate: Any) -> int | None:
-        if type(candidate) in _PLAIN_TYPES:
+        if type(candidate) in PLAIN_TYPES:
             return None
         kind = candidate if isinstance(candidate, type) else type(candidate)
         if issubclass(kind, Broken) and kind is not Broken:
