@@ -13,7 +13,7 @@ import ZODB
 
 from lovely.remotetask import line as line_module
 from lovely.remotetask.interfaces import COMPLETED, CRONJOB, DELAYED, QUEUED, STARTLATER
-from lovely.remotetask.job import CronJob, Job
+from lovely.remotetask.job import CronJob, Job, JobTree
 from lovely.remotetask.line import (
     BULK_SIZE,
     HEAD_SEGMENTS,
@@ -90,7 +90,7 @@ class Line:
 
     def __init__(self) -> None:
         self.line = ReadyLine()
-        self.jobs: dict[int, Job] = {}
+        self.jobs = JobTree()
         self.memory = Memory()
 
     def put(self, *jobids: int) -> None:
@@ -322,20 +322,22 @@ def stored_line(db: ZODB.DB) -> Any:
     return line
 
 
-class Counting(dict[int, Job]):
-    """Counts how often jobs are looked for."""
+class Counting:
+    """Jobs that count how often one is looked for."""
 
-    looks = 0
+    def __init__(self, jobs: JobTree) -> None:
+        self._jobs = jobs
+        self.looks = 0
 
-    def get(self, key: int, default: Any = None) -> Any:
-        self.looks += 1
-        return super().get(key, default)
+    def get_many(self, jobids: list[int]) -> list[Job | None]:
+        self.looks += len(jobids)
+        return self._jobs.get_many(jobids)
 
 
 def test_entries_that_were_seen_stale_are_not_looked_at_again(stored_line: Any) -> None:
-    jobs = stored_line.jobs = Counting(stored_line.jobs)
     stored_line.leave(*range(60))
     transaction.commit()
+    jobs = stored_line.jobs = Counting(stored_line.jobs)
     assert stored_line.pull() == list(range(60, 100))
     assert jobs.looks == 100
     jobs.looks = 0
@@ -354,9 +356,9 @@ def test_the_memory_ends_after_a_while(stored_line: Any, monkeypatch: pytest.Mon
     now = [1000.0]
     monkeypatch.setattr(line_module.time, "monotonic", lambda: now[0])
     stored_line.memory = Memory()
-    jobs = stored_line.jobs = Counting(stored_line.jobs)
     stored_line.leave(*range(SEGMENT_SIZE - 4))
     transaction.commit()
+    jobs = stored_line.jobs = Counting(stored_line.jobs)
     stored_line.pull()
     now[0] += line_module.MEMORY_SECONDS
     stored_line.memory.renew()
@@ -383,7 +385,7 @@ class Shop:
 
     def __init__(self) -> None:
         self.queue = JobQueue()
-        self.jobs: dict[int, Job] = {}
+        self.jobs = JobTree()
 
     def add(self, jobid: int, due: float | None = None) -> Job:
         job = self.jobs[jobid] = Job(jobid, "echo")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from traceback import walk_tb
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -22,7 +22,7 @@ from ZODB.POSException import POSError, POSKeyError
 from ZODB.serialize import ObjectReader
 
 from lovely.remotetask.errors import describe
-from lovely.remotetask.job import Job
+from lovely.remotetask.job import Job, JobTree
 from lovely.remotetask.storable import PLAIN_TYPES, why_unstorable
 
 job_log = logging.getLogger("remotetask.job")
@@ -54,7 +54,8 @@ class _Aside(NamedTuple):
     loaded: float
 
 
-#: By database and object id.  Not by connection: all of a process share its code.
+#: By database and object id.  Not by connection: all of a process share its code.  Hardly ever
+#: is something in it.
 _asides: WeakKeyDictionary[Any, dict[bytes, _Aside]] = WeakKeyDictionary()
 
 
@@ -64,6 +65,15 @@ def load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
     return None if job is None or why_unreadable(job, jobid) else job
 
 
+def load_many(jobs: JobTree, jobids: Iterable[int]) -> list[Job | None]:
+    """Return what `load` returns for each of them."""
+    jobids = list(jobids)
+    return [
+        None if job is None or why_unreadable(job, jobid) else job
+        for jobid, job in zip(jobids, jobs.get_many(jobids), strict=True)
+    ]
+
+
 def load_usable(jobs: Mapping[int, Job], jobid: int) -> Job | None:
     """Return a job, or None when it is gone or its record cannot be read and written here."""
     job = jobs.get(jobid)
@@ -71,15 +81,14 @@ def load_usable(jobs: Mapping[int, Job], jobid: int) -> Job | None:
 
 
 def _aside(job: Job) -> _Aside | None:
-    # Hardly ever does a job wait aside: then the databases need not be told apart.
-    return _asides.get(job._p_jar.db(), {}).get(job._p_oid) if _asides else None
+    return _asides.get(job._p_jar.db(), {}).get(job._p_oid)
 
 
 def why_unreadable(job: Job, jobid: int) -> str | None:
     """Return why the record of a job cannot be read here, or None."""
     if job._p_changed is not None and isinstance(job, Job):
         return None
-    aside = _aside(job)
+    aside = _aside(job) if _asides else None
     if aside is not None and aside.serial is None and time.monotonic() < aside.until:
         return aside.reason
     fault: BaseException | None = None
@@ -122,7 +131,7 @@ def why_unusable(job: Job, jobid: int) -> str | None:
         return None
     if job._p_jar is None:  # a new one: what is in it was checked
         return None
-    aside = _aside(job)
+    aside = _aside(job) if _asides else None
     if (
         aside is not None
         and aside.serial is not None

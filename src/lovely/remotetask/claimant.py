@@ -26,7 +26,7 @@ from typing import Any
 
 import transaction
 
-from lovely.remotetask.aside import load
+from lovely.remotetask.aside import load, load_many
 from lovely.remotetask.job import Job
 from lovely.remotetask.line import Memory
 from lovely.remotetask.seat import Seat
@@ -41,7 +41,7 @@ from lovely.remotetask.step import (
     release,
     remove_worker,
     reserve,
-    retire_job,
+    retire_jobs,
     take,
     worker_record,
 )
@@ -266,16 +266,16 @@ class Claimant:
         if record is None:
             return []
         now = self.clock()
-        unnoticed = []
         kept = set(held)
-        for jobid in record.held:  # in the order in which they have ended
-            if jobid in kept:
-                continue
-            job = load(service.jobs, jobid)
+        left = [jobid for jobid in record.held if jobid not in kept]
+        unnoticed = []
+        ended = []  # in the order in which they have
+        for jobid, job in zip(left, load_many(service.jobs, left), strict=True):
             if job is not None and job.is_held_by(self.identity.id, job.attempt):
                 unnoticed.append(claim_of(job))
             else:
-                retire_job(service, jobid, job, now)
+                ended.append((jobid, job))
+        retire_jobs(service, ended, now)
         return unnoticed
 
     def _hold(self, service: Any, held: list[int]) -> None:

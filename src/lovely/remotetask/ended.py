@@ -12,7 +12,8 @@ empty pages.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left, insort
+import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -79,10 +80,18 @@ class EndedPage(Persistent):
         place = bisect_left(self.entries, entry)
         return place < len(self.entries) and self.entries[place] == entry
 
-    def put(self, entry: int) -> None:
-        """Put an entry in."""
-        insort(self.entries, entry)
+    def put(self, entry: int) -> bool:
+        """Put an entry in; say whether it is new."""
+        entries = self.entries
+        if not entries or entry > entries[-1]:
+            entries.append(entry)
+        else:
+            place = bisect_left(entries, entry)
+            if entries[place] == entry:
+                return False
+            entries.insert(place, entry)
         self._p_changed = True
+        return True
 
     def take(self, entry: int) -> None:
         """Take an entry out."""
@@ -148,7 +157,7 @@ class EndedIndex(Persistent):
     def _place(self, when: float, jobid: int) -> tuple[Any, EndedPage, int]:
         """Return the lane and the page for an entry, and the entry."""
         entry = entry_of(when, jobid)
-        lane = self.lanes[jobid // ENDED_RUN % ENDED_LANES]
+        lane = self.lanes[_lane_number(jobid)]
         page = lane[_key(lane, entry)]
         check_sound(self, self.size, lane, page)
         return lane, page, entry
@@ -159,15 +168,20 @@ class EndedIndex(Persistent):
 
     def insert(self, when: float, jobid: int) -> None:
         """File a job; nothing happens if it is there already."""
-        lane, page, entry = self._place(when, jobid)
-        if entry in page:
-            return
-        if len(page.entries) >= ENDED_PAGE_SIZE:
-            page = _page_with_room(lane, page, entry)
-        if not page._p_changed:  # else it has been said
-            wrote(self, page)
-        page.put(entry)
-        self.size.change(1)
+        self.insert_many([(when, jobid)])
+
+    def insert_many(self, ended: Iterable[tuple[float, int]]) -> None:
+        """File jobs, (time, id); nothing happens for those that are there already."""
+        runs: dict[int, list[int]] = {}
+        for when, jobid in ended:
+            runs.setdefault(_lane_number(jobid), []).append(entry_of(when, jobid))
+        added = 0
+        for number, run in runs.items():
+            check_sound(self, self.lanes[number])
+            added += _put(self.lanes[number], sorted(run))
+        if added:
+            check_sound(self, self.size)
+            self.size.change(added)
 
     def remove(self, when: float, jobid: int) -> None:
         """Take a job out; nothing happens if it is not there."""
@@ -201,6 +215,30 @@ class EndedIndex(Persistent):
     def correct(self, difference: int) -> None:
         """Make the size smaller."""
         self.size.change(-difference)
+
+
+def _lane_number(jobid: int) -> int:
+    return jobid // ENDED_RUN % ENDED_LANES
+
+
+def _put(lane: Any, entries: list[int]) -> int:
+    """Put entries, in order, into their pages; return how many are new."""
+    added = 0
+    page: EndedPage | None = None
+    end: float = -math.inf  # where the next page begins
+    for entry in entries:
+        if page is None or entry >= end or len(page.entries) >= ENDED_PAGE_SIZE:
+            page = lane[_key(lane, entry)]
+            check_sound(lane, page)
+            if entry in page:
+                continue
+            if len(page.entries) >= ENDED_PAGE_SIZE:
+                page = _page_with_room(lane, page, entry)
+            end = next(iter(lane.keys(entry, excludemin=True)), math.inf)
+            if not page._p_changed:  # else it has been said
+                wrote(lane, page)
+        added += page.put(entry)
+    return added
 
 
 def _key(lane: Any, entry: int) -> int:

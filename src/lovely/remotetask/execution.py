@@ -23,11 +23,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ZODB.POSException import ConflictError, POSError
 
-from lovely.remotetask.aside import load
+from lovely.remotetask.aside import load, load_many
 from lovely.remotetask.claimant import Claimant, Tasks
 from lovely.remotetask.errors import (
     JobCancelled,
@@ -200,7 +201,7 @@ class Engine(Claimant):
         service = seat.begin()
         job = self._held_job(service, claim)
         wrote(service, job)  # before the task runs, for it may take long
-        with guarded(seat.manager):
+        with guarded(seat.manager), entered(seat.site(service)):
             self._call(seat, service, job, claim, Tasks(service.taskInterface))
         if conflicts:
             job.conflicts += conflicts
@@ -210,18 +211,16 @@ class Engine(Claimant):
         return status
 
     def _call(self, seat: Seat, service: Any, job: Job, claim: Claim, tasks: Tasks) -> None:
-        """Call the task of a job, and write down the result."""
+        """Call the task of a job, in the service's site, and write down the result."""
         if claim.jobid in service.requests:
             raise JobCancelled
-        with entered(seat.site(service)):
-            task = tasks.get(job.task)
-            if task is None:
-                raise RetryLater(1.0, f"task {job.task!r} is not registered here")
-            context = self._context(service, claim, task)
-            with self._deadline(claim, task):
-                output = call_task(service, job, task, context)
-            if not seat.is_open:
-                raise TransactionMeddled("a task must not close the connection it runs in")
+        task = tasks.get(job.task)
+        if task is None:
+            raise RetryLater(1.0, f"task {job.task!r} is not registered here")
+        with self._deadline(claim, task):
+            output = call_task(service, job, task, partial(self._context, service, claim, task))
+        if not seat.is_open:
+            raise TransactionMeddled("a task must not close the connection it runs in")
         finish(service, job, output, self.clock())
 
     def run_together(self, seat: Seat, claims: list[Claim]) -> list[Outcome] | None:
@@ -239,9 +238,13 @@ class Engine(Claimant):
             tasks = Tasks(service.taskInterface)
             statuses = []
             left = []
-            with guarded(seat.manager):
-                for claim in claims:
-                    job = self._reserved_job(service, claim, tasks)
+            jobs = load_many(service.jobs, [claim.jobid for claim in claims])
+            with guarded(seat.manager), entered(seat.site(service)):
+                for claim, job in zip(claims, jobs, strict=True):
+                    # The task may have another timeout by now, which cannot be kept for a part
+                    # of a commit.
+                    if job is None or not can_share(job, tasks.get(job.task)):
+                        raise Fenced
                     left.append((job.place, job.id))
                     take(service, job, claim.owner, self.clock())
                     self._call(seat, service, job, claim, tasks)
@@ -265,13 +268,6 @@ class Engine(Claimant):
             Outcome(claim.jobid, status, seconds)
             for claim, status in zip(claims, statuses, strict=True)
         ]
-
-    def _reserved_job(self, service: Any, claim: Claim, tasks: Tasks) -> Job:
-        job = load(service.jobs, claim.jobid)
-        # The task may have another timeout by now, which cannot be kept for a part of a commit.
-        if job is None or not can_share(job, tasks.get(job.task)):
-            raise Fenced
-        return job
 
     def _deadline(self, claim: Claim, task: Any) -> AbstractContextManager[None]:
         seconds = getattr(task, "timeout_seconds", None)

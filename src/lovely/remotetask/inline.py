@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import transaction
@@ -93,7 +94,8 @@ def _attempt(service: Any, job: Job, task: Any, now: float) -> BaseException | N
     place = nullcontext() if manager is None else _taken_back(manager, job)
     try:
         with place:
-            output = call_task(service, job, task, TaskContext(service, job.id, job.attempt))
+            context = partial(TaskContext, service, job.id, job.attempt)
+            output = call_task(service, job, task, context)
             finish(service, job, output, now)
     except (TransientError, CannotTakeBack):
         raise

@@ -15,6 +15,7 @@ from collections.abc import (
     Iterable,
     Iterator,
     KeysView,
+    Mapping,
     MutableMapping,
     ValuesView,
 )
@@ -56,6 +57,7 @@ _LANE_SHIFT = 27
 #: How the ids are divided further in the `JobTree`, by how many of their bits are left.  Each
 #: new job writes the page of its 16 ids, and each page the node above.
 _SHIFTS = (22, 16, 10, 4)
+_PAGE_SHIFT = _SHIFTS[-1]
 
 #: The last page of a run of ids stays, even if it is empty, for so long after the last job.
 FRESH_SECONDS = 5.0
@@ -142,25 +144,63 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         :raises StrayObject: it no longer belongs to the database.
         """
         try:
-            node: Any = self.lanes[jobid >> _LANE_SHIFT]
+            job = self._page_entries(jobid).get(jobid)
         except (TypeError, IndexError):  # no id at all
             return default
-        for shift in _SHIFTS:
-            if node._p_jar is None:
-                check_sound(self, node)
-            node = node.entries.get(jobid >> shift)
-            if node is None:
-                return default
-        if node._p_jar is None:
-            check_sound(self, node)
-        job = node.entries.get(jobid)
         if job is None:
             return default
         if job._p_jar is None:
             check_sound(self, job)
         return job
 
+    def get_many(self, jobids: Iterable[int]) -> list[Job | None]:
+        """Return jobs, or None in the place of those that are not there.
+
+        :raises StrayObject: one no longer belongs to the database.
+        """
+        jobs: list[Job | None] = []
+        last = -1
+        entries: dict[int, Job] = {}
+        for jobid in jobids:
+            if jobid >> _PAGE_SHIFT != last:  # jobs that came together lie together
+                last = jobid >> _PAGE_SHIFT
+                entries = self._page_entries(jobid)
+            job = entries.get(jobid)
+            if job is not None and job._p_jar is None:
+                check_sound(self, job)
+            jobs.append(job)
+        return jobs
+
+    def _page_entries(self, jobid: int) -> dict[int, Job]:
+        """Return what is in the page for an id."""
+        node: Any = self.lanes[jobid >> _LANE_SHIFT]
+        for shift in _SHIFTS:
+            if node._p_jar is None:
+                check_sound(self, node)
+            node = node.entries.get(jobid >> shift)
+            if node is None:
+                return {}
+        if node._p_jar is None:
+            check_sound(self, node)
+        entries: dict[int, Job] = node.entries
+        return entries
+
     def __setitem__(self, jobid: int, job: Job) -> None:
+        self.add({jobid: job})
+
+    def add(self, jobs: Mapping[int, Job]) -> None:
+        """Put jobs in, by id."""
+        last = -1
+        page: Any = None
+        for jobid, job in jobs.items():
+            if jobid >> _PAGE_SHIFT != last:
+                last = jobid >> _PAGE_SHIFT
+                page = self._page_to_write(jobid)
+            page.put(jobid, job)
+        wrote(self, *jobs.values())
+
+    def _page_to_write(self, jobid: int) -> Shelf:
+        """Return the page for an id, made if there is none."""
         node = self.lanes[lane_of(jobid)]
         for shift in _SHIFTS:
             if node._p_jar is None:
@@ -173,8 +213,8 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
             node = child
         if node._p_jar is None:
             check_sound(self, node)
-        node.put(jobid, job)
-        wrote(self, node, job)
+        wrote(self, node)
+        return node
 
     def __delitem__(self, jobid: int) -> None:
         nodes = [self.lanes[lane_of(jobid)]]
@@ -187,7 +227,7 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         removed(self, job)
         # Somebody may be adding just behind a new job.  (A record that is not loaded may be
         # lost, or unreadable; it can be taken out all the same.)
-        is_passed = (jobid >> _SHIFTS[-1]) + 1 in nodes[-2].entries
+        is_passed = (jobid >> _PAGE_SHIFT) + 1 in nodes[-2].entries
         is_new = job._p_changed is not None and time.time() - job.created_at < FRESH_SECONDS
         if is_new and not is_passed:
             return
@@ -342,13 +382,12 @@ class Job(Persistent):
         state = list(map(attributes.get, _POSITIONS))
         status = attributes.get("status", QUEUED)
         state[_STATUS] = _STATUS_CODES.get(status, status)
-        others = {
-            name: attributes[name]
-            for name in attributes.keys() - _IN_POSITION
-            if not name.startswith("_v_")
-        }
-        if others:
-            return (*state, others)
+        rest = attributes.keys() - _IN_POSITION
+        rest.discard("_v_is_usable")
+        if rest:
+            others = {name: attributes[name] for name in rest if not name.startswith("_v_")}
+            if others:
+                return (*state, others)
         while state[-1] is None:
             del state[-1]
         return tuple(state)

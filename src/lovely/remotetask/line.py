@@ -24,7 +24,7 @@ import heapq
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple, TypeVar
@@ -33,8 +33,8 @@ from BTrees.Length import Length
 from persistent import Persistent
 from zc.queue import PersistentQueue as BucketQueue
 
-from lovely.remotetask.aside import load, load_usable
-from lovely.remotetask.job import LANES, Job, lane_of
+from lovely.remotetask.aside import load_many, why_unreadable, why_unusable
+from lovely.remotetask.job import LANES, Job, JobTree, lane_of
 from lovely.remotetask.shelf import Shelf
 from lovely.remotetask.witness import check_sound, removed, wrote
 
@@ -182,8 +182,8 @@ class Lane(Persistent):
     def put(self, jobids: list[int]) -> list[int]:
         """Append jobs; return the keys of their segments."""
         generation, key = self._last()
-        segment = generation.entries[key] if generation else None
-        if segment is not None:
+        segment = None if generation is None else generation.entries[key]
+        if segment is not None and segment._p_jar is None:
             check_sound(self, segment)
         keys: list[int] = []
         # Many jobs get segments of their own, which nobody else writes.
@@ -259,27 +259,24 @@ class Lane(Persistent):
         wrote(self, self.generations)
         removed(self, generation, *gone)
 
-    def waiting(
-        self, place: Place, offset: float, jobs: Mapping[int, Job], memory: Memory
-    ) -> Iterator[Job]:
+    def waiting(self, place: Place, offset: float, jobs: JobTree, memory: Memory) -> Iterator[Job]:
         """Yield the waiting jobs of a segment, and close it if there are none any more."""
         key, segment, is_last = place
         stale = memory.stale.setdefault(key, set())
         is_used_up = key not in memory.aside
         passed = memory.passed
         jobids = turned([j for j in segment if j not in stale and j not in passed], offset)
-        for number, jobid in enumerate(jobids):
-            if number % PREFETCH_SIZE == 0:
-                self._prefetch(jobs, jobids[number : number + PREFETCH_SIZE])
-            job = load_usable(jobs, jobid)
-            if job is None and jobid in jobs:  # it may be used again one day
+        for jobid, job in self._fetched(jobs, jobids):
+            if job is None:
+                stale.add(jobid)
+            elif why_unusable(job, jobid):  # it may be used again one day
                 is_used_up = False
                 stale.add(jobid)
                 memory.aside.add(key)
-            elif job is not None and job.place == key:
+            elif job.place == key:
                 is_used_up = False
                 yield job
-            elif job is None or _is_committed(job):
+            elif _is_committed(job):
                 stale.add(jobid)
         if is_used_up and not is_last and not self._has_waiting(place, set(jobids), jobs, stale):
             segment.closed = True
@@ -287,28 +284,28 @@ class Lane(Persistent):
             wrote(self, segment)
             memory.room -= 1
 
-    def _has_waiting(
-        self, place: Place, seen: set[int], jobs: Mapping[int, Job], stale: set[int]
-    ) -> bool:
+    def _has_waiting(self, place: Place, seen: set[int], jobs: JobTree, stale: set[int]) -> bool:
         """Say whether a job waits here that was not looked at: it was passed over, or was stale.
 
         What is stale becomes valid by an undo; nobody would find it in a closed segment.
         """
         others = [jobid for jobid in place.segment if jobid not in seen]
-        self._prefetch(jobs, others)
-        for jobid in others:
-            job = load(jobs, jobid)
-            if job is not None and job.place == place.key:
+        for jobid, job in self._fetched(jobs, others):
+            if job is not None and not why_unreadable(job, jobid) and job.place == place.key:
                 stale.discard(jobid)
                 return True
         return False
 
-    def _prefetch(self, jobs: Mapping[int, Job], jobids: list[int]) -> None:
-        # A server can send many records at once; asked for one by one, each is a round trip.
-        # Storages without a server do not even look at what they are given.
-        if len(jobids) > 1 and self._p_jar is not None:
-            found = (jobs.get(jobid) for jobid in jobids)
-            self._p_jar.prefetch(j for j in found if j is not None and j._p_changed is None)
+    def _fetched(self, jobs: JobTree, jobids: list[int]) -> Iterator[tuple[int, Job | None]]:
+        """Yield jobs with their ids, or None in the place of those that are gone."""
+        for first in range(0, len(jobids), PREFETCH_SIZE):
+            some = jobids[first : first + PREFETCH_SIZE]
+            found = jobs.get_many(some)
+            # A server can send many records at once; asked for one by one, each is a round trip.
+            # Storages without a server do not even look at what they are given.
+            if len(some) > 1 and self._p_jar is not None:
+                self._p_jar.prefetch(j for j in found if j is not None and j._p_changed is None)
+            yield from zip(some, found, strict=True)
 
 
 class ReadyLine(Persistent):
@@ -352,8 +349,10 @@ class ReadyLine(Persistent):
     def note_left(self, key: int) -> None:
         """Count a job that no longer waits in a segment."""
         lane = self.lanes[key % LANES]
-        check_sound(self, lane)
-        check_sound(lane, lane.left)
+        if lane._p_jar is None:
+            check_sound(self, lane)
+        if lane.left._p_jar is None:
+            check_sound(lane, lane.left)
         lane.left.change(1)
 
     def __contains__(self, entry: tuple[int, int]) -> bool:
@@ -361,15 +360,17 @@ class ReadyLine(Persistent):
         segment = self.lanes[key % LANES].get(key)
         return segment is not None and jobid in tuple(segment)
 
-    def miscounted(self, jobs: Mapping[int, Job]) -> int:
+    def miscounted(self, jobs: JobTree) -> int:
         """Return by how much the size is too large; it takes a walk over all entries."""
         waiting = unknown = 0
-        for key, jobid in self:
-            job = load(jobs, jobid)
-            if job is not None:
-                waiting += job.place == key
-            elif jobid in jobs:  # nobody can say here where it waits
-                unknown += 1
+        for lane in self.lanes:
+            for key, segment in lane:
+                jobids = tuple(segment)
+                for jobid, job in zip(jobids, load_many(jobs, jobids), strict=True):
+                    if job is not None:
+                        waiting += job.place == key
+                    elif jobid in jobs:  # nobody can say here where it waits
+                        unknown += 1
         too_many = self._count - waiting
         return max(0, too_many - unknown) if too_many > 0 else too_many
 
@@ -378,7 +379,7 @@ class ReadyLine(Persistent):
         self.lanes[0].left.change(difference)
 
     def pull(
-        self, jobs: Mapping[int, Job], start: float | None = None, memory: Memory | None = None
+        self, jobs: JobTree, start: float | None = None, memory: Memory | None = None
     ) -> Iterator[Job]:
         """Yield the waiting jobs, and close the segments that hold none any more.
 
@@ -401,7 +402,7 @@ class ReadyLine(Persistent):
             yield from self._waiting(self._places(start, memory), jobs, memory)
 
     def _waiting(
-        self, places: Iterable[tuple[Place, float]], jobs: Mapping[int, Job], memory: Memory
+        self, places: Iterable[tuple[Place, float]], jobs: JobTree, memory: Memory
     ) -> Iterator[Job]:
         for place, offset in places:
             if memory.room <= 0:

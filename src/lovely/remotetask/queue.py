@@ -9,7 +9,7 @@ it is passed over, and dropped at the next opportunity.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
@@ -26,7 +26,13 @@ from lovely.remotetask.interfaces import (
     QUEUED,
     STARTLATER,
 )
-from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, SCHEDULE_ERRORS, CronJob, Job
+from lovely.remotetask.job import (
+    CLOCK_TOLERANCE_SECONDS,
+    SCHEDULE_ERRORS,
+    CronJob,
+    Job,
+    JobTree,
+)
 from lovely.remotetask.line import Memory, ReadyLine, turned
 from lovely.remotetask.schedule import is_zone_known
 from lovely.remotetask.timeindex import TimeIndex
@@ -75,7 +81,7 @@ class JobQueue(Persistent):
 
     def file(self, job: Job) -> None:
         """Put a job where its status and its due time say."""
-        if not job.is_final:
+        if not job.is_final and job._p_jar is not None:  # of a new one `JobTree.add` tells
             wrote(self, job)
         if job.status == QUEUED and job.due is None:
             self.file_ready([job])
@@ -85,6 +91,17 @@ class JobQueue(Persistent):
             self._index(job.status).insert(self._time_of(job), job.id)
             if not job.is_final:
                 self.assign(job)
+
+    def file_ended(self, jobs: list[Job]) -> None:
+        """Put jobs whose runs have ended where they rest or wait."""
+        finals: dict[str, list[tuple[float, int]]] = {}
+        for job in jobs:
+            if job.is_final:
+                finals.setdefault(job.status, []).append(self.entry_of(job))
+            else:
+                self.file(job)
+        for status, entries in finals.items():
+            self._index(status).insert_many(entries)
 
     def assign(self, job: Job) -> None:
         """Write down where a job that waits for a time will be filed."""
@@ -103,7 +120,9 @@ class JobQueue(Persistent):
         place = job.place
         if isinstance(place, int):
             self.line.note_left(place)
-        elif isinstance(place, str):
+            job.place = None
+            return
+        if isinstance(place, str):
             self._unpark(job, place)
         elif place is not None:
             self._index(job.status).remove(place, job.id)
@@ -162,7 +181,7 @@ class JobQueue(Persistent):
 
     def pull(
         self,
-        jobs: Mapping[int, Job],
+        jobs: JobTree,
         now: float,
         start: float | None = None,
         knows: Callable[[str], bool] = lambda name: True,
@@ -203,23 +222,23 @@ class JobQueue(Persistent):
         yield from islice(ready, limit)
         yield from chain(waited, ready)
 
-    def _parked_jobs(self, jobs: Mapping[int, Job], knows: Callable[[str], bool]) -> Iterator[Job]:
+    def _parked_jobs(self, jobs: JobTree, knows: Callable[[str], bool]) -> Iterator[Job]:
         for name in list(self.parked.keys()):
             if _is_open(name, knows):
                 yield from _standing(jobs, self.parked[name], math.inf, name)
 
     def _due_jobs(
-        self, jobs: Mapping[int, Job], status: str, now: float, start: float | None
+        self, jobs: JobTree, status: str, now: float, start: float | None
     ) -> Iterator[Job]:
         return _standing(jobs, self.indexes[status], now, start=start or 0.0)
 
-    def _given_back_jobs(self, jobs: Mapping[int, Job], now: float) -> Iterator[Job]:
+    def _given_back_jobs(self, jobs: JobTree, now: float) -> Iterator[Job]:
         for job in self._due_jobs(jobs, QUEUED, now, None):
             if job.due != job.created_at:
                 return  # it waits for its next attempt
             yield job
 
-    def recount(self, jobs: Mapping[int, Job], now: float) -> None:
+    def recount(self, jobs: JobTree, now: float) -> None:
         """Count schedules anew that a clock far ahead of `now` has set.
 
         Looked for only where that can be: by a worker that has just begun, and when the clock
@@ -253,7 +272,7 @@ class JobQueue(Persistent):
         self.file(job)
 
     def has_waiting(
-        self, jobs: Mapping[int, Job], now: float, knows: Callable[[str], bool]
+        self, jobs: JobTree, now: float, knows: Callable[[str], bool]
     ) -> bool:
         """Say whether a job is ready; nothing is changed.  See `pull`."""
         for name, lot in self.parked.items():
@@ -317,7 +336,7 @@ def _is_open(lot: str, knows: Callable[[str], bool]) -> bool:
 
 
 def _standing(
-    jobs: Mapping[int, Job],
+    jobs: JobTree,
     index: TimeIndex,
     now: float,
     place: str | None = None,

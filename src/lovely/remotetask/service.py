@@ -7,6 +7,7 @@ import math
 import random
 import time
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import Any
 
 from BTrees.IIBTree import IITreeSet
@@ -141,14 +142,17 @@ class TaskService(Persistent, Location):
         """See `ITaskService`."""
         inputs = [self._checked(task, input, retry) for input in inputs]
         check_parts(self)
-        jobs = []
-        for input in inputs:
-            job = Job(self._generateId(), task, input, retry)
-            self.jobs[job.id] = self._v_last = job
-            jobs.append(job)
-        self.queue.file_ready(jobs)
-        running.wake_after_commit(self)
-        return [job.id for job in jobs]
+        jobids = self._generateIds(len(inputs))
+        jobs = {
+            jobid: Job(jobid, task, input, retry)
+            for jobid, input in zip(jobids, inputs, strict=True)
+        }
+        if jobs:
+            self.jobs.add(jobs)
+            self._v_last = jobs[jobids[-1]]
+            self.queue.file_ready(list(jobs.values()))
+            running.wake_after_commit(self)
+        return jobids
 
     def addCronJob(
         self,
@@ -205,17 +209,26 @@ class TaskService(Persistent, Location):
         return job.id
 
     def _generateId(self) -> int:
+        return self._generateIds(1)[0]
+
+    def _generateIds(self, count: int) -> list[int]:
         # In runs, so that new jobs fall into the same page and the same lane of the line; from
         # a random start in each connection, and after a job that was not stored: somebody else
         # may be adding in the same lane.  A number that outlives an abort does no harm.
-        while True:
-            jobid: int | None = getattr(self, "_v_next_id", None)
-            if jobid is None or jobid > MAX_JOB_ID or self._has_lost_a_job():
-                jobid = random.randrange(1, MAX_JOB_ID + 1)
-            self._v_next_id: int | None = jobid + 1
-            if jobid not in self.jobs:
-                return jobid
-            self._v_next_id = None
+        jobids: list[int] = []
+        first: int | None = getattr(self, "_v_next_id", None)
+        if first is not None and self._has_lost_a_job():
+            first = None
+        while len(jobids) < count:
+            if first is None or first > MAX_JOB_ID:
+                first = random.randrange(1, MAX_JOB_ID + 1)
+            run = range(first, min(first + count - len(jobids), MAX_JOB_ID + 1))
+            there = zip(run, self.jobs.get_many(run), strict=True)
+            free = [jobid for jobid, job in takewhile(lambda found: found[1] is None, there)]
+            jobids += free
+            first = run.stop if len(free) == len(run) else None
+        self._v_next_id: int | None = first
+        return jobids
 
     def _has_lost_a_job(self) -> bool:
         last: Job | None = getattr(self, "_v_last", None)

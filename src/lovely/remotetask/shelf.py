@@ -50,7 +50,8 @@ class Shelf(Persistent):
         :raises StrayObject: something in it was disowned: with the shelf it would be stored once
             more, as it was.
         """
-        if not self._p_changed:  # type: ignore[has-type]  # else it has been asked for
+        # A new one, or one that has been changed, has been asked for.
+        if self._p_jar is not None and not self._p_changed:  # type: ignore[has-type]
             check_sound(self, *self.entries.values())
         self.entries[key] = value
         self._p_changed = True

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import traceback
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
@@ -167,7 +168,7 @@ def _wait_seconds(job: Job, task: Any, error: BaseException) -> float | None:
     return None if wait is None else seconds_of(wait, "the wait")
 
 
-def call_task(service: Any, job: Job, task: Any, context: TaskContext) -> Any:
+def call_task(service: Any, job: Job, task: Any, context: Callable[[], TaskContext]) -> Any:
     """Call the task of a job, and check what it returns.
 
     The task gets a copy of the input, and what is returned here is a copy of its result: what
@@ -177,7 +178,7 @@ def call_task(service: Any, job: Job, task: Any, context: TaskContext) -> Any:
     :raises InvalidResult: the result cannot be stored or breaks the task's schema.
     """
     input = check_storable(job.input, InvalidInput, "the input")
-    with running_in(context):
+    with running_in(job.id, context):
         try:
             output = call_apart(task, service, job.id, input)
             check_output(task, output)
@@ -258,13 +259,20 @@ def retire(service: Any, jobid: int, now: float) -> None:
     A cancel request that the run did not see holds for what would follow it: a further
     attempt, or the next run of a cron job.  A schedule that was edited counts from now on.
     """
-    retire_job(service, jobid, load(service.jobs, jobid), now)
+    retire_jobs(service, [(jobid, load(service.jobs, jobid))], now)
 
 
-def retire_job(service: Any, jobid: int, job: Job | None, now: float) -> None:
-    """Do as `retire`, with a job that is loaded; None if it is gone or cannot be read."""
+def retire_jobs(service: Any, ended: Iterable[tuple[int, Job | None]], now: float) -> None:
+    """Do as `retire`, with jobs that are loaded; None if one is gone or cannot be read."""
+    service.queue.file_ended(
+        [job for jobid, job in ended if _heed_notes(service, jobid, job, now) and job is not None]
+    )
+
+
+def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
+    """Heed the notes about a job whose run has ended; say whether it is to be filed."""
     if job is not None and job.status == PROCESSING:
-        return  # another worker has it by now, and the notes are about that run
+        return False  # another worker has it by now, and the notes are about that run
     if jobid in service.requests:
         check_path(service.requests, jobid)
         service.requests.remove(jobid)
@@ -283,11 +291,11 @@ def retire_job(service: Any, jobid: int, job: Job | None, now: float) -> None:
             except SCHEDULE_ERRORS:  # others, who have no part in the edit, have to go on
                 service.queue.count_later(job, now)
     if job is None:
-        return
+        return False
     if job.is_final and job.is_unwanted:
         remove_job(service, jobid)
-    elif job.is_final or isinstance(job.place, float):
-        service.queue.file(job)
+        return False
+    return job.is_final or isinstance(job.place, float)
 
 
 def find_worker(service: Any, worker_id: str) -> Worker | None:

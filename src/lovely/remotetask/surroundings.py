@@ -28,40 +28,71 @@ BY_THREAD = (
 #: or the ``stack`` of a `threading.local`.
 STACKS = (("pyramid.threadlocal", "manager"),)
 
+_MODULES = [name for name, _ in (*LOCALS, *BY_THREAD, *STACKS)]
+
 Result = TypeVar("Result")
+
+
+class _Places:
+    """The places that there are, as long as no other modules are imported.
+
+    Of libraries that nobody has imported nothing is kept, so they are not needed.
+    """
+
+    def __init__(self, modules: list[Any]) -> None:
+        self.modules = modules
+        self.missing: list[tuple[str, str]] = []  # what another thread is just importing too
+        self.locals = self._found(LOCALS)
+        self.by_thread = self._found(BY_THREAD)
+        self.stacks = self._found(STACKS)
+
+    def _found(self, places: tuple[tuple[str, str], ...]) -> list[Any]:
+        found = []
+        for name, attribute in places:
+            place = getattr(sys.modules.get(name), attribute, None)
+            if place is None:
+                self.missing.append((name, attribute))
+            else:
+                found.append(place)
+        return found
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether none of the modules is just being imported."""
+        return all(name not in sys.modules for name, _ in self.missing)
+
+
+_places = _Places([None])
+
+
+def _places_now() -> _Places:
+    global _places
+    modules = [*map(sys.modules.get, _MODULES)]
+    if _places.modules == modules:
+        return _places
+    places = _Places(modules)
+    if places.is_whole:
+        _places = places
+    return places
 
 
 def call_apart(function: Callable[..., Result], *arguments: Any) -> Result:
     """Call a function, and give the thread back as it was, whatever the function does to it.
 
-    Of libraries that nobody has imported nothing is kept, so they are not needed.  Context
-    variables, and with them the decimal context, are those of a copy.
+    Context variables, and with them the decimal context, are those of a copy.
     """
-    modules = sys.modules
+    places = _places_now()
     thread = threading.get_ident()
     kept = []
     entries = []
     stacks = []
-    missing = []  # what another thread is just importing too
-    for name, attribute in LOCALS:
-        local = getattr(modules.get(name), attribute, None)
-        if local is None:
-            missing.append((name, attribute))
-        else:
-            values = local.__dict__  # of this thread alone
-            kept.append((values, values.copy()))
-    for name, attribute in BY_THREAD:
-        by_thread = getattr(modules.get(name), attribute, None)
-        if by_thread is None:
-            missing.append((name, attribute))
-        else:
-            entries.append((by_thread, by_thread.get(thread)))
-    for name, attribute in STACKS:
-        manager = getattr(modules.get(name), attribute, None)
-        if manager is None:
-            missing.append((name, attribute))
-        else:
-            stacks.append((manager.stack, manager.stack.copy()))
+    for local in places.locals:
+        values = local.__dict__  # of this thread alone
+        kept.append((values, values.copy()))
+    for by_thread in places.by_thread:
+        entries.append((by_thread, by_thread.get(thread)))
+    for manager in places.stacks:
+        stacks.append((manager.stack, manager.stack.copy()))
     try:
         return copy_context().run(_call, function, arguments)
     finally:
@@ -75,9 +106,9 @@ def call_apart(function: Callable[..., Result], *arguments: Any) -> Result:
                 by_thread[thread] = entry
         for stack, items in stacks:
             stack[:] = items
-        for name, attribute in missing:
-            if name in modules:  # by now
-                _empty(getattr(modules[name], attribute, None))
+        for name, attribute in places.missing:
+            if name in sys.modules:  # by now
+                _empty(getattr(sys.modules[name], attribute, None))
 
 
 def _empty(place: Any) -> None:

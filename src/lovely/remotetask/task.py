@@ -115,24 +115,34 @@ _running = threading.local()
 
 
 class running_in:
-    """Make `context` the one that tasks called in this thread are given, in a ``with`` block."""
+    """Let tasks that are called for a job in this thread, in a ``with`` block, get its context.
 
-    def __init__(self, context: TaskContext) -> None:
-        self._context = context
+    :param make: makes the context.  Few tasks ask for it.
+    """
+
+    def __init__(self, jobid: int, make: Callable[[], TaskContext]) -> None:
+        self.jobid = jobid
+        self._make = make
+        self._context: TaskContext | None = None
 
     def __enter__(self) -> None:
-        self._previous = getattr(_running, "context", None)
-        _running.context = self._context
+        self._previous = getattr(_running, "job", None)
+        _running.job = self
 
     def __exit__(self, *exception: object) -> None:
-        _running.context = self._previous
+        _running.job = self._previous
+
+    @property
+    def context(self) -> TaskContext:
+        """The context, the same one each time."""
+        if self._context is None:
+            self._context = self._make()
+        return self._context
 
 
 def _current_context(service: Any, jobid: int) -> TaskContext:
-    context = getattr(_running, "context", None)
-    if context is not None and context.jobid == jobid:
-        return context  # type: ignore[no-any-return]
-    return TaskContext(service, jobid)
+    job: running_in | None = getattr(_running, "job", None)
+    return TaskContext(service, jobid) if job is None or job.jobid != jobid else job.context
 
 
 @implementer(ITask)

@@ -27,9 +27,10 @@ class TaskServiceStub(TaskService):
     taskInterface = ITaskStub
     _last_id = 0
 
-    def _generateId(self) -> int:
-        self._last_id += 1
-        return self._last_id
+    def _generateIds(self, count: int) -> list[int]:
+        first = self._last_id + 1
+        self._last_id += count
+        return list(range(first, self._last_id + 1))
 
     def startProcessing(self) -> None:
         """Refuse: jobs of a stub run when `process` is called.

@@ -94,8 +94,11 @@ def wrote(parent: Any, *objects: Any) -> None:
 
     :param parent: an object that is in the database, if they are or come to be.
     """
-    if parent._p_jar is not None:
-        _witness_of(parent._p_jar).note(objects)
+    connection = parent._p_jar
+    if connection is not None:
+        noted = _witness_of(connection).written
+        for written in objects:
+            noted[id(written)] = written
 
 
 def removed(parent: Any, *objects: Any) -> None:
@@ -121,7 +124,12 @@ def is_id_again(error: BaseException) -> bool:
 def _witness_of(connection: Any) -> Witness:
     txn = connection.transaction_manager.get()
     latest: Witness | None = getattr(_latest, "witness", None)
-    if latest is not None and latest.is_of(connection, txn):
+    if (
+        latest is not None
+        and latest.connection is connection
+        and latest.transaction is txn
+        and latest.is_joined
+    ):
         return latest
     try:
         witnesses: dict[Any, Witness] = txn.data(_KEY)
@@ -142,36 +150,28 @@ def _witness_of(connection: Any) -> Witness:
 class Witness:
     """The data manager that has the last word; see the module's text.
 
+    :ivar written: what is written, by Python's id.
     :ivar has_seen_stray: the transaction must not commit.
     :ivar empties_cache: disowned objects may be referred to, although none was seen.
     :ivar is_joined: it belongs to a transaction that goes on.
     """
 
     def __init__(self, connection: Any, txn: Any) -> None:
-        self._transaction = txn
+        self.transaction = txn
         self.transaction_manager = connection.transaction_manager
-        self._connection = connection
-        self._written: dict[int, Any] = {}
+        self.connection = connection
+        self.written: dict[int, Any] = {}
         self._begun = time.monotonic()
         self._has_savepoint = False
         self.has_seen_stray = False
         self.empties_cache = False
         self.is_joined = True
 
-    def is_of(self, connection: Any, txn: Any) -> bool:
-        """Say whether this is the witness of a connection and a transaction that goes on."""
-        return self._connection is connection and self._transaction is txn and self.is_joined
-
-    def note(self, objects: tuple[Any, ...]) -> None:
-        """Note what is written."""
-        for written in objects:
-            self._written[id(written)] = written
-
     def forget(self, objects: tuple[Any, ...]) -> None:
         """Forget new objects that were removed; those that are stored are still looked at."""
         for gone in objects:
             if gone._p_serial == z64:
-                self._written.pop(id(gone), None)
+                self.written.pop(id(gone), None)
 
     def sortKey(self) -> str:
         """See `IDataManager`.  After the databases, before those that cannot go back."""
@@ -185,23 +185,23 @@ class Witness:
 
     def tpc_vote(self, txn: Any) -> None:
         """See `IDataManager`.  The connection has stored everything by now, and has voted."""
-        connection = self._connection
+        connection = self.connection
         if self.has_seen_stray:
             raise StrayObject
-        for written in self._written.values():
+        for written in self.written.values():
             if written._p_jar is not connection or connection.get(written._p_oid) is not written:
                 self.has_seen_stray = True
                 raise StrayObject(f"{type(written).__name__}: {StrayObject()}")
-        limit = min(LOOK_SECONDS * len(self._written), MAX_LOOK_SECONDS)
+        limit = min(LOOK_SECONDS * len(self.written), MAX_LOOK_SECONDS)
         if time.monotonic() - self._begun > limit:
             self._look()
 
     def _look(self) -> None:
         # A record that was removed and packed away is none that a change could collide with.
         # Who votes has the lock of the storage: what is there now will be there in the end.
-        changed = [w._p_oid for w in self._written.values() if w._p_serial != z64]
+        changed = [w._p_oid for w in self.written.values() if w._p_serial != z64]
         manager = transaction.TransactionManager()
-        other = self._connection.db().open(manager)
+        other = self.connection.db().open(manager)
         try:
             other.prefetch(changed)
             for oid in changed:
@@ -220,7 +220,7 @@ class Witness:
 
     def abort(self, txn: Any) -> None:
         """See `IDataManager`."""
-        self._written.clear()
+        self.written.clear()
         self.is_joined = False
         self._end()
 
@@ -233,10 +233,10 @@ class Witness:
     def _end(self) -> None:
         _latest.witness = None
         # Unless the connection was closed, and somebody else works with it by now.
-        is_free = self._connection.transaction_manager in (None, self.transaction_manager)
+        is_free = self.connection.transaction_manager in (None, self.transaction_manager)
         if (self.has_seen_stray or self.empties_cache) and is_free:
             # Of ghosts nobody knows what they refer to: it is looked up anew.
-            self._connection.cacheMinimize()
+            self.connection.cacheMinimize()
 
     def should_retry(self, error: Exception) -> bool:
         """Say whether the transaction may succeed when it is repeated."""
@@ -245,12 +245,12 @@ class Witness:
     def savepoint(self) -> Savepoint:
         """See `ISavepointDataManager`."""
         self._has_savepoint = True
-        return Savepoint(self._restore, dict(self._written))
+        return Savepoint(self._restore, dict(self.written))
 
     def _restore(self, written: dict[int, Any]) -> None:
         # What was loaded since may refer to an object that this rollback disowns.
         self.empties_cache = True
-        self._written = dict(written)  # one can go back to a savepoint several times
+        self.written = dict(written)  # one can go back to a savepoint several times
 
 
 class Savepoint:
@@ -258,8 +258,8 @@ class Savepoint:
 
     def __init__(self, restore: Callable[[dict[int, Any]], None], written: dict[int, Any]) -> None:
         self._restore = restore
-        self._written = written
+        self.written = written
 
     def rollback(self) -> None:
         """See `IDataManagerSavepoint`."""
-        self._restore(self._written)
+        self._restore(self.written)
