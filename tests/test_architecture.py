@@ -45,6 +45,7 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("processor", "invalidation"): "it is woken by what the storage tells",
     ("keeper", "execution"): "it works for the same worker",
     ("keeper", "check"): "it mends what disagrees, in transactions",
+    ("check", "step"): "it takes out notes as the end of a run does",
     ("keeper", "seat"): "it opens one at each tick",
     ("keeper", "step"): "it runs the steps of the rescue in transactions",
     ("transact", "seat"): "transactions begin and end at a seat",

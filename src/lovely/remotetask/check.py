@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
+from lovely.remotetask.step import notes_of, take_note
 
 #: How many jobs one step looks at.
 STEP_SIZE = 1000
@@ -178,8 +179,7 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
                     lot.remove(when, jobid)
         if repair and not len(lot):
             del service.queue.parked[name]
-    for name in ("requests", "progress", "edits"):
-        notes = getattr(service, name)
+    for name, notes in notes_of(service).items():
         for jobid in list(notes):
             job = load(service.jobs, jobid)
             if _is_held(service, jobid):
@@ -187,7 +187,7 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
             if jobid not in service.jobs if job is None else job.status != PROCESSING:
                 yield Problem(jobid, f"an entry of {name} belongs to no running job")
                 if repair:
-                    notes.remove(jobid) if name == "requests" else notes.pop(jobid)
+                    take_note(notes, jobid)
 
 
 def _is_held(service: Any, jobid: int) -> bool:

@@ -271,9 +271,7 @@ class JobQueue(Persistent):
         job.wait(due)
         self.file(job)
 
-    def has_waiting(
-        self, jobs: JobTree, now: float, knows: Callable[[str], bool]
-    ) -> bool:
+    def has_waiting(self, jobs: JobTree, now: float, knows: Callable[[str], bool]) -> bool:
         """Say whether a job is ready; nothing is changed.  See `pull`."""
         for name, lot in self.parked.items():
             if _is_open(name, knows) and any(load_usable(jobs, jobid) for _, jobid in lot):

@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from BTrees.IIBTree import IITreeSet
+
 from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.errors import (
     InvalidInput,
@@ -273,29 +275,38 @@ def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
     """Heed the notes about a job whose run has ended; say whether it is to be filed."""
     if job is not None and job.status == PROCESSING:
         return False  # another worker has it by now, and the notes are about that run
-    if jobid in service.requests:
-        check_path(service.requests, jobid)
-        service.requests.remove(jobid)
-        if job is not None and not job.is_final:
-            service.queue.remove(job)
-            job.cancel(now)
-    if jobid in service.progress:
-        check_path(service.progress, jobid)
-        del service.progress[jobid]
-    if jobid in service.edits:
-        check_path(service.edits, jobid)
-        edit = service.edits.pop(jobid)
-        if isinstance(job, CronJob) and job.take_over(edit):
-            try:
-                service.queue.reschedule(job, now)
-            except SCHEDULE_ERRORS:  # others, who have no part in the edit, have to go on
-                service.queue.count_later(job, now)
+    if take_note(service.requests, jobid) and job is not None and not job.is_final:
+        service.queue.remove(job)
+        job.cancel(now)
+    take_note(service.progress, jobid)
+    edit = take_note(service.edits, jobid)
+    if edit is not None and isinstance(job, CronJob) and job.take_over(edit):
+        try:
+            service.queue.reschedule(job, now)
+        except SCHEDULE_ERRORS:  # others, who have no part in the edit, have to go on
+            service.queue.count_later(job, now)
     if job is None:
         return False
     if job.is_final and job.is_unwanted:
         remove_job(service, jobid)
         return False
     return job.is_final or isinstance(job.place, float)
+
+
+def notes_of(service: Any) -> dict[str, Any]:
+    """Return what holds the notes about running jobs, by name."""
+    return {name: getattr(service, name) for name in ("requests", "progress", "edits")}
+
+
+def take_note(notes: Any, jobid: int) -> Any:
+    """Take the note about a job out, and return it (or True); None if there is none."""
+    if jobid not in notes:
+        return None
+    check_path(notes, jobid)
+    if isinstance(notes, IITreeSet):
+        notes.remove(jobid)
+        return True
+    return notes.pop(jobid)
 
 
 def find_worker(service: Any, worker_id: str) -> Worker | None:
@@ -435,13 +446,8 @@ def remove_oldest(service: Any, status: str, limit: int | None, before: float | 
 def remove_job(service: Any, jobid: int) -> None:
     """Remove a final job, and the notes about it: the id may be given again."""
     del service.jobs[jobid]
-    if jobid in service.requests:
-        check_path(service.requests, jobid)
-        service.requests.remove(jobid)
-    for notes in (service.progress, service.edits):
-        if jobid in notes:
-            check_path(notes, jobid)
-            del notes[jobid]
+    for notes in notes_of(service).values():
+        take_note(notes, jobid)
 
 
 def prune(service: Any, now: float, size: int = PRUNE_SIZE) -> int:
