@@ -70,6 +70,21 @@ def test_times_are_kept_as_they_are(start: float) -> None:
     assert list(index.latest(1000, some)) == sorted(entries)[499::-1]
 
 
+def test_jobs_can_be_filed_many_at_a_time() -> None:
+    chance = random.Random(3)
+    entries = [(1000.0 + chance.randrange(500), chance.randrange(2000)) for _ in range(4000)]
+    one_by_one, together = EndedIndex(), EndedIndex()
+    for first in range(0, len(entries), 100):
+        together.insert_many(entries[first : first + 100])
+        for entry in entries[first : first + 100]:
+            one_by_one.insert(*entry)
+        assert len(together) == len(one_by_one) == len(set(entries[: first + 100]))
+    assert list(together) == list(one_by_one) == sorted(set(entries))
+    assert max(pages(together)) <= 2 * ENDED_PAGE_SIZE
+    together.insert_many(entries)
+    assert len(together) == len(set(entries))
+
+
 def test_entries_go_into_small_pages(index: EndedIndex) -> None:
     for number in range(50 * ENDED_PAGE_SIZE):
         index.insert(100.0 + number, number)

@@ -110,6 +110,12 @@ def test_what_is_not_in_a_tree_is_not_found(tree: JobTree, jobid: Any) -> None:
         tree[jobid]
 
 
+def test_many_jobs_can_be_looked_up_at_once(tree: JobTree) -> None:
+    jobids = [*tree, *(jobid - 1 for jobid in tree), *reversed(list(tree))]
+    assert tree.get_many(jobids) == [tree.get(jobid) for jobid in jobids]
+    assert None in tree.get_many(jobids)
+
+
 def test_of_a_tree_that_is_emptied_nothing_is_left(tree: JobTree) -> None:
     for jobid in IDS:
         del tree[jobid]

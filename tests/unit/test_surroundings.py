@@ -94,6 +94,18 @@ def test_what_the_caller_has_is_seen_and_given_back() -> None:
     assert state() == before
 
 
+@pytest.mark.parametrize("library", surroundings.LOCALS[2:])
+def test_what_is_imported_between_two_calls_is_given_back_too(
+    monkeypatch: pytest.MonkeyPatch, library: tuple[str, str]
+) -> None:
+    call_apart(state)
+    for request in ("the first", "of the same library, loaded anew"):
+        place = threads_own_module(monkeypatch, *library)
+        place.request = request
+        call_apart(lambda place=place: place.__dict__.clear())
+        assert vars(place) == {"request": request}
+
+
 def test_the_thread_is_given_back_after_a_failure_too() -> None:
     def fail() -> None:
         spoil()

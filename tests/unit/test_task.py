@@ -16,7 +16,15 @@ from lovely.remotetask.errors import InvalidArgument, JobCancelled
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.task import EchoTask, SimpleTask, TaskContext, available, look_up, task
+from lovely.remotetask.task import (
+    EchoTask,
+    SimpleTask,
+    TaskContext,
+    available,
+    look_up,
+    running_in,
+    task,
+)
 from lovely.remotetask.testing import ExceptionTask
 
 
@@ -73,6 +81,23 @@ def test_a_simple_task_refuses_what_makes_no_sense(
 ) -> None:
     with pytest.raises(InvalidArgument):
         SimpleTask(*arguments, **options)
+
+
+def test_the_context_of_a_job_is_made_once_and_when_it_is_asked_for() -> None:
+    made = []
+
+    def make() -> TaskContext:
+        made.append(TaskContext(None, 7, attempt=3))
+        return made[-1]
+
+    return_context = SimpleTask(lambda context, input: context, context=True)
+    with running_in(7, make):
+        SimpleTask(lambda input: input)(None, 7, None)
+        assert made == []
+        assert return_context(None, 7, None) is return_context(None, 7, None)
+        assert return_context(None, 8, None).attempt == 1
+    assert len(made) == 1
+    assert return_context(None, 7, None) is not made[0]
 
 
 def test_the_echo_task_returns_its_input() -> None:
