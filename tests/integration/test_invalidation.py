@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ import ZODB
 from persistent.mapping import PersistentMapping
 from ZODB.Connection import Connection
 
-from lovely.remotetask import running
+from lovely.remotetask import running, witness
 from lovely.remotetask.claimant import PREFETCH_SIZE
 from lovely.remotetask.interfaces import COMPLETED
 from lovely.remotetask.invalidation import _ids_in_advance, drop_ids, listener_of
@@ -171,6 +172,9 @@ def test_services_are_woken_each_by_its_own_jobs(
 def test_little_is_fetched_beforehand_and_much_is_not(
     here: Any, elsewhere: Any, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
+    # A slow commit looks at what it has written, and that is fetched together too.
+    monkeypatch.setattr(witness, "MAX_LOOK_SECONDS", math.inf)
+    monkeypatch.setattr(witness, "LOOK_SECONDS", math.inf)
     fetched: list[int] = []
     prefetch: Callable[..., None] = Connection.prefetch
 
