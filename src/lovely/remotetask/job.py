@@ -27,6 +27,7 @@ from zope.interface import implementer
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,
+    OldRecord,
     UnknownZone,
     plain,
     seconds_of,
@@ -282,6 +283,13 @@ _STATUSES = {code: status for status, code in _STATUS_CODES.items()}
 _STATUS = _POSITIONS.index("status")
 
 
+def _foreign(state: Any) -> Exception:
+    """Return the error of a record that is none of ours; taken for one, it would be overwritten."""
+    if isinstance(state, dict) and "task" in state:
+        return OldRecord.of(f"the job {state.get('id')}")
+    return TypeError(f"a {type(state).__name__} is not the state of a job")
+
+
 @implementer(IJob)
 class Job(Persistent):
     """One job.  See `IJob`.
@@ -339,6 +347,8 @@ class Job(Persistent):
 
     def __getstate__(self) -> tuple[Any, ...]:
         attributes = self.__dict__
+        if not attributes:  # a ghost that is copied
+            self._p_activate()
         state = list(map(attributes.get, _POSITIONS))
         status = attributes.get("status", QUEUED)
         state[_STATUS] = _STATUS_CODES.get(status, status)
@@ -354,6 +364,8 @@ class Job(Persistent):
         return tuple(state)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if type(state) is not tuple:
+            raise _foreign(state)
         attributes = self.__dict__
         attributes.clear()
         for name, value in zip(_POSITIONS, state, strict=False):

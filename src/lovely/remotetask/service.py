@@ -25,6 +25,7 @@ from lovely.remotetask.errors import (
     JobIsLive,
     JobNotFound,
     JobUnusable,
+    OldRecord,
     TaskNotFound,
 )
 from lovely.remotetask.inline import can_go_on, claim_inline, run_inline
@@ -64,6 +65,10 @@ MAX_JOB_ID = 2**31 - 1
 
 _caller = Identity()
 
+#: How names begin that even a service of 0.5 may get: those of ZODB, what is not stored, and
+#: where it stands, so that it can be taken out of a container.
+_NOT_OURS = ("_p_", "_v_", "__")
+
 
 class _Cancelled(int):
     """What `TaskService.cancel` returns for a job that is cancelled: true, equal to True.
@@ -74,6 +79,30 @@ class _Cancelled(int):
 
     def __repr__(self) -> str:
         return ""
+
+
+class _Part:
+    """Stands for a part that a service lacks; one that it has is found first, at no cost."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, service: Any, owner: type | None = None) -> Any:
+        if service is None:
+            return self
+        _check_not_old(service)
+        raise AttributeError(f"{type(service).__name__} has no {self._name}")
+
+
+def _check_not_old(service: Any) -> None:
+    """Refuse a service that 0.5 has written: it would be stored as neither the old nor a new one.
+
+    :raises OldRecord: it is one.
+    """
+    service._p_activate()
+    stored = vars(service)
+    if "_queue" in stored and "queue" not in stored:
+        raise OldRecord.of(f"the service {service.__name__!r}")
 
 
 @implementer(ITaskService)
@@ -92,6 +121,11 @@ class TaskService(Persistent, Location):
     """
 
     jobs: Any = None  # each service has its own; security declarations want a default
+    queue: Any = _Part()
+    workers: Any = _Part()
+    requests: Any = _Part()
+    progress: Any = _Part()
+    edits: Any = _Part()
     taskInterface: Any = ITask
     processorFactory: Any = SimpleProcessor
     processorArguments: dict[str, Any] = {"waitTime": 1.0}  # noqa: RUF012 (never changed in place)
@@ -113,7 +147,14 @@ class TaskService(Persistent, Location):
         # Not a property: by the time its setter refuses, Persistent would have noted a change.
         if name == "retention":
             _check_retention(value)
+        if not name.startswith(_NOT_OURS):
+            _check_not_old(self)
         super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if not name.startswith(_NOT_OURS):
+            _check_not_old(self)
+        super().__delattr__(name)
 
     # -- adding ---------------------------------------------------------------------
 
@@ -129,6 +170,7 @@ class TaskService(Persistent, Location):
         retry: RetryPolicy | None = None,
     ) -> int:
         """See `ITaskService`."""
+        check_parts(self)
         input = self._checked(task, input, retry)
         job = Job(self._generateId(), task, input, retry)
         if startLater:
@@ -139,8 +181,8 @@ class TaskService(Persistent, Location):
         self, task: str, inputs: Iterable[Any], retry: RetryPolicy | None = None
     ) -> list[int]:
         """See `ITaskService`."""
-        inputs = [self._checked(task, input, retry) for input in inputs]
         check_parts(self)
+        inputs = [self._checked(task, input, retry) for input in inputs]
         jobs = []
         for input in inputs:
             job = Job(self._generateId(), task, input, retry)
@@ -165,6 +207,7 @@ class TaskService(Persistent, Location):
         retry: RetryPolicy | None = None,
     ) -> int:
         """See `ITaskService`."""
+        check_parts(self)
         input = self._checked(task, input, retry)
         job = CronJob(
             self._generateId(),
@@ -198,7 +241,6 @@ class TaskService(Persistent, Location):
         return check_storable(input, InvalidInput, "the input")
 
     def _store(self, job: Job) -> int:
-        check_parts(self)
         self.jobs[job.id] = self._v_last = job
         self.queue.file(job)
         running.wake_after_commit(self)
@@ -401,6 +443,7 @@ class TaskService(Persistent, Location):
 
     def startProcessing(self) -> None:
         """See `ITaskService`."""
+        _check_not_old(self)
         running.start(self)
 
     def stopProcessing(self, timeout_seconds: float | None = None) -> None:
