@@ -117,7 +117,7 @@ class TransactionInProgress(RemoteTaskError):
 
 
 class ServiceNotStored(RemoteTaskError):
-    """The service must be committed to a database before it can process jobs."""
+    """The service must be put into a database before it can process jobs."""
 
 
 class ServiceGone(RemoteTaskError):

@@ -48,6 +48,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.schedule import Schedule, make_schedule
 from lovely.remotetask.shelf import Shelf
+from lovely.remotetask.site import service_of
 from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 
 #: Into so many parts job ids are divided, by their highest bits.
@@ -103,6 +104,11 @@ class Progress(NamedTuple):
 def lane_of(jobid: int) -> int:
     """Return the lane of a job, of `LANES`: who adds jobs in different ones shares nothing."""
     return jobid >> _LANE_SHIFT
+
+
+def path_of(jobid: int) -> tuple[int, ...]:
+    """Return the keys that lead through the nodes of a `JobTree` to a job."""
+    return (lane_of(jobid), *(jobid >> shift for shift in _SHIFTS), jobid)
 
 
 class JobKeys(KeysView[int]):
@@ -378,6 +384,22 @@ class Job(Persistent):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
+
+    @property
+    def __parent__(self) -> Any:
+        """See `IJob`."""
+        return service_of(self, path_of(self.id))
+
+    @property
+    def __name__(self) -> str:
+        """See `IJob`."""
+        return str(self.id)
+
+    @property
+    def is_cancel_requested(self) -> bool:
+        """See `IJob`."""
+        service = None if self.is_final else self.__parent__
+        return service is not None and self.id in service.requests
 
     @property
     def created(self) -> datetime | None:

@@ -16,7 +16,7 @@ from persistent import Persistent
 from zope.interface import implementer
 from zope.location.location import Location
 
-from lovely.remotetask import running
+from lovely.remotetask import later, running
 from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.autostart import bootStrapSubscriber, getAutostartServiceNames
 from lovely.remotetask.errors import (
@@ -26,6 +26,7 @@ from lovely.remotetask.errors import (
     JobNotFound,
     JobUnusable,
     OldRecord,
+    ServiceNotStored,
     TaskNotFound,
 )
 from lovely.remotetask.inline import can_go_on, claim_inline, run_inline
@@ -44,6 +45,7 @@ from lovely.remotetask.job import CronJob, Job, JobTree, Progress
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.queue import JobQueue
 from lovely.remotetask.retry import MAX_DEATHS, RetryPolicy
+from lovely.remotetask.site import note_service
 from lovely.remotetask.step import (
     DEFAULT_RETENTION,
     Retention,
@@ -70,17 +72,6 @@ _caller = Identity()
 _NOT_OURS = ("_p_", "_v_", "__")
 
 
-class _Cancelled(int):
-    """What `TaskService.cancel` returns for a job that is cancelled: true, equal to True.
-
-    It shows nothing in a console or a doctest, where the first lovely.remotetask, whose
-    ``cancel`` returned nothing, showed nothing.
-    """
-
-    def __repr__(self) -> str:
-        return ""
-
-
 class _Part:
     """Stands for a part that a service lacks; one that it has is found first, at no cost."""
 
@@ -92,6 +83,10 @@ class _Part:
             return self
         _check_not_old(service)
         raise AttributeError(f"{type(service).__name__} has no {self._name}")
+
+
+def _part() -> Any:
+    return _Part()
 
 
 def _check_not_old(service: Any) -> None:
@@ -121,11 +116,11 @@ class TaskService(Persistent, Location):
     """
 
     jobs: Any = None  # each service has its own; security declarations want a default
-    queue: Any = _Part()
-    workers: Any = _Part()
-    requests: Any = _Part()
-    progress: Any = _Part()
-    edits: Any = _Part()
+    queue: JobQueue = _part()
+    workers: Any = _part()
+    requests: Any = _part()
+    progress: Any = _part()
+    edits: Any = _part()
     taskInterface: Any = ITask
     processorFactory: Any = SimpleProcessor
     processorArguments: dict[str, Any] = {"waitTime": 1.0}  # noqa: RUF012 (never changed in place)
@@ -134,6 +129,15 @@ class TaskService(Persistent, Location):
     retention: dict[str, Retention] = DEFAULT_RETENTION
     max_input_bytes: int | None = None
     max_input_depth: int | None = None
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
+        service = super().__new__(cls)
+        note_service(service)
+        return service
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        note_service(self)
 
     def __init__(self) -> None:
         self.jobs = JobTree()
@@ -299,24 +303,23 @@ class TaskService(Persistent, Location):
         self.queue.reschedule(job, time.time())
         running.wake_after_commit(self)
 
-    def cancel(self, jobid: int) -> int | None:
+    def cancel(self, jobid: int) -> None:
         """See `ITaskService`."""
         try:
             job = self._job(jobid)
         except JobNotFound:
-            return False
+            return
         if job.is_final:
-            return False
+            return
         if job.status == PROCESSING:
             # Not in the job's record: that would collide with the end of the job.
             check_path(self.requests, jobid)
             self.requests.insert(jobid)
-            return None
+            return
         _check_usable(jobid, why_unusable(job, jobid))
         self.queue.remove(job)
         job.cancel(time.time())
         self.queue.file(job)
-        return _Cancelled(True)
 
     def getStatus(self, jobid: int) -> str:
         """See `ITaskService`."""
@@ -444,10 +447,14 @@ class TaskService(Persistent, Location):
     def startProcessing(self) -> None:
         """See `ITaskService`."""
         _check_not_old(self)
-        running.start(self)
+        try:
+            running.start(self)
+        except ServiceNotStored:
+            later.start_later(self)
 
     def stopProcessing(self, timeout_seconds: float | None = None) -> None:
         """See `ITaskService`."""
+        later.forget(self)
         running.stop(self, timeout_seconds)
 
     def isProcessing(self) -> bool:
