@@ -13,7 +13,8 @@ import ZODB
 from persistent.mapping import PersistentMapping
 from transaction.interfaces import NoTransaction
 
-from lovely.remotetask.errors import ServiceNotStored
+from lovely.remotetask.errors import ServiceNotStored, TaskError
+from lovely.remotetask.interfaces import COMPLETED, FINAL_STATUSES
 from lovely.remotetask.later import start_later
 from lovely.remotetask.service import TaskService
 
@@ -177,3 +178,34 @@ def test_without_a_transaction_that_could_store_it_it_is_refused(
             manager.get()
     with pytest.raises(ServiceNotStored):
         start_later(TaskService())
+
+
+@pytest.mark.parametrize("is_inline", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_task_that_makes_a_service_starts_it_if_it_is_kept(
+    root: Any, register: Any, threads_of: Any, until: Any, fails: bool, is_inline: bool
+) -> None:
+    def make(context: Any, input: Any) -> None:
+        service = context.service._p_jar.root()["new"] = TaskService()
+        service.startProcessing()
+        if fails:
+            raise TaskError("no")
+
+    register("make", make, context=True)
+    tasks = root["tasks"]
+    jobid = tasks.add("make")
+    transaction.commit()
+    if is_inline:
+        tasks.process()
+        transaction.commit()
+    else:
+        tasks.startProcessing()
+
+    def has_ended() -> bool:
+        transaction.begin()
+        return tasks.getStatus(jobid) in FINAL_STATUSES
+
+    until(has_ended)
+    tasks.stopProcessing(20)
+    assert (tasks.getStatus(jobid) == COMPLETED) is not fails
+    assert len(threads_of()) == (0 if fails else 1)
