@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "door": ("service", "remote"),
     "engine": (
         *("check", "guard", "seat", "step", "transact", "notes", "invalidation"),
-        *("inline", "claimant", "execution", "keeper", "processor", "running"),
+        *("inline", "claimant", "execution", "keeper", "processor", "running", "later"),
     ),
     "model": (
         *("process", "task", "job", "shelf", "aside", "line", "ended", "timeindex", "queue"),
@@ -72,6 +72,7 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("queue", "aside"): "jobs that cannot be used here are passed over",
     ("seat", "invalidation"): "ids that are in use are dropped there",
     ("processor", "running"): "what it holds is given back when the process ends",
+    ("later", "running"): "it starts there what is stored by then",
     ("running", "invalidation"): "a process that only adds hears of a lost server too",
     ("job", "witness"): "pages and jobs are checked where they are reached",
     ("shelf", "witness"): "what stands in them is checked where they are changed",
@@ -81,6 +82,7 @@ SAME_LAYER: dict[tuple[str, str], str] = {
     ("timeindex", "witness"): "pages are checked where they are reached",
     ("line", "job"): "the record of a job says whether its entry is stale",
     ("queue", "job"): "it files jobs by their status and their time",
+    ("job", "site"): "a job finds its service there",
     ("job", "shelf"): "the tree of jobs is made of them",
     ("line", "shelf"): "generations of segments stand in them",
     ("ended", "shelf"): "its pages merge in the same way",

@@ -147,6 +147,7 @@ def test_the_source_distribution_can_be_built_tested_and_documented(
         "src/lovely/remotetask/__init__.py",
         "src/lovely/remotetask/py.typed",
         "tests/conftest.py",
+        "tests/data/written-by-0.5-python3.fs",
         "tests/pins/one_job.py",
         "tests/pins/zope-6.2.txt",
         "tests/test_packaging.py",

@@ -343,7 +343,8 @@ def test_a_running_job_that_is_canceled_kills_its_child(
     assert workplace.statuses([jobid]) == [PROCESSING]
     assert is_alive(pid)
     with workplace.service() as service:
-        assert service.cancel(jobid) is None
+        service.cancel(jobid)
+        assert service.jobs[jobid].is_cancel_requested
     assert workplace.wait_for([jobid]) == [CANCELLED]
     until(lambda: not is_alive(pid), "the end of the child")
     assert yard.call("double", 2)[1] == 4

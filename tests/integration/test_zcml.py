@@ -12,20 +12,20 @@ import pytest
 import zope.component.event  # what every framework does: events reach subscribers by it
 import zope.event
 from zope.app.appsetup import product
-from zope.component import getGlobalSiteManager
+from zope.component import getGlobalSiteManager, getUtility
 from zope.configuration import xmlconfig
 from zope.processlifetime import DatabaseOpenedWithRoot, IDatabaseOpenedWithRoot
-from zope.security.checker import ProxyFactory, getCheckerForInstancesOf
+from zope.security.checker import CheckerPublic, ProxyFactory, getCheckerForInstancesOf
 from zope.security.interfaces import ForbiddenAttribute, Unauthorized
 from zope.security.management import endInteraction, newInteraction
 
 import lovely.remotetask
-from lovely.remotetask.interfaces import ICronJob, IJob, ITaskService
+from lovely.remotetask.interfaces import ICronJob, IJob, ITask, ITaskService
 from lovely.remotetask.job import CronJob, Job
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.task import SimpleTask
+from lovely.remotetask.task import EchoTask, SimpleTask
 
-VIEW, MANAGE = "lovely.remotetask.View", "lovely.remotetask.Manage"
+VIEW, MANAGE, PUBLIC = "lovely.remotetask.View", "lovely.remotetask.Manage", CheckerPublic
 
 
 @pytest.fixture(autouse=True)
@@ -62,28 +62,45 @@ def required(kind: type) -> dict[str, Any]:
     return {name: checker.permission_id(name) for name in checker.get_permissions}
 
 
-def test_managers_alone_use_a_service() -> None:
+SETTINGS = (
+    *("taskInterface", "processorFactory", "processorArguments", "lease_seconds", "max_deaths"),
+    *("retention", "max_input_bytes", "max_input_depth"),
+)
+
+#: What it takes a permission to call.
+MANAGED = (
+    *("clean", "remove_oldest", "process", "processNext", "claimNextJob"),
+    *("startProcessing", "stopProcessing"),
+)
+
+
+def test_everybody_uses_a_service_and_managers_alone_run_it_and_clean_it() -> None:
     permissions = required(TaskService)
-    for name in ITaskService.names(all=True):
-        assert permissions[name] in (VIEW, MANAGE), name
-    for name in ("add", "addCronJob", "cancel", "clean", "process", "startProcessing"):
-        assert permissions[name] == MANAGE
-    assert "queue" not in permissions
-    assert "workers" not in permissions
+    managed = {name for name, permission in permissions.items() if permission == MANAGE}
+    assert managed == set(MANAGED)
+    assert set(permissions) == set(ITaskService.names(all=True))
+    assert {permissions[name] for name in set(permissions) - managed} == {PUBLIC}
+
+
+def test_managers_alone_write_settings() -> None:
+    checker = getCheckerForInstancesOf(TaskService)
+    assert {name: checker.setattr_permission_id(name) for name in checker.set_permissions} == (
+        dict.fromkeys(SETTINGS, MANAGE)
+    )
 
 
 @pytest.mark.parametrize(("kind", "interface"), [(Job, IJob), (CronJob, ICronJob)])
-def test_viewers_see_jobs(kind: type, interface: Any) -> None:
-    permissions = required(kind)
-    for name in IJob.names():
-        assert permissions[name] == VIEW, name
-    for name in interface.names(all=True):
-        assert permissions[name] in (VIEW, MANAGE), name
-    assert "place" not in permissions
+def test_everybody_sees_jobs(kind: type, interface: Any) -> None:
+    assert required(kind) == dict.fromkeys(interface.names(all=True), PUBLIC)
+    assert getCheckerForInstancesOf(kind).set_permissions == {}
 
 
-def test_managers_alone_change_a_schedule() -> None:
-    assert required(CronJob)["update"] == MANAGE
+def test_the_task_echo_is_there() -> None:
+    assert isinstance(getUtility(ITask, name="echo"), EchoTask)
+    service = TaskService()
+    jobid = service.add("echo", "hello")
+    service.process()
+    assert service.getResult(jobid) == "hello"
 
 
 def test_nobody_calls_a_task_unseen() -> None:
@@ -109,15 +126,33 @@ def system() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("stranger")
-def test_a_stranger_is_refused() -> None:
-    service = ProxyFactory(TaskService())
-    with pytest.raises(Unauthorized):
-        service.add("echo")
+def test_a_stranger_adds_and_looks_up_jobs_and_no_more() -> None:
+    bare = TaskService()
+    service = ProxyFactory(bare)
+    jobid = service.add("echo", 1)
+    cron = service.addCronJob("echo", hour=(3,))
+    service.jobs[cron].update(hour=(4,))
+    service.reschedule(cron)
+    assert service.getStatus(jobid) == service.jobs[jobid].status == "queued"
+    assert service.jobs[jobid].__parent__ == bare
+    assert service.countJobs()["queued"] == 1
+    service.cancel(jobid)
+    assert service.getStatus(jobid) == "cancelled"
+    for name in MANAGED:
+        with pytest.raises(Unauthorized):
+            getattr(service, name)
+    for name in SETTINGS:
+        getattr(service, name)
+        with pytest.raises(Unauthorized):
+            setattr(service, name, None)
+    for name in ("queue", "workers", "requests"):
+        with pytest.raises(ForbiddenAttribute):
+            getattr(service, name)
+    for name in ("place", "owner", "start", "finish"):
+        with pytest.raises(ForbiddenAttribute):
+            getattr(service.jobs[jobid], name)
     with pytest.raises(ForbiddenAttribute):
-        service.queue  # noqa: B018
-    job = ProxyFactory(Job(1, "echo"))
-    with pytest.raises(Unauthorized):
-        job.status  # noqa: B018
+        service.jobs[jobid].status = "queued"
 
 
 @pytest.mark.usefixtures("system")
@@ -127,7 +162,8 @@ def test_a_proxied_service_works(workplace: Any, register: Any) -> None:
         proxied = ProxyFactory(service)
         jobid = proxied.add("echo", {"foo": "bar"})
         assert proxied.getStatus(jobid) == "queued"
-        assert proxied.cancel(proxied.add("echo"))
+        proxied.cancel(waiting := proxied.add("echo"))
+        assert proxied.getStatus(waiting) == "cancelled"
         assert set(proxied.getAvailableTasks()) == {"echo", "hang"}
         proxied.process()
         assert proxied.getResult(jobid) == {"foo": "bar"}

@@ -68,14 +68,18 @@ def test_of_cancelling_and_a_shared_commit_exactly_one_wins(
     chosen = iter(random.sample(jobids, 100))
     lock = threading.Lock()
 
+    def cancel_one(root: Any, jobid: int) -> str:
+        root["tasks"].cancel(jobid)
+        status: str = root["tasks"].getStatus(jobid)
+        return status
+
     def cancel() -> None:
         while True:
             with lock:
                 jobid = next(chosen, None)
             if jobid is None:
                 return
-            answer = arena.retried(lambda root, jobid=jobid: root["tasks"].cancel(jobid))
-            if answer:
+            if arena.retried(lambda root, jobid=jobid: cancel_one(root, jobid)) == CANCELLED:
                 cancelled.add(jobid)
 
     arena.work(factory)

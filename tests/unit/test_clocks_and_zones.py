@@ -14,7 +14,7 @@ from ZODB.POSException import ConflictError
 from lovely.remotetask import queue, schedule
 from lovely.remotetask.check import check_all, check_jobs
 from lovely.remotetask.errors import InvalidSchedule, RetryLater, UnknownZone
-from lovely.remotetask.interfaces import CRONJOB, DELAYED, QUEUED
+from lovely.remotetask.interfaces import CANCELLED, CRONJOB, DELAYED, QUEUED
 from lovely.remotetask.job import CronJob
 
 HOUR = 3600.0
@@ -286,7 +286,8 @@ def test_a_parked_job_can_be_cancelled(workshop: Any, lack: Any) -> None:
     workshop.now += HOUR
     workshop.work()
     with workshop.service() as service:
-        assert service.cancel(jobid)
+        service.cancel(jobid)
+        assert service.getStatus(jobid) == CANCELLED
         assert len(service.queue.parked) == 0
         assert check_all(service, workshop.now, repair=False) == []
 

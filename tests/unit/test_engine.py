@@ -705,9 +705,10 @@ def test_a_task_that_vanishes_after_the_claim_is_tried_again(workshop: Any, regi
 # -- cancelling --------------------------------------------------------------------------------
 
 
-def cancel(workshop: Any, jobid: int) -> Any:
+def cancel(workshop: Any, jobid: int) -> None:
     with workshop.service() as service:
-        return service.cancel(jobid)
+        service.cancel(jobid)
+        assert service.jobs[jobid].is_cancel_requested
 
 
 def test_a_claimed_job_that_is_cancelled_is_not_run(workshop: Any, register: Any) -> None:
@@ -715,7 +716,7 @@ def test_a_claimed_job_that_is_cancelled_is_not_run(workshop: Any, register: Any
     register("note", calls.append)
     jobid = workshop.add("note")
     [claim] = workshop.claim()
-    assert cancel(workshop, jobid) is None
+    cancel(workshop, jobid)
     assert workshop.run(claim).status == CANCELLED
     assert calls == []
 

@@ -189,7 +189,8 @@ def test_slots_that_pass_while_a_run_waits_for_its_repeat_are_missed(
 def test_cancelling_a_cron_job_while_it_runs_is_its_end(workshop: Any, register: Any) -> None:
     def deaf(context: Any, input: Any) -> None:
         with workshop.service() as service:
-            assert service.cancel(context.jobid) is None
+            service.cancel(context.jobid)
+            assert service.jobs[context.jobid].is_cancel_requested
 
     register("deaf", deaf, context=True)
     jobid = workshop.add_cron_job("deaf", minute=(0,))

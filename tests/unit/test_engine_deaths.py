@@ -148,7 +148,8 @@ def test_a_cancel_request_is_honored_at_the_rescue(workshop: Any) -> None:
     jobid = workshop.add("echo")
     workshop.claim()
     with workshop.service() as service:
-        assert service.cancel(jobid) is None
+        service.cancel(jobid)
+        assert service.jobs[jobid].is_cancel_requested
     die(workshop)
     with workshop.service() as service:
         assert service.getStatus(jobid) == CANCELLED

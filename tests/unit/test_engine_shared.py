@@ -165,7 +165,8 @@ def test_what_was_taken_away_is_not_run(workshop: Any, share: list[Any], waits: 
     with workshop.service() as service:
         match waits:
             case "cancelled":
-                assert service.cancel(first)
+                service.cancel(first)
+                assert service.getStatus(first) == CANCELLED
             case "removed":
                 service.cancel(first)
                 service.clean()
@@ -183,7 +184,8 @@ def test_of_a_shared_commit_and_a_cancelling_meanwhile_one_wins(
 ) -> None:
     def share(input: Any) -> None:
         with workshop.service() as service:
-            assert service.cancel(jobid)
+            service.cancel(jobid)
+            assert service.getStatus(jobid) == CANCELLED
 
     register("share", share, shared_commit=True)
     jobid = workshop.add("share")

@@ -130,7 +130,8 @@ def test_a_claimed_job_that_is_cancelled_is_not_run(root: Any, register: Any) ->
     jobid = root["tasks"].add("note")
     root["tasks"].claimNextJob()
     transaction.commit()
-    assert root["tasks"].cancel(jobid) is None
+    root["tasks"].cancel(jobid)
+    assert root["tasks"].jobs[jobid].is_cancel_requested
     root["tasks"].processNext(jobid=jobid)
     assert calls == []
     assert root["tasks"].getStatus(jobid) == CANCELLED

@@ -51,7 +51,7 @@ def test_jobs_of_a_stub_run_when_it_is_told_to(stub: TaskServiceStub) -> None:
 
 def test_jobs_of_a_stub_can_be_cancelled(stub: TaskServiceStub) -> None:
     jobid = stub.add("echo")
-    assert stub.cancel(jobid)
+    stub.cancel(jobid)
     stub.process()
     assert stub.getStatus(jobid) == CANCELLED
 

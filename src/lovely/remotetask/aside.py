@@ -21,7 +21,7 @@ from ZODB import POSException
 from ZODB.POSException import POSError, POSKeyError
 from ZODB.serialize import ObjectReader
 
-from lovely.remotetask.errors import describe
+from lovely.remotetask.errors import OldRecord, describe
 from lovely.remotetask.job import Job, JobTree
 from lovely.remotetask.storable import PLAIN_TYPES, why_unstorable
 
@@ -117,6 +117,8 @@ def _of_record(error: BaseException) -> BaseException | None:
     """Return what the code that a record needs has raised; None if the storage has failed."""
     if isinstance(error, _StateLoadError):
         return error.__cause__ or error
+    if isinstance(error, OldRecord):
+        return error
     if isinstance(error, (POSError, TransientError)):
         return None
     # An OSError, or one of a database adapter's, says by its kind not whose fault it is.

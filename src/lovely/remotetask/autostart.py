@@ -16,6 +16,7 @@ import transaction
 from zope.component import getGlobalSiteManager
 from zope.component.interfaces import ISite
 
+from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import ITaskService
 from lovely.remotetask.running import is_switched_off
 from lovely.remotetask.site import ROOT_NAME, entered
@@ -163,6 +164,10 @@ def _start(service: Any, service_name: str, site_name: str) -> int:
         return 0
     try:
         service.startProcessing()
+    except OldRecord as error:
+        text = "service %s on site %s could not be started: %s"
+        log.error(text, service_name, site_name, error)
+        return 0
     except Exception:
         log.exception("service %s on site %s could not be started", service_name, site_name)
         return 0

@@ -14,9 +14,11 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
+from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
 from lovely.remotetask.step import notes_of, take_note
+from lovely.remotetask.witness import check_parts
 
 #: How many jobs one step looks at.
 STEP_SIZE = 1000
@@ -103,6 +105,10 @@ def check_all(
 
     Transaction: caller commits, if `repair`; otherwise reads only.
     """
+    try:
+        check_parts(service)
+    except OldRecord as error:
+        return [LeftAlone(None, str(error))]
     problems: list[Problem] = []
     first = 0
     while True:

@@ -31,9 +31,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import transaction
 from zc.lockfile import LockError
 
-from lovely.remotetask.autostart import split_patterns, start_services
+from lovely.remotetask.autostart import find_services, split_patterns, start_services
 from lovely.remotetask.database import (
     add_database_arguments,
     describe_kind,
@@ -272,6 +273,8 @@ def run_services(arguments: argparse.Namespace, screen: Screen) -> int:
         with Signals() as signals:
             started = start_services(db, split_patterns(arguments.autostart))
             if not started:
+                if _is_any_named(db, arguments.autostart):  # the log says why
+                    raise RemoteTaskError(f"no service in {shown} could be started")
                 raise RemoteTaskError(f"no service in {shown} matches {arguments.autostart!r}")
             services = "1 service" if started == 1 else f"{started} services"
             screen.tell(f"{services} of {shown} at work; to stop: Ctrl-C, or kill {os.getpid()}")
@@ -285,6 +288,14 @@ def run_services(arguments: argparse.Namespace, screen: Screen) -> int:
     finally:
         db.close()
     return DONE
+
+
+def _is_any_named(db: Any, patterns: str) -> bool:
+    connection = db.open(transaction.TransactionManager())
+    try:
+        return any(find_services(connection.root(), split_patterns(patterns)))
+    finally:
+        connection.close()
 
 
 # -- the command line ---------------------------------------------------------------------

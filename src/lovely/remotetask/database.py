@@ -14,6 +14,7 @@ from typing import Any
 
 from zc.lockfile import LockError
 from ZODB import DB
+from ZODB.FileStorage.FileStorage import FileStorageFormatError
 
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError, describe
 
@@ -67,6 +68,8 @@ def open_database(uri: str) -> Any:
         return DB(factory(), **options)
     except LockError as error:
         raise RemoteTaskError(f"{shown} is in use by another process") from error
+    except FileStorageFormatError as error:
+        raise RemoteTaskError(f"{shown} cannot be opened: {_why_no_format(str(error))}") from error
     except Exception as error:  # storages have no error in common
         raise RemoteTaskError(f"{shown} cannot be opened: {describe_kind(error)}") from error
 
@@ -95,6 +98,18 @@ def _resolve(uri: str) -> tuple[Callable[[], Any], dict[str, Any]]:
     except Exception as error:  # each storage has a resolver of its own
         raise InvalidArgument(f"{shown} is malformed: {describe_kind(error)}") from error
     return resolved
+
+
+def _why_no_format(path: str) -> str:
+    with open(path, "rb") as file:
+        is_of_python_2 = file.read(4) == b"FS21"
+    if is_of_python_2:
+        return (
+            "Python 2 has written it.  What is in it can be converted by zodbupdate, but jobs of "
+            "lovely.remotetask 0.5 are not read even then: see 'Coming from 0.5' in the "
+            "documentation"
+        )
+    return f"{path} is no FileStorage"
 
 
 def without_password(uri: str) -> str:

@@ -18,6 +18,7 @@
     ├── ServiceNotStored          a service that is not in a database was to be started
     ├── ServiceGone               the service is no longer in its database
     ├── StrayObject               what was to be stored belongs to no database: transient
+    ├── OldRecord                 a service or a job of 0.5, which nobody here reads or writes
     ├── JobNotFound (KeyError)    no job has this id
     ├── JobUnusable               a job's record cannot be read, or not be written, here
     ├── TaskNotFound (ValueError) no task is registered under this name
@@ -33,6 +34,7 @@ from __future__ import annotations
 from typing import Any, SupportsFloat, SupportsIndex
 
 from transaction.interfaces import TransientError
+from ZODB.POSException import POSError
 
 #: No job waits longer than this many seconds for what comes next: a hundred years.
 MAX_WAIT_SECONDS = 100 * 365.25 * 86_400.0
@@ -115,7 +117,7 @@ class TransactionInProgress(RemoteTaskError):
 
 
 class ServiceNotStored(RemoteTaskError):
-    """The service must be committed to a database before it can process jobs."""
+    """The service must be put into a database before it can process jobs."""
 
 
 class ServiceGone(RemoteTaskError):
@@ -124,6 +126,18 @@ class ServiceGone(RemoteTaskError):
 
 class StrayObject(RemoteTaskError, TransientError):
     """An object no longer belongs to its database; the transaction can be repeated."""
+
+
+class OldRecord(RemoteTaskError, POSError):  # a POSError, which ZODB does not wrap
+    """A record of lovely.remotetask 0.5 is neither read nor written by this release."""
+
+    @classmethod
+    def of(cls, what: str) -> OldRecord:
+        """Return the error of something that 0.5 has written."""
+        return cls(
+            f"{what} was written by lovely.remotetask 0.5; this release neither reads nor "
+            f"changes it: see 'Coming from 0.5' in the documentation"
+        )
 
 
 class JobNotFound(RemoteTaskError, KeyError):

@@ -11,7 +11,7 @@ UTC datetimes.  A job id is an int in 1..2**31-1.
 
 from __future__ import annotations
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 from zope.interface.common.mapping import IEnumerableMapping
 from zope.schema import (
     Bool,
@@ -84,6 +84,10 @@ class ITask(Interface):
 class IJob(Interface):
     """The record of one job.  It is the lock of the job: whoever changes a job writes it."""
 
+    __parent__ = Attribute("The `ITaskService` that holds the job, or None; it is not stored.")
+
+    __name__ = Attribute("The id as a str; it is not stored.")
+
     id = Int(title="Id", description="1..2**31-1", required=True)
 
     task = TextLine(title="Task", description="The name of the task.", required=True)
@@ -120,6 +124,13 @@ class IJob(Interface):
         required=True,
     )
 
+    is_cancel_requested = Bool(
+        title="Is cancel requested",
+        description="Whether `ITaskService.cancel` has asked the job to stop, which runs.  A task "
+        "that looks at its own job sees it by `TaskContext.is_cancelled`.",
+        readonly=True,
+    )
+
     created = Datetime(title="Created", description="When the job was added.", required=True)
 
     started = Datetime(title="Started", description="When the last attempt was claimed.")
@@ -136,21 +147,28 @@ class IJob(Interface):
 class ICronJob(IJob):
     """A job that waits for a time: over and over (a schedule), or once (a delay)."""
 
-    minute = Tuple(title="Minutes", description="0..59", value_type=Int(), required=False)
-
-    hour = Tuple(title="Hours", description="0..23", value_type=Int(), required=False)
-
-    dayOfMonth = Tuple(
-        title="Days of the month", description="1..31", value_type=Int(), required=False
+    minute = Tuple(
+        title="Minutes", description="0..59", value_type=Int(), required=False, default=()
     )
 
-    month = Tuple(title="Months", description="1..12", value_type=Int(), required=False)
+    hour = Tuple(title="Hours", description="0..23", value_type=Int(), required=False, default=())
+
+    dayOfMonth = Tuple(
+        title="Days of the month",
+        description="1..31",
+        value_type=Int(),
+        required=False,
+        default=(),
+    )
+
+    month = Tuple(title="Months", description="1..12", value_type=Int(), required=False, default=())
 
     dayOfWeek = Tuple(
         title="Days of the week",
         description="0..6, Monday is 0",
         value_type=Int(),
         required=False,
+        default=(),
     )
 
     delay = Float(title="Delay", description="Seconds; None for a schedule.", required=False)
@@ -364,8 +382,8 @@ class ITaskService(Interface):
         A job that waits is cancelled at once.  A running one is asked to stop: its task
         sees that in its context, see `lovely.remotetask.task.TaskContext`.
 
-        :returns: something true when the job is cancelled, False when it is too late (or
-            there is no such job), None when a running job was asked.
+        :returns: None, whatever came of it: the job's status is ``cancelled`` then, or
+            `IJob.is_cancel_requested` is true, or it was too late, or there is no such job.
         :raises JobUnusable: its record cannot be read and written in this process.
 
         Transaction: caller commits.
@@ -456,11 +474,15 @@ class ITaskService(Interface):
     def startProcessing():
         """Start the thread that works on the jobs; nothing happens if it runs already.
 
-        It is called again after every start of the application.  In the main thread it sets
+        It is called again after every start of the application.  A service that is not committed
+        yet starts when the transaction is that stores it, and never if that is aborted, or rolled
+        back to a savepoint from before this call.  In the main thread it sets
         a handler for SIGTERM and SIGHUP, if there is none, that gives back what runs before the
         process ends; ``REMOTETASK_SIGTERM=off`` in the environment keeps it from that.
 
-        :raises ServiceNotStored: the service was not committed yet.
+        :raises ServiceNotStored: the service is in no database, and no transaction is about to
+            store it.
+        :raises OldRecord: lovely.remotetask 0.5 has written it, as with all that uses a service.
 
         Transaction: writes nothing.
         """

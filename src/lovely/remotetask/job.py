@@ -28,6 +28,7 @@ from zope.interface import implementer
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,
+    OldRecord,
     UnknownZone,
     plain,
     seconds_of,
@@ -48,6 +49,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.schedule import Schedule, make_schedule
 from lovely.remotetask.shelf import Shelf
+from lovely.remotetask.site import service_of
 from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 
 #: Into so many parts job ids are divided, by their highest bits.
@@ -104,6 +106,11 @@ class Progress(NamedTuple):
 def lane_of(jobid: int) -> int:
     """Return the lane of a job, of `LANES`: who adds jobs in different ones shares nothing."""
     return jobid >> _LANE_SHIFT
+
+
+def path_of(jobid: int) -> tuple[int, ...]:
+    """Return the keys that lead through the nodes of a `JobTree` to a job."""
+    return (lane_of(jobid), *(jobid >> shift for shift in _SHIFTS), jobid)
 
 
 class JobKeys(KeysView[int]):
@@ -322,6 +329,13 @@ _STATUSES = {code: status for status, code in _STATUS_CODES.items()}
 _STATUS = _POSITIONS.index("status")
 
 
+def _foreign(state: Any) -> Exception:
+    """Return the error of a record that is none of ours; taken for one, it would be overwritten."""
+    if isinstance(state, dict) and "task" in state:
+        return OldRecord.of(f"the job {state.get('id')}")
+    return TypeError(f"a {type(state).__name__} is not the state of a job")
+
+
 @implementer(IJob)
 class Job(Persistent):
     """One job.  See `IJob`.
@@ -379,6 +393,8 @@ class Job(Persistent):
 
     def __getstate__(self) -> tuple[Any, ...]:
         attributes = self.__dict__
+        if not attributes:  # a ghost that is copied
+            self._p_activate()
         state = list(map(attributes.get, _POSITIONS))
         status = attributes.get("status", QUEUED)
         state[_STATUS] = _STATUS_CODES.get(status, status)
@@ -393,6 +409,8 @@ class Job(Persistent):
         return tuple(state)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if type(state) is not tuple:
+            raise _foreign(state)
         attributes = self.__dict__
         attributes.clear()
         for name, value in zip(_POSITIONS, state, strict=False):
@@ -405,6 +423,22 @@ class Job(Persistent):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
+
+    @property
+    def __parent__(self) -> Any:
+        """See `IJob`."""
+        return service_of(self, path_of(self.id))
+
+    @property
+    def __name__(self) -> str:
+        """See `IJob`."""
+        return str(self.id)
+
+    @property
+    def is_cancel_requested(self) -> bool:
+        """See `IJob`."""
+        service = None if self.is_final else self.__parent__
+        return service is not None and self.id in service.requests
 
     @property
     def created(self) -> datetime | None:

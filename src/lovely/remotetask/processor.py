@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from lovely.remotetask import running
 from lovely.remotetask.aside import load
-from lovely.remotetask.errors import ServiceGone
+from lovely.remotetask.errors import OldRecord, ServiceGone
 from lovely.remotetask.execution import Deadline, Engine
 from lovely.remotetask.interfaces import PROCESSING, IProcessor
 from lovely.remotetask.invalidation import listener_of
@@ -205,8 +205,8 @@ class SimpleProcessor:
                     break
                 except Stopping:
                     break
-                except ServiceGone:
-                    self._say_gone()
+                except ServiceGone as error:
+                    self._say_gone(error)
                     self.stop()
                 except KeyboardInterrupt:
                     raise
@@ -220,9 +220,11 @@ class SimpleProcessor:
 
         return run
 
-    def _say_gone(self) -> None:
+    def _say_gone(self, error: ServiceGone) -> None:
         with self._lock:
-            if self.running:
+            if self.running and isinstance(error.__cause__, OldRecord):
+                log.error("service %s is of no use, its thread ends: %s", self.name, error)
+            elif self.running:
                 log.warning("service %s is gone, its thread ends", self.name)
             self._stop.set()
 

@@ -12,6 +12,7 @@ from ZODB.Connection import noop
 from ZODB.POSException import POSKeyError
 
 from lovely.remotetask.errors import (
+    OldRecord,
     ServiceGone,
     StrayObject,
     TransactionInProgress,
@@ -71,7 +72,10 @@ class Seat:
         if not self.is_open:
             self._open_anew()
         service = self.service()
-        check_parts(service)
+        try:
+            check_parts(service)
+        except OldRecord as error:  # no service that anybody could work on
+            raise ServiceGone(str(error)) from error
         self.in_begin = False
         return service
 

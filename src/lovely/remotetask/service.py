@@ -17,7 +17,7 @@ from persistent import Persistent
 from zope.interface import implementer
 from zope.location.location import Location
 
-from lovely.remotetask import running
+from lovely.remotetask import later, running
 from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.autostart import bootStrapSubscriber, getAutostartServiceNames
 from lovely.remotetask.errors import (
@@ -26,6 +26,8 @@ from lovely.remotetask.errors import (
     JobIsLive,
     JobNotFound,
     JobUnusable,
+    OldRecord,
+    ServiceNotStored,
     TaskNotFound,
 )
 from lovely.remotetask.inline import can_go_on, claim_inline, run_inline
@@ -44,6 +46,7 @@ from lovely.remotetask.job import CronJob, Job, JobTree, Progress
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.queue import JobQueue
 from lovely.remotetask.retry import MAX_DEATHS, RetryPolicy
+from lovely.remotetask.site import note_service
 from lovely.remotetask.step import (
     DEFAULT_RETENTION,
     Retention,
@@ -65,16 +68,37 @@ MAX_JOB_ID = 2**31 - 1
 
 _caller = Identity()
 
+#: How names begin that even a service of 0.5 may get: those of ZODB, what is not stored, and
+#: where it stands, so that it can be taken out of a container.
+_NOT_OURS = ("_p_", "_v_", "__")
 
-class _Cancelled(int):
-    """What `TaskService.cancel` returns for a job that is cancelled: true, equal to True.
 
-    It shows nothing in a console or a doctest, where the first lovely.remotetask, whose
-    ``cancel`` returned nothing, showed nothing.
+class _Part:
+    """Stands for a part that a service lacks; one that it has is found first, at no cost."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, service: Any, owner: type | None = None) -> Any:
+        if service is None:
+            return self
+        _check_not_old(service)
+        raise AttributeError(f"{type(service).__name__} has no {self._name}")
+
+
+def _part() -> Any:
+    return _Part()
+
+
+def _check_not_old(service: Any) -> None:
+    """Refuse a service that 0.5 has written: it would be stored as neither the old nor a new one.
+
+    :raises OldRecord: it is one.
     """
-
-    def __repr__(self) -> str:
-        return ""
+    service._p_activate()
+    stored = vars(service)
+    if "_queue" in stored and "queue" not in stored:
+        raise OldRecord.of(f"the service {service.__name__!r}")
 
 
 @implementer(ITaskService)
@@ -93,6 +117,11 @@ class TaskService(Persistent, Location):
     """
 
     jobs: Any = None  # each service has its own; security declarations want a default
+    queue: JobQueue = _part()
+    workers: Any = _part()
+    requests: Any = _part()
+    progress: Any = _part()
+    edits: Any = _part()
     taskInterface: Any = ITask
     processorFactory: Any = SimpleProcessor
     processorArguments: dict[str, Any] = {"waitTime": 1.0}  # noqa: RUF012 (never changed in place)
@@ -101,6 +130,15 @@ class TaskService(Persistent, Location):
     retention: dict[str, Retention] = DEFAULT_RETENTION
     max_input_bytes: int | None = None
     max_input_depth: int | None = None
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
+        service = super().__new__(cls)
+        note_service(service)
+        return service
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        note_service(self)
 
     def __init__(self) -> None:
         self.jobs = JobTree()
@@ -114,7 +152,14 @@ class TaskService(Persistent, Location):
         # Not a property: by the time its setter refuses, Persistent would have noted a change.
         if name == "retention":
             _check_retention(value)
+        if not name.startswith(_NOT_OURS):
+            _check_not_old(self)
         super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if not name.startswith(_NOT_OURS):
+            _check_not_old(self)
+        super().__delattr__(name)
 
     # -- adding ---------------------------------------------------------------------
 
@@ -130,6 +175,7 @@ class TaskService(Persistent, Location):
         retry: RetryPolicy | None = None,
     ) -> int:
         """See `ITaskService`."""
+        check_parts(self)
         input = self._checked(task, input, retry)
         job = Job(self._generateId(), task, input, retry)
         if startLater:
@@ -140,8 +186,8 @@ class TaskService(Persistent, Location):
         self, task: str, inputs: Iterable[Any], retry: RetryPolicy | None = None
     ) -> list[int]:
         """See `ITaskService`."""
-        inputs = [self._checked(task, input, retry) for input in inputs]
         check_parts(self)
+        inputs = [self._checked(task, input, retry) for input in inputs]
         jobids = self._generateIds(len(inputs))
         jobs = {
             jobid: Job(jobid, task, input, retry)
@@ -169,6 +215,7 @@ class TaskService(Persistent, Location):
         retry: RetryPolicy | None = None,
     ) -> int:
         """See `ITaskService`."""
+        check_parts(self)
         input = self._checked(task, input, retry)
         job = CronJob(
             self._generateId(),
@@ -202,7 +249,6 @@ class TaskService(Persistent, Location):
         return check_storable(input, InvalidInput, "the input")
 
     def _store(self, job: Job) -> int:
-        check_parts(self)
         self.jobs[job.id] = self._v_last = job
         self.queue.file(job)
         running.wake_after_commit(self)
@@ -270,24 +316,23 @@ class TaskService(Persistent, Location):
         self.queue.reschedule(job, time.time())
         running.wake_after_commit(self)
 
-    def cancel(self, jobid: int) -> int | None:
+    def cancel(self, jobid: int) -> None:
         """See `ITaskService`."""
         try:
             job = self._job(jobid)
         except JobNotFound:
-            return False
+            return
         if job.is_final:
-            return False
+            return
         if job.status == PROCESSING:
             # Not in the job's record: that would collide with the end of the job.
             check_path(self.requests, jobid)
             self.requests.insert(jobid)
-            return None
+            return
         _check_usable(jobid, why_unusable(job, jobid))
         self.queue.remove(job)
         job.cancel(time.time())
         self.queue.file(job)
-        return _Cancelled(True)
 
     def getStatus(self, jobid: int) -> str:
         """See `ITaskService`."""
@@ -414,10 +459,15 @@ class TaskService(Persistent, Location):
 
     def startProcessing(self) -> None:
         """See `ITaskService`."""
-        running.start(self)
+        _check_not_old(self)
+        try:
+            running.start(self)
+        except ServiceNotStored:
+            later.start_later(self)
 
     def stopProcessing(self, timeout_seconds: float | None = None) -> None:
         """See `ITaskService`."""
+        later.forget(self)
         running.stop(self, timeout_seconds)
 
     def isProcessing(self) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Find the site around an object and enter it, and find objects by path.
+"""Find the site around an object and enter it, find objects by path, and a job's service.
 
 A plain script has no sites and no located objects; then there is nothing to do.
 """
@@ -7,9 +7,11 @@ A plain script has no sites and no located objects; then there is nothing to do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from ZODB.POSException import POSKeyError
 from zope.component.hooks import getSite, setHooks, setSite, siteinfo
 from zope.component.interfaces import ISite
 
@@ -18,6 +20,13 @@ ROOT_NAME = "Application"
 
 #: The path element of a site's registry.
 SITE_MANAGER_NAME = "++etc++site"
+
+
+#: The services in this process, by `id`, whatever their connections.
+_services: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+#: Object ids of services that were loaded, by database: one that nobody holds is found again.
+_oids: WeakKeyDictionary[Any, set[bytes]] = WeakKeyDictionary()
 
 
 class ServicePath(list[str]):
@@ -133,3 +142,49 @@ def _entered(site: Any) -> Iterator[None]:
     finally:
         current.clear()
         current.update(before)
+
+
+# -- the service of a job ----------------------------------------------------------------------
+
+
+def note_service(service: Any) -> None:
+    """Let the jobs of a service find it; again when it is loaded."""
+    _services[id(service)] = service
+    if service._p_oid is not None:
+        _oids.setdefault(service._p_jar.db(), set()).add(service._p_oid)
+
+
+def service_of(job: Any, path: Iterable[int]) -> Any:
+    """Return the service that holds a job, or None.
+
+    Nothing of it is stored: the few services that there are are asked.
+
+    :param path: the keys that lead through the nodes of the tree of jobs to the job.
+
+    Transaction: reads only.
+    """
+    services = [service for ref in _services.valuerefs() if (service := ref()) is not None]
+    jar = job._p_jar
+    if jar is None:
+        return next((service for service in services if _has_new(service, job, path)), None)
+    oids = {service._p_oid for service in services if service._p_jar is jar}
+    for oid in oids.union(list(_oids.get(jar.db(), ()))):
+        with suppress(POSKeyError):  # it was removed, and packed away
+            service = jar.get(oid)
+            if service.jobs.get(job.id) is job:
+                return service
+    return None
+
+
+def _has_new(service: Any, job: Any, path: Iterable[int]) -> bool:
+    # Nothing must be loaded: it may be the service of another thread.  What leads to a new job
+    # was written, and so it is there.
+    found: Any = vars(service).get("jobs")
+    entries: Any = getattr(found, "__dict__", {}).get("lanes")
+    try:
+        for key in path:
+            found = entries[key]
+            entries = found.__dict__.get("entries")
+    except (LookupError, TypeError):
+        return False
+    return found is job

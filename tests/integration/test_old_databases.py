@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Each command on the databases of 0.5: a sentence, the exit code 1, and not a byte changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parent.parent / "data"
+
+COMMANDS = {
+    "check": ["check"],
+    "check --repair": ["check", "--repair"],
+    "check --json": ["check", "--json"],
+    "run": ["run"],
+    "run of one": ["run", "--autostart", "@tasks"],
+    "clean": ["clean"],
+    "add": ["add", "echo"],
+}
+
+
+def remotetask(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command, *rest = arguments
+    return subprocess.run(
+        [sys.executable, "-m", "lovely.remotetask.cli", command, f"file://{path}", *rest],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=path.parent,
+    )
+
+
+def copied(name: str, directory: Path) -> Path:
+    path = directory / "Data.fs"
+    shutil.copyfile(DATA / name, path)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_converted_database(tmp_path: Path, command: str) -> None:
+    path = copied("written-by-0.5-python3.fs", tmp_path)
+    before = path.read_bytes()
+    ended = remotetask(path, *COMMANDS[command])
+    assert ended.returncode == 1
+    assert path.read_bytes() == before
+    said = ended.stdout + ended.stderr
+    assert "the service 'tasks' was written by lovely.remotetask 0.5" in said
+    assert "Coming from 0.5" in said
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= (9 if "--json" in command else 2)
+
+
+def test_a_check_tells_it_as_a_problem(tmp_path: Path) -> None:
+    path = copied("written-by-0.5-python3.fs", tmp_path)
+    [problem] = json.loads(remotetask(path, "check", "--json").stdout)
+    assert (problem["site"], problem["service"], problem["job"]) == ("root", "tasks", None)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_database_of_python_2(tmp_path: Path, command: str) -> None:
+    path = copied("written-by-0.5-python2.fs", tmp_path)
+    before = path.read_bytes()
+    ended = remotetask(path, *COMMANDS[command])
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert path.read_bytes() == before
+    [line] = ended.stderr.splitlines()
+    assert f"file://{path} cannot be opened: Python 2 has written it." in line
+    assert "zodbupdate" in line
+    assert "Coming from 0.5" in line
+
+
+def test_a_file_that_is_no_database_is_not_taken_for_one_of_python_2(tmp_path: Path) -> None:
+    path = tmp_path / "Data.fs"
+    path.write_text("not a database at all, but a text")
+    [line] = remotetask(path, "check").stderr.splitlines()
+    assert line == f"remotetask: file://{path} cannot be opened: {path} is no FileStorage"
