@@ -18,7 +18,7 @@ from ours import Add, AddMany, Drain, Rewrite, TinyCommit
 from peers import PEERS, Peer
 from places import Place, PostgresPlace, ZeoPlace, register_tasks
 
-from lovely.remotetask import running
+from lovely.remotetask.engine import running
 
 #: The parts, by the names that `--only` takes.
 PARTS = (

@@ -17,9 +17,9 @@ import transaction
 from interleave import percentile
 from places import NOOP, Place, Worker, ZeoPlace, wait_until_filed
 
+from lovely.remotetask.base.site import path_to
 from lovely.remotetask.job import CronJob
 from lovely.remotetask.processor import SimpleProcessor
-from lovely.remotetask.site import path_to
 
 #: Schedules from the simplest to the one that is furthest away.
 SCHEDULES: dict[str, dict[str, Any]] = {

@@ -31,9 +31,9 @@ from persistent.mapping import PersistentMapping
 from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError, POSError
 
-from lovely.remotetask import execution, invalidation, keeper
+from lovely.remotetask.engine import execution, invalidation, keeper
+from lovely.remotetask.engine.seat import Seat
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
-from lovely.remotetask.seat import Seat
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import task
 

@@ -14,8 +14,8 @@ from ZODB.POSException import ConflictError
 
 from lovely.remotetask.interfaces import QUEUED
 from lovely.remotetask.job import Job, JobTree
-from lovely.remotetask.line import SEGMENT_SIZE
-from lovely.remotetask.queue import JobQueue
+from lovely.remotetask.store.line import SEGMENT_SIZE
+from lovely.remotetask.store.queue import JobQueue
 
 NOW = 4e9  # later than any job was added
 

@@ -13,31 +13,31 @@ import ZODB
 from zodbpickle import pickle
 from zope.component import getGlobalSiteManager
 
+from lovely.remotetask.engine.step import Retention
 from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import DELAYED, STATUSES, ITask
 from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import MultiProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.step import Retention
 
 ALLOWED = {
-    "lovely.remotetask.ended.EndedIndex",
-    "lovely.remotetask.ended.EndedPage",
+    "lovely.remotetask.store.ended.EndedIndex",
+    "lovely.remotetask.store.ended.EndedPage",
     "lovely.remotetask.job.CronJob",
     "lovely.remotetask.job.Edit",
     "lovely.remotetask.job.Failure",
     "lovely.remotetask.job.Job",
     "lovely.remotetask.job.JobTree",
     "lovely.remotetask.job.Progress",
-    "lovely.remotetask.line.Lane",
-    "lovely.remotetask.line.ReadyLine",
-    "lovely.remotetask.queue.JobQueue",
-    "lovely.remotetask.timeindex.TimeIndex",
+    "lovely.remotetask.store.line.Lane",
+    "lovely.remotetask.store.line.ReadyLine",
+    "lovely.remotetask.store.queue.JobQueue",
+    "lovely.remotetask.store.timeindex.TimeIndex",
     "lovely.remotetask.retry.RetryPolicy",
     "lovely.remotetask.service.TaskService",
-    "lovely.remotetask.shelf.Shelf",
-    "lovely.remotetask.worker.Worker",
+    "lovely.remotetask.base.shelf.Shelf",
+    "lovely.remotetask.store.worker.Worker",
     # Of other packages.
     "BTrees.IIBTree.IITreeSet",
     "BTrees.IOBTree.IOBTree",
@@ -54,7 +54,7 @@ ALLOWED = {
 ALLOWED_IF_SET = {
     "lovely.remotetask.processor.MultiProcessor",
     "lovely.remotetask.processor.SimpleProcessor",
-    "lovely.remotetask.step.Retention",
+    "lovely.remotetask.engine.step.Retention",
 }
 
 

@@ -16,7 +16,7 @@ from ZODB.POSException import ConnectionStateError
 from zope.component import getGlobalSiteManager
 from zope.component.hooks import getSite, setSite
 
-from lovely.remotetask.check import check_all
+from lovely.remotetask.base.site import path_to
 from lovely.remotetask.errors import TaskError, TransactionMeddled
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -28,10 +28,10 @@ from lovely.remotetask.interfaces import (
     STARTLATER,
     ITask,
 )
-from lovely.remotetask.line import SEGMENT_SIZE
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.site import path_to
+from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.line import SEGMENT_SIZE
 
 AT_ONCE = RetryPolicy(first_wait_seconds=0)
 

@@ -14,7 +14,7 @@ import transaction
 import ZODB
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask import running
+from lovely.remotetask.engine import running
 from lovely.remotetask.interfaces import FINAL_STATUSES, ITask
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import SimpleTask

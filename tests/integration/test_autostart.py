@@ -18,8 +18,8 @@ from zope.processlifetime import DatabaseOpenedWithRoot
 from zope.site.folder import Folder, rootFolder
 from zope.site.site import LocalSiteManager
 
-from lovely.remotetask import running
-from lovely.remotetask.autostart import split_patterns, start_services
+from lovely.remotetask.engine import running
+from lovely.remotetask.hosts.autostart import split_patterns, start_services
 from lovely.remotetask.interfaces import ITaskService
 from lovely.remotetask.service import TaskService, bootStrapSubscriber, getAutostartServiceNames
 

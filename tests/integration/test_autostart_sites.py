@@ -15,7 +15,7 @@ from zope.component.interfaces import ISite
 from zope.component.persistentregistry import PersistentComponents
 from zope.interface import implementer
 
-from lovely.remotetask.autostart import find_services, start_services
+from lovely.remotetask.hosts.autostart import find_services, start_services
 from lovely.remotetask.interfaces import COMPLETED, ITask, ITaskService
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import SimpleTask

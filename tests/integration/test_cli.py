@@ -25,10 +25,10 @@ from ZEO.ClientStorage import ClientStorage
 from ZODB.FileStorage import FileStorage
 
 from lovely.remotetask import TaskService
-from lovely.remotetask import demo as demo_module
-from lovely.remotetask.cli import Signals, main
+from lovely.remotetask.command import demo as demo_module
+from lovely.remotetask.command.cli import Signals, main
 
-COMMAND = [sys.executable, "-m", "lovely.remotetask.cli"]
+COMMAND = [sys.executable, "-m", "lovely.remotetask.command.cli"]
 SECONDS = 30  # within which a command must have ended
 
 TASKS = """
@@ -307,7 +307,7 @@ def test_the_demo_stops_at_ctrl_c_and_tells_how_to_go_on(tmp_path: Path, large_t
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
-    assert "Go on with:\n  python -m lovely.remotetask.cli demo" in stderr
+    assert "Go on with:\n  python -m lovely.remotetask.command.cli demo" in stderr
     interrupted = json.loads(stdout)
     assert interrupted["agrees"] is None
     assert interrupted["left"] > 0
@@ -473,7 +473,9 @@ def test_jobs_that_come_from_another_process_are_run(tmp_path: Path, zeo: tuple[
         with manager:
             root["tasks"] = TaskService()
         uri = f"zeo://{zeo[0]}:{zeo[1]}"
-        with started("run", uri, "--import", "lovely.remotetask.demo", cwd=tmp_path) as process:
+        with started(
+            "run", uri, "--import", "lovely.remotetask.command.demo", cwd=tmp_path
+        ) as process:
             wait_for(process.stdout, lambda line: "at work" in line)
             demo_module.register()
             with manager:

@@ -15,7 +15,7 @@ import transaction
 import ZODB
 from ZODB.FileStorage import FileStorage
 
-from lovely.remotetask import demo
+from lovely.remotetask.command import demo
 from lovely.remotetask.errors import InvalidArgument, TaskError
 
 NEVER = threading.Event()

@@ -18,8 +18,8 @@ import pytest
 import ZODB
 from ZODB.FileStorage import FileStorage
 
-from lovely.remotetask.check import check_all
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED
+from lovely.remotetask.store.check import check_all
 
 SECONDS = 60
 
@@ -57,7 +57,8 @@ PROGRAM = """
     import os, signal, sys, threading, time
     import transaction, ZODB
     import tasks_of_exits
-    from lovely.remotetask import TaskService, running
+    from lovely.remotetask import TaskService
+    from lovely.remotetask.engine import running
     from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
     from pathlib import Path
 
@@ -316,7 +317,8 @@ def test_a_child_of_multiprocessing_gives_back_what_runs(
     import multiprocessing, sys, time
     import ZODB
     import tasks_of_exits
-    from lovely.remotetask import TaskService, running
+    from lovely.remotetask import TaskService
+    from lovely.remotetask.engine import running
     from pathlib import Path
 
     def work():

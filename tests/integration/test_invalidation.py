@@ -15,10 +15,11 @@ import ZODB
 from persistent.mapping import PersistentMapping
 from ZODB.Connection import Connection
 
-from lovely.remotetask import running, witness
-from lovely.remotetask.claimant import PREFETCH_SIZE
+from lovely.remotetask.base import witness
+from lovely.remotetask.engine import running
+from lovely.remotetask.engine.claimant import PREFETCH_SIZE
+from lovely.remotetask.engine.invalidation import _ids_in_advance, drop_ids, listener_of
 from lovely.remotetask.interfaces import COMPLETED
-from lovely.remotetask.invalidation import _ids_in_advance, drop_ids, listener_of
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 
 #: Nobody looks for jobs by himself in the time of a test.

@@ -13,9 +13,9 @@ import ZODB
 from persistent.mapping import PersistentMapping
 from transaction.interfaces import NoTransaction
 
+from lovely.remotetask.engine.later import start_later
 from lovely.remotetask.errors import ServiceNotStored, TaskError
 from lovely.remotetask.interfaces import COMPLETED, FINAL_STATUSES
-from lovely.remotetask.later import start_later
 from lovely.remotetask.service import TaskService
 
 

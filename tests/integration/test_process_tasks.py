@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from lovely.remotetask import process
-from lovely.remotetask.check import check_all
+from lovely.remotetask.base import process
 from lovely.remotetask.errors import InvalidArgument, TaskError
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
 from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.store.check import check_all
 from lovely.remotetask.task import SimpleTask
 
 ONCE = RetryPolicy(attempts=1)

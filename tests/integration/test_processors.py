@@ -14,8 +14,8 @@ import transaction
 import ZODB
 from ZODB.FileStorage import FileStorage
 
-from lovely.remotetask import running
-from lovely.remotetask.check import check_all
+from lovely.remotetask.base.site import path_to
+from lovely.remotetask.engine import running
 from lovely.remotetask.errors import TransactionInProgress
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -26,8 +26,8 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.site import path_to
-from lovely.remotetask.worker import Worker
+from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.worker import Worker
 
 KINDS = [SimpleProcessor, MultiProcessor]
 

@@ -22,8 +22,9 @@ from ZODB.FileStorage import FileStorage
 from ZODB.POSException import ConflictError
 
 from lovely.remotetask import TaskService
-from lovely.remotetask.check import check_all
-from lovely.remotetask.cli import main
+from lovely.remotetask.base.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH
+from lovely.remotetask.command.cli import main
+from lovely.remotetask.command.upkeep import BATCH_SIZE, BATCH_TRIES
 from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -35,11 +36,10 @@ from lovely.remotetask.interfaces import (
     QUEUED,
     STARTLATER,
 )
-from lovely.remotetask.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH
-from lovely.remotetask.upkeep import BATCH_SIZE, BATCH_TRIES
-from lovely.remotetask.worker import Worker
+from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.worker import Worker
 
-COMMAND = [sys.executable, "-m", "lovely.remotetask.cli"]
+COMMAND = [sys.executable, "-m", "lovely.remotetask.command.cli"]
 SECONDS = 30  # within which a command must have ended
 
 SHOP = """

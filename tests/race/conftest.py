@@ -18,13 +18,13 @@ from BTrees.IOBTree import IOBTree
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask.execution import Engine
+from lovely.remotetask.base.site import ServicePath, path_to
+from lovely.remotetask.engine.execution import Engine
+from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.step import rescue
 from lovely.remotetask.interfaces import FINAL_STATUSES, ITask
 from lovely.remotetask.processor import SimpleProcessor
-from lovely.remotetask.seat import Seat
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.site import ServicePath, path_to
-from lovely.remotetask.step import rescue
 from lovely.remotetask.task import SimpleTask
 
 #: What a race may take at the most before it counts as hung, in seconds.

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask import ended, line
-from lovely.remotetask.check import check_all
+from lovely.remotetask.engine.step import Retention
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.service import MAX_JOB_ID
-from lovely.remotetask.step import Retention
+from lovely.remotetask.store import ended, line
+from lovely.remotetask.store.check import check_all
 
 pytestmark = pytest.mark.race
 

@@ -13,13 +13,13 @@ import pytest
 from ZODB.POSException import ConflictError, StorageError
 from zope.component import getGlobalSiteManager
 
+from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.step import rescue
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, ITask
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.seat import Seat
-from lovely.remotetask.step import rescue
+from lovely.remotetask.store.worker import Observer
 from lovely.remotetask.task import SimpleTask
-from lovely.remotetask.worker import Observer
 
 pytestmark = pytest.mark.race
 

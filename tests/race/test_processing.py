@@ -24,10 +24,10 @@ from ZODB.POSException import StorageError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask import processor as processors
-from lovely.remotetask import running
+from lovely.remotetask.engine import running
+from lovely.remotetask.engine.seat import Seat
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
-from lovely.remotetask.seat import Seat
 from lovely.remotetask.task import SimpleTask
 
 pytestmark = pytest.mark.race
@@ -390,7 +390,7 @@ FORK = """
     from ZODB.FileStorage import FileStorage
     from lovely.remotetask import processor, task
     from lovely.remotetask.service import TaskService
-    from lovely.remotetask.worker import local_ids
+    from lovely.remotetask.store.worker import local_ids
 
     @task.task("echo")
     def echo(input):

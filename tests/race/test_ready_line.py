@@ -18,11 +18,11 @@ from ZODB.MappingStorage import MappingStorage
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask import line as line_module
 from lovely.remotetask import service as service_module
+from lovely.remotetask.engine.step import take
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.step import take
+from lovely.remotetask.store import line as line_module
 from lovely.remotetask.task import EchoTask
 
 pytestmark = pytest.mark.race

@@ -13,12 +13,12 @@ import transaction
 import ZODB
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask.execution import Engine, Outcome
+from lovely.remotetask.base.site import path_to
+from lovely.remotetask.engine.execution import Engine, Outcome
+from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.step import Claim
 from lovely.remotetask.interfaces import ITask
-from lovely.remotetask.seat import Seat
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.site import path_to
-from lovely.remotetask.step import Claim
 from lovely.remotetask.task import SimpleTask
 
 Register = Callable[..., SimpleTask]

@@ -21,8 +21,9 @@ from ZODB.mvccadapter import MVCCAdapterInstance
 from ZODB.POSException import StorageError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask import aside, line
-from lovely.remotetask.check import check_all, check_jobs
+from lovely.remotetask.base.storable import why_unstorable
+from lovely.remotetask.engine.keeper import free
+from lovely.remotetask.engine.step import prune, rescue
 from lovely.remotetask.errors import InvalidInput, JobNotFound, JobUnusable
 from lovely.remotetask.interfaces import (
     COMPLETED,
@@ -34,10 +35,9 @@ from lovely.remotetask.interfaces import (
     ICronJob,
     ITask,
 )
-from lovely.remotetask.keeper import free
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.step import prune, rescue
-from lovely.remotetask.storable import why_unstorable
+from lovely.remotetask.store import aside, line
+from lovely.remotetask.store.check import check_all, check_jobs
 
 APP = "app_of_the_tests"
 
@@ -486,7 +486,7 @@ def test_the_memory_goes_with_the_database() -> None:
 
 
 def test_plain_values_are_not_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lovely.remotetask.storable._pickled", None)
+    monkeypatch.setattr("lovely.remotetask.base.storable._pickled", None)
     assert why_unstorable([1, "a", None, (1, "b"), frozenset({2.0})]) is None
 
 

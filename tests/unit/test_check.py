@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask import check
 from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -26,6 +25,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.job import Progress
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import MAX_JOB_ID, TaskService
+from lovely.remotetask.store import check
 
 NOW = 2_000_000_000.0
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask import queue, schedule
-from lovely.remotetask.check import check_all, check_jobs
+from lovely.remotetask import schedule
 from lovely.remotetask.errors import InvalidSchedule, RetryLater, UnknownZone
 from lovely.remotetask.interfaces import CANCELLED, CRONJOB, DELAYED, QUEUED
 from lovely.remotetask.job import CronJob
+from lovely.remotetask.store import queue
+from lovely.remotetask.store.check import check_all, check_jobs
 
 HOUR = 3600.0
 DAY = 24 * HOUR

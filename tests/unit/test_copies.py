@@ -10,9 +10,9 @@ from persistent.mapping import PersistentMapping
 from persistent.wref import WeakRef
 from ZODB.POSException import ConflictError
 
+from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.errors import InvalidInput
 from lovely.remotetask.interfaces import COMPLETED
-from lovely.remotetask.storable import check_storable
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import transaction
 import ZODB
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask import ended
-from lovely.remotetask.ended import ENDED_PAGE_SIZE, SWEEP_SIZE, EndedIndex
+from lovely.remotetask.store import ended
+from lovely.remotetask.store.ended import ENDED_PAGE_SIZE, SWEEP_SIZE, EndedIndex
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from persistent.mapping import PersistentMapping
 from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError, StorageError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask.check import check_all
+from lovely.remotetask.engine.execution import MAX_REPEATS
+from lovely.remotetask.engine.transact import Stopping
 from lovely.remotetask.errors import RetryLater, TaskError
-from lovely.remotetask.execution import MAX_REPEATS
 from lovely.remotetask.interfaces import (
     CANCELLED,
     COMPLETED,
@@ -26,10 +26,10 @@ from lovely.remotetask.interfaces import (
     QUEUED,
     ITask,
 )
-from lovely.remotetask.queue import JobQueue
 from lovely.remotetask.retry import MAX_COLLISIONS, RetryPolicy
+from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.queue import JobQueue
 from lovely.remotetask.task import TaskContext
-from lovely.remotetask.transact import Stopping
 
 AT_ONCE = RetryPolicy(first_wait_seconds=0)
 

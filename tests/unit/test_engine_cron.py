@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from ZODB.POSException import ReadConflictError
 
-from lovely.remotetask.check import check_all
+from lovely.remotetask.engine.step import rescue
 from lovely.remotetask.errors import InvalidSchedule, RetryLater, TaskError
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, CRONJOB, DELAYED, ERROR
 from lovely.remotetask.job import MAX_MISSED
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.step import rescue
+from lovely.remotetask.store.check import check_all
 from lovely.remotetask.task import TaskContext
 
 HOUR = 3600.0

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import transaction
 
-from lovely.remotetask.check import check_all
+from lovely.remotetask.engine.keeper import free, free_orphans
+from lovely.remotetask.engine.step import orphans
 from lovely.remotetask.interfaces import (
     CANCELLED,
     COMPLETED,
@@ -17,10 +18,9 @@ from lovely.remotetask.interfaces import (
     PROCESSING,
     QUEUED,
 )
-from lovely.remotetask.keeper import free, free_orphans
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, MAX_DEATHS
-from lovely.remotetask.step import orphans
-from lovely.remotetask.worker import Identity, Observer, Worker, local_ids
+from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.worker import Identity, Observer, Worker, local_ids
 
 
 def die(workshop: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 import transaction
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask.check import check_all
+from lovely.remotetask.engine.keeper import free
 from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -19,8 +19,8 @@ from lovely.remotetask.interfaces import (
     PROCESSING,
     QUEUED,
 )
-from lovely.remotetask.keeper import free
 from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.store.check import check_all
 from lovely.remotetask.task import TaskContext
 
 AT_ONCE = RetryPolicy(first_wait_seconds=0)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from transaction import TransactionManager
 
-from lovely.remotetask.check import check_all
+from lovely.remotetask.engine.keeper import free
+from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.transact import Stopping
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED
-from lovely.remotetask.keeper import free
-from lovely.remotetask.seat import Seat
-from lovely.remotetask.transact import Stopping
+from lovely.remotetask.store.check import check_all
 
 
 class LateSeat(Seat):

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from lovely.remotetask import step
-from lovely.remotetask.check import check_all
+from lovely.remotetask.engine import step
+from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.transact import Stopping
 from lovely.remotetask.interfaces import COMPLETED, ERROR, PROCESSING, QUEUED
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, RetryPolicy
-from lovely.remotetask.seat import Seat
-from lovely.remotetask.transact import Stopping
+from lovely.remotetask.store.check import check_all
 
 KINDS = [SimpleProcessor, MultiProcessor]
 ONCE = RetryPolicy(attempts=1)

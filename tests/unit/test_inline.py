@@ -16,12 +16,12 @@ from persistent.mapping import PersistentMapping
 from ZODB.DemoStorage import DemoStorage
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask import running
-from lovely.remotetask.check import check_all
+from lovely.remotetask.engine import running
 from lovely.remotetask.errors import CannotTakeBack, TaskError, TransactionMeddled
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, QUEUED
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
+from lovely.remotetask.store.check import check_all
 from lovely.remotetask.task import TaskContext
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from ZODB.POSException import POSKeyError
 
-from lovely.remotetask import keeper
+from lovely.remotetask.engine import keeper
+from lovely.remotetask.engine.keeper import CHECK_SECONDS, Keeper
+from lovely.remotetask.engine.step import DEFAULT_RETENTION, Retention, prune, rescue
 from lovely.remotetask.errors import InvalidArgument, JobIsLive, ServiceGone
 from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, QUEUED, STATUSES
-from lovely.remotetask.keeper import CHECK_SECONDS, Keeper
-from lovely.remotetask.step import DEFAULT_RETENTION, Retention, prune, rescue
-from lovely.remotetask.worker import LEASE_SECONDS, Worker
+from lovely.remotetask.store.worker import LEASE_SECONDS, Worker
 
 
 class Kept:

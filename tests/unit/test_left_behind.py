@@ -14,17 +14,18 @@ import transaction
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask import aside, claimant, line, running
-from lovely.remotetask.check import check_all
-from lovely.remotetask.claimant import RIVAL_SECONDS
+from lovely.remotetask.base.site import path_to
+from lovely.remotetask.engine import claimant, running
+from lovely.remotetask.engine.claimant import RIVAL_SECONDS
+from lovely.remotetask.engine.seat import Seat
 from lovely.remotetask.errors import RetryLater, ServiceGone
 from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, PROCESSING, QUEUED, ITask
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
-from lovely.remotetask.queue import START_SIZE, JobQueue
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.seat import Seat
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.site import path_to
+from lovely.remotetask.store import aside, line
+from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.queue import START_SIZE, JobQueue
 
 PATIENCE_SECONDS = 20.0
 KINDS = [SimpleProcessor, MultiProcessor]

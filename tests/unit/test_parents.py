@@ -12,7 +12,7 @@ import pytest
 import transaction
 import ZODB
 
-from lovely.remotetask import site
+from lovely.remotetask.base import site
 from lovely.remotetask.job import CronJob, Job
 from lovely.remotetask.service import TaskService
 

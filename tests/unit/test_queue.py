@@ -11,10 +11,10 @@ import pytest
 import transaction
 import ZODB
 
-from lovely.remotetask import line as line_module
 from lovely.remotetask.interfaces import COMPLETED, CRONJOB, DELAYED, QUEUED, STARTLATER
 from lovely.remotetask.job import CronJob, Job, JobTree
-from lovely.remotetask.line import (
+from lovely.remotetask.store import line as line_module
+from lovely.remotetask.store.line import (
     BULK_SIZE,
     HEAD_SEGMENTS,
     SEGMENT_SIZE,
@@ -22,7 +22,7 @@ from lovely.remotetask.line import (
     ReadyLine,
     is_closed,
 )
-from lovely.remotetask.queue import START_SIZE, JobQueue, TimeIndex
+from lovely.remotetask.store.queue import START_SIZE, JobQueue, TimeIndex
 
 # -- the index by time -------------------------------------------------------------------------
 

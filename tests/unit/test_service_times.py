@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lovely.remotetask.check import check_all
 from lovely.remotetask.errors import InvalidArgument, InvalidSchedule, RetryLater, TaskError
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, CRONJOB, DELAYED, ERROR, QUEUED
 from lovely.remotetask.service import TaskService
+from lovely.remotetask.store.check import check_all
 
 MINUTE, HOUR = 60, 3600
 

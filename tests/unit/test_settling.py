@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import transaction
 
+from lovely.remotetask.engine.step import failure_of
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,
@@ -22,7 +23,6 @@ from lovely.remotetask.errors import (
 from lovely.remotetask.interfaces import COMPLETED, ERROR, QUEUED
 from lovely.remotetask.job import CronJob
 from lovely.remotetask.retry import DEFAULT_POLICY, RetryPolicy
-from lovely.remotetask.step import failure_of
 
 
 class Text(str):

@@ -9,8 +9,8 @@ import pytest
 from persistent.mapping import PersistentMapping
 from ZODB.POSException import ConflictError
 
+from lovely.remotetask.base.shelf import Shelf, merged
 from lovely.remotetask.job import Job, JobTree
-from lovely.remotetask.shelf import Shelf, merged
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from persistent import Persistent
 from persistent.mapping import PersistentMapping
 from persistent.wref import WeakRef
 
+from lovely.remotetask.base.storable import OUTSIDE_MAX_DEPTH, check_limits, check_storable
 from lovely.remotetask.errors import InvalidInput, InvalidResult
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.storable import OUTSIDE_MAX_DEPTH, check_limits, check_storable
 
 
 class FailsToPickle:

@@ -17,11 +17,11 @@ from zope.component.hooks import getSite, getSiteManager, setSite
 from zope.interface.registry import Components
 from zope.security import management
 
-from lovely.remotetask import surroundings
+from lovely.remotetask.base import surroundings
+from lovely.remotetask.base.surroundings import call_apart
 from lovely.remotetask.interfaces import COMPLETED, ERROR
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.surroundings import call_apart
 
 #: What nobody here has imported.
 LIBRARIES = (*surroundings.LOCALS[2:], *surroundings.BY_THREAD, *surroundings.STACKS)

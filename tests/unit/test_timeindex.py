@@ -13,7 +13,7 @@ import transaction
 import ZODB
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask.timeindex import _SHIFTS, PAGE_COUNT, PAGE_SECONDS, TimeIndex, _spans
+from lovely.remotetask.store.timeindex import _SHIFTS, PAGE_COUNT, PAGE_SECONDS, TimeIndex, _spans
 
 NOW = 1_800_000_000.0 // PAGE_SECONDS * PAGE_SECONDS  # where a span begins
 

@@ -2,7 +2,7 @@
 """Object ids that are handed out again, and records that are gone: all is stored, or nothing.
 
 A ZEO client that has lost its server may give a new object an id that is in use.  That is
-brought about here by handing such an id out; see the text of `lovely.remotetask.witness`.
+brought about here by handing such an id out; see the text of `lovely.remotetask.base.witness`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from persistent.mapping import PersistentMapping
 from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError, InvalidObjectReference
 
-from lovely.remotetask import job, witness
+from lovely.remotetask import job
+from lovely.remotetask.base import witness
+from lovely.remotetask.engine.step import rescue
 from lovely.remotetask.errors import StrayObject
 from lovely.remotetask.interfaces import COMPLETED, ERROR
 from lovely.remotetask.job import lane_of
-from lovely.remotetask.line import MAX_CLOSED
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.step import rescue
-from lovely.remotetask.timeindex import _SHIFTS, _spans
+from lovely.remotetask.store.line import MAX_CLOSED
+from lovely.remotetask.store.timeindex import _SHIFTS, _spans
 
 #: Enough for pages, segments and entries that fill several leaves of their trees.
 MANY = 110

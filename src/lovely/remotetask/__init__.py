@@ -2,10 +2,10 @@
 """A transactional job queue that lives in the application's own ZODB."""
 
 from lovely.remotetask import task
+from lovely.remotetask.engine.step import Retention
 from lovely.remotetask.errors import RemoteTaskError, RetryLater, TaskError
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.step import Retention
 from lovely.remotetask.task import SimpleTask, TaskContext
 
 __all__ = [

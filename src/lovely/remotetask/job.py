@@ -25,6 +25,9 @@ from typing import Any, NamedTuple
 from persistent import Persistent
 from zope.interface import implementer
 
+from lovely.remotetask.base.shelf import Shelf
+from lovely.remotetask.base.site import service_of
+from lovely.remotetask.base.witness import check_path, check_sound, removed, wrote
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,
@@ -48,9 +51,6 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.schedule import Schedule, make_schedule
-from lovely.remotetask.shelf import Shelf
-from lovely.remotetask.site import service_of
-from lovely.remotetask.witness import check_path, check_sound, removed, wrote
 
 #: Into so many parts job ids are divided, by their highest bits.
 LANES = 16
@@ -355,7 +355,7 @@ class Job(Persistent):
     ``owner`` str: id of the worker that has claimed the job, else None.
     ``due`` float seconds since the epoch: when a waiting job may run, None for one in the
     ready line.  ``place`` int, float or str: where the queue has filed the waiting job; only
-    `lovely.remotetask.queue` sets it.
+    `lovely.remotetask.store.queue` sets it.
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
     ``is_unwanted`` bool: the job has ended, and is to be removed instead of filed; set by
     ``clean``.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: ZPL-2.1
 """Processors: the threads that work on a service in this process.
 
-A processor owns one `lovely.remotetask.execution.Engine`, a loop that claims jobs, and a
+A processor owns one `lovely.remotetask.engine.execution.Engine`, a loop that claims jobs, and a
 *keeper* thread beside it that gives signs of life while jobs run, frees the jobs of dead
 workers, and gives up jobs that run too long.  Both wait on events, never in a sleep.
 """
@@ -20,17 +20,17 @@ from typing import Any
 
 from zope.interface import implementer
 
-from lovely.remotetask import running
-from lovely.remotetask.aside import load
+from lovely.remotetask.engine import running
+from lovely.remotetask.engine.execution import Deadline, Engine
+from lovely.remotetask.engine.invalidation import listener_of
+from lovely.remotetask.engine.keeper import Keeper, free_orphans
+from lovely.remotetask.engine.seat import Seat, check_no_transaction, is_closed
+from lovely.remotetask.engine.step import Claim, claim_of
+from lovely.remotetask.engine.transact import Stopping
 from lovely.remotetask.errors import OldRecord, ServiceGone
-from lovely.remotetask.execution import Deadline, Engine
 from lovely.remotetask.interfaces import PROCESSING, IProcessor
-from lovely.remotetask.invalidation import listener_of
-from lovely.remotetask.keeper import Keeper, free_orphans
-from lovely.remotetask.seat import Seat, check_no_transaction, is_closed
-from lovely.remotetask.step import Claim, claim_of
-from lovely.remotetask.transact import Stopping
-from lovely.remotetask.worker import is_exclusive, local_ids
+from lovely.remotetask.store.aside import load
+from lovely.remotetask.store.worker import is_exclusive, local_ids
 
 log = logging.getLogger("lovely.remotetask")
 
@@ -181,7 +181,7 @@ class SimpleProcessor:
         self._keeper.notify()
 
     def hear(self, oids: list[bytes]) -> None:
-        """See `lovely.remotetask.invalidation.Watcher`."""
+        """See `lovely.remotetask.engine.invalidation.Watcher`."""
         self._engine.news = oids
         self.wake()
 

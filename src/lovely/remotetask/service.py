@@ -17,9 +17,20 @@ from persistent import Persistent
 from zope.interface import implementer
 from zope.location.location import Location
 
-from lovely.remotetask import later, running
-from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
-from lovely.remotetask.autostart import bootStrapSubscriber, getAutostartServiceNames
+from lovely.remotetask.base.site import note_service
+from lovely.remotetask.base.storable import check_limits, check_storable
+from lovely.remotetask.base.witness import check_parts, check_path
+from lovely.remotetask.engine import later, running
+from lovely.remotetask.engine.inline import can_go_on, claim_inline, run_inline
+from lovely.remotetask.engine.step import (
+    DEFAULT_RETENTION,
+    Retention,
+    orphans,
+    release,
+    remove_oldest,
+    rescue,
+    worker_record,
+)
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
@@ -30,7 +41,7 @@ from lovely.remotetask.errors import (
     ServiceNotStored,
     TaskNotFound,
 )
-from lovely.remotetask.inline import can_go_on, claim_inline, run_inline
+from lovely.remotetask.hosts.autostart import bootStrapSubscriber, getAutostartServiceNames
 from lovely.remotetask.interfaces import (
     CRONJOB,
     DELAYED,
@@ -44,22 +55,11 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.job import CronJob, Job, JobTree, Progress
 from lovely.remotetask.processor import SimpleProcessor
-from lovely.remotetask.queue import JobQueue
 from lovely.remotetask.retry import MAX_DEATHS, RetryPolicy
-from lovely.remotetask.site import note_service
-from lovely.remotetask.step import (
-    DEFAULT_RETENTION,
-    Retention,
-    orphans,
-    release,
-    remove_oldest,
-    rescue,
-    worker_record,
-)
-from lovely.remotetask.storable import check_limits, check_storable
+from lovely.remotetask.store.aside import MISSING, load, why_unreadable, why_unusable
+from lovely.remotetask.store.queue import JobQueue
+from lovely.remotetask.store.worker import LEASE_SECONDS, Identity, is_exclusive
 from lovely.remotetask.task import available, check_input, look_up
-from lovely.remotetask.witness import check_parts, check_path
-from lovely.remotetask.worker import LEASE_SECONDS, Identity, is_exclusive
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 

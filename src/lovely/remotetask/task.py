@@ -13,7 +13,7 @@ from zope.interface import Interface, Invalid, implementer
 from zope.interface.interfaces import ComponentLookupError
 from zope.schema import getFieldsInOrder
 
-from lovely.remotetask import process
+from lovely.remotetask.base import process
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,

@@ -16,10 +16,10 @@ import transaction
 from zope.component import getGlobalSiteManager
 from zope.component.interfaces import ISite
 
+from lovely.remotetask.base.site import ROOT_NAME, entered
+from lovely.remotetask.engine.running import is_switched_off
 from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import ITaskService
-from lovely.remotetask.running import is_switched_off
-from lovely.remotetask.site import ROOT_NAME, entered
 
 log = logging.getLogger("lovely.remotetask")
 

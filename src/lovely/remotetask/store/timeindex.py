@@ -17,9 +17,9 @@ from typing import Any
 from BTrees.Length import Length
 from persistent import Persistent
 
-from lovely.remotetask.ended import EndedPage, entry_of, parts_of
-from lovely.remotetask.shelf import Shelf
-from lovely.remotetask.witness import check_sound, removed, wrote
+from lovely.remotetask.base.shelf import Shelf
+from lovely.remotetask.base.witness import check_sound, removed, wrote
+from lovely.remotetask.store.ended import EndedPage, entry_of, parts_of
 
 #: How long a time the entries of a page span, in seconds.
 PAGE_SECONDS = 16

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from lovely.remotetask.check import check_jobs
-from lovely.remotetask.execution import Deadline, Engine
-from lovely.remotetask.seat import Seat
-from lovely.remotetask.step import PRUNE_SIZE, job_log, orphans, prune, rescue
-from lovely.remotetask.worker import Observer, local_ids
+from lovely.remotetask.engine.execution import Deadline, Engine
+from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.step import PRUNE_SIZE, job_log, orphans, prune, rescue
+from lovely.remotetask.store.check import check_jobs
+from lovely.remotetask.store.worker import Observer, local_ids
 
 #: Jobs and indexes are checked against each other at the start and then each hour, so many jobs.
 CHECK_SECONDS = 3600.0

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
+from lovely.remotetask.base.witness import check_parts
 from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
-from lovely.remotetask.step import notes_of, take_note
-from lovely.remotetask.witness import check_parts
+from lovely.remotetask.store.aside import MISSING, load, why_unreadable, why_unusable
+from lovely.remotetask.store.notes import notes_of, take_note
 
 #: How many jobs one step looks at.
 STEP_SIZE = 1000

@@ -21,9 +21,9 @@ from ZODB import POSException
 from ZODB.POSException import POSError, POSKeyError
 from ZODB.serialize import ObjectReader
 
+from lovely.remotetask.base.storable import PLAIN_TYPES, why_unstorable
 from lovely.remotetask.errors import OldRecord, describe
 from lovely.remotetask.job import Job, JobTree
-from lovely.remotetask.storable import PLAIN_TYPES, why_unstorable
 
 job_log = logging.getLogger("remotetask.job")
 

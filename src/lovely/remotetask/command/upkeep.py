@@ -14,19 +14,19 @@ from typing import Any
 
 import transaction
 
-from lovely.remotetask.autostart import Match, find_services, match_site, split_patterns
-from lovely.remotetask.check import Problem, check_all
-from lovely.remotetask.database import (
+from lovely.remotetask.base.site import entered
+from lovely.remotetask.base.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
+from lovely.remotetask.command.database import (
     add_database_arguments,
     import_modules,
     open_database,
     without_password,
 )
+from lovely.remotetask.command.screen import Screen
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
+from lovely.remotetask.hosts.autostart import Match, find_services, match_site, split_patterns
 from lovely.remotetask.interfaces import FINAL_STATUSES
-from lovely.remotetask.screen import Screen
-from lovely.remotetask.site import entered
-from lovely.remotetask.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
+from lovely.remotetask.store.check import Problem, check_all
 
 #: ``remotetask clean`` removes no more jobs than this in one transaction.
 BATCH_SIZE = 500

@@ -33,10 +33,10 @@ from BTrees.Length import Length
 from persistent import Persistent
 from zc.queue import PersistentQueue as BucketQueue
 
-from lovely.remotetask.aside import load_many, why_unreadable, why_unusable
+from lovely.remotetask.base.shelf import Shelf
+from lovely.remotetask.base.witness import check_sound, removed, wrote
 from lovely.remotetask.job import LANES, Job, JobTree, lane_of
-from lovely.remotetask.shelf import Shelf
-from lovely.remotetask.witness import check_sound, removed, wrote
+from lovely.remotetask.store.aside import load_many, why_unreadable, why_unusable
 
 #: How many ids a segment of the ready line holds, and one that many ids are put into at once.
 SEGMENT_SIZE = 32

@@ -26,12 +26,9 @@ from typing import Any
 
 import transaction
 
-from lovely.remotetask.aside import load, load_many
-from lovely.remotetask.job import Job
-from lovely.remotetask.line import Memory
-from lovely.remotetask.seat import Seat
-from lovely.remotetask.site import ServicePath, entered
-from lovely.remotetask.step import (
+from lovely.remotetask.base.site import ServicePath, entered
+from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.step import (
     Claim,
     can_share,
     claim_of,
@@ -45,9 +42,12 @@ from lovely.remotetask.step import (
     take,
     worker_record,
 )
+from lovely.remotetask.engine.transact import Stopping, Transactor
+from lovely.remotetask.job import Job
+from lovely.remotetask.store.aside import load, load_many
+from lovely.remotetask.store.line import Memory
+from lovely.remotetask.store.worker import Identity
 from lovely.remotetask.task import look_up
-from lovely.remotetask.transact import Stopping, Transactor
-from lovely.remotetask.worker import Identity
 
 #: After a rival was seen, the strict order is left for so many seconds.
 RIVAL_SECONDS = 10.0

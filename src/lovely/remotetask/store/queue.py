@@ -17,8 +17,7 @@ from typing import Any
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 
-from lovely.remotetask.aside import load_usable
-from lovely.remotetask.ended import EndedIndex, tick
+from lovely.remotetask.base.witness import check_path, check_sound, removed, wrote
 from lovely.remotetask.interfaces import (
     CRONJOB,
     DELAYED,
@@ -33,10 +32,11 @@ from lovely.remotetask.job import (
     Job,
     JobTree,
 )
-from lovely.remotetask.line import Memory, ReadyLine, turned
 from lovely.remotetask.schedule import is_zone_known
-from lovely.remotetask.timeindex import TimeIndex
-from lovely.remotetask.witness import check_path, check_sound, removed, wrote
+from lovely.remotetask.store.aside import load_usable
+from lovely.remotetask.store.ended import EndedIndex, tick
+from lovely.remotetask.store.line import Memory, ReadyLine, turned
+from lovely.remotetask.store.timeindex import TimeIndex
 
 #: Workers beside each other begin at different ones of so many due jobs.
 START_SIZE = 200

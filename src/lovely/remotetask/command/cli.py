@@ -34,18 +34,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import transaction
 from zc.lockfile import LockError
 
-from lovely.remotetask.autostart import find_services, split_patterns, start_services
-from lovely.remotetask.database import (
+from lovely.remotetask.command.database import (
     add_database_arguments,
     describe_kind,
     import_modules,
     open_database,
     without_password,
 )
-from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
-from lovely.remotetask.running import ECHO_SECONDS, leave
-from lovely.remotetask.screen import Screen
-from lovely.remotetask.upkeep import (
+from lovely.remotetask.command.screen import Screen
+from lovely.remotetask.command.upkeep import (
     add_add_arguments,
     add_check_arguments,
     add_clean_arguments,
@@ -53,9 +50,12 @@ from lovely.remotetask.upkeep import (
     check_services,
     clean_services,
 )
+from lovely.remotetask.engine.running import ECHO_SECONDS, leave
+from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
+from lovely.remotetask.hosts.autostart import find_services, split_patterns, start_services
 
 if TYPE_CHECKING:
-    from lovely.remotetask.demo import Plan, Result
+    from lovely.remotetask.command.demo import Plan, Result
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 BY_SIGNAL = 128
@@ -166,7 +166,7 @@ def run_demo(arguments: argparse.Namespace, screen: Screen) -> int:
     Transaction: must not run in one; commits.
     """
     # Not at the top: importing it registers its tasks, which no other command needs.
-    from lovely.remotetask import demo
+    from lovely.remotetask.command import demo
 
     _set_up_logging(arguments, package=logging.WARNING, jobs=logging.CRITICAL)
     directory = Path(arguments.database).absolute()
@@ -233,7 +233,9 @@ def _show_demo(result: Result, arguments: argparse.Namespace, screen: Screen) ->
     uri = f"file://{result.database}"
     screen.tell("They agree.\n\nNext:")
     screen.tell(f"  {arguments.program} {arguments.again}\n      goes on where this run ended")
-    screen.tell(f"  {arguments.program} run {shlex.quote(uri)} --import lovely.remotetask.demo")
+    screen.tell(
+        f"  {arguments.program} run {shlex.quote(uri)} --import lovely.remotetask.command.demo"
+    )
     screen.tell("      lets the cron job report every minute, until Ctrl-C")
     return DONE
 
@@ -431,7 +433,7 @@ def _program() -> str:
     """Return what calls this command again, as the user has called it."""
     called = sys.argv[0]
     if Path(called).name != "remotetask":
-        return "python -m lovely.remotetask.cli"
+        return "python -m lovely.remotetask.command.cli"
     return "remotetask" if shutil.which("remotetask") == called else shlex.quote(called)
 
 

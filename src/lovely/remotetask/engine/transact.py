@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from transaction.interfaces import TransientError
 from ZODB.POSException import POSError, POSKeyError
 
+from lovely.remotetask.base.witness import is_id_again
+from lovely.remotetask.engine.seat import Seat, is_transient
 from lovely.remotetask.errors import ServiceGone, describe
-from lovely.remotetask.seat import Seat, is_transient
-from lovely.remotetask.witness import is_id_again
 
 log = logging.getLogger("lovely.remotetask")
 

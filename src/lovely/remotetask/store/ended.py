@@ -23,8 +23,8 @@ from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask.shelf import merged
-from lovely.remotetask.witness import check_path, check_sound, removed, wrote
+from lovely.remotetask.base.shelf import merged
+from lovely.remotetask.base.witness import check_path, check_sound, removed, wrote
 
 #: So many lanes there are, and so many ids in a row share one.
 ENDED_LANES = 4

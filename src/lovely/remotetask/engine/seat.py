@@ -11,6 +11,10 @@ from transaction.interfaces import TransientError
 from ZODB.Connection import noop
 from ZODB.POSException import POSKeyError
 
+from lovely.remotetask.base.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
+from lovely.remotetask.base.surroundings import call_apart
+from lovely.remotetask.base.witness import check_parts, is_id_again
+from lovely.remotetask.engine.invalidation import drop_ids
 from lovely.remotetask.errors import (
     OldRecord,
     ServiceGone,
@@ -18,10 +22,6 @@ from lovely.remotetask.errors import (
     TransactionInProgress,
     check_honest,
 )
-from lovely.remotetask.invalidation import drop_ids
-from lovely.remotetask.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
-from lovely.remotetask.surroundings import call_apart
-from lovely.remotetask.witness import check_parts, is_id_again
 
 log = logging.getLogger("lovely.remotetask")
 

@@ -13,14 +13,14 @@ import transaction
 from transaction import Savepoint
 from transaction.interfaces import NoTransaction, TransientError
 
+from lovely.remotetask.base.guard import guarded
+from lovely.remotetask.base.site import entered, site_of
+from lovely.remotetask.base.witness import check_parts, wrote
+from lovely.remotetask.engine.step import call_task, finish, settle, take
 from lovely.remotetask.errors import CannotTakeBack, JobCancelled, RetryLater, describe
-from lovely.remotetask.guard import guarded
 from lovely.remotetask.job import Job
-from lovely.remotetask.line import Memory
-from lovely.remotetask.site import entered, site_of
-from lovely.remotetask.step import call_task, finish, settle, take
+from lovely.remotetask.store.line import Memory
 from lovely.remotetask.task import TaskContext, look_up
-from lovely.remotetask.witness import check_parts, wrote
 
 #: Repeats that are due within this many seconds follow at once: nobody is there to wait.
 AT_ONCE_SECONDS = 1.0

@@ -28,24 +28,13 @@ from typing import Any
 
 from ZODB.POSException import ConflictError, POSError
 
-from lovely.remotetask.aside import load, load_many
-from lovely.remotetask.claimant import Claimant, Tasks
-from lovely.remotetask.errors import (
-    JobCancelled,
-    JobInterrupted,
-    JobTimeout,
-    RetryLater,
-    ServiceGone,
-    TransactionMeddled,
-    describe,
-)
-from lovely.remotetask.guard import guarded
-from lovely.remotetask.interfaces import ERROR
-from lovely.remotetask.job import Job
-from lovely.remotetask.notes import Notes
-from lovely.remotetask.seat import Seat, is_transient
-from lovely.remotetask.site import entered
-from lovely.remotetask.step import (
+from lovely.remotetask.base.guard import guarded
+from lovely.remotetask.base.site import entered
+from lovely.remotetask.base.witness import is_id_again, wrote
+from lovely.remotetask.engine.claimant import Claimant, Tasks
+from lovely.remotetask.engine.notes import Notes
+from lovely.remotetask.engine.seat import Seat, is_transient
+from lovely.remotetask.engine.step import (
     Claim,
     call_task,
     can_share,
@@ -55,9 +44,20 @@ from lovely.remotetask.step import (
     settle,
     take,
 )
+from lovely.remotetask.engine.transact import ID_BUDGET, Stopping
+from lovely.remotetask.errors import (
+    JobCancelled,
+    JobInterrupted,
+    JobTimeout,
+    RetryLater,
+    ServiceGone,
+    TransactionMeddled,
+    describe,
+)
+from lovely.remotetask.interfaces import ERROR
+from lovely.remotetask.job import Job
+from lovely.remotetask.store.aside import load, load_many
 from lovely.remotetask.task import TaskContext, look_up
-from lovely.remotetask.transact import ID_BUDGET, Stopping
-from lovely.remotetask.witness import is_id_again, wrote
 
 #: A run that meets a conflict is repeated at once so often, and no longer than so many
 #: seconds after its begin; then it is the turn of others.

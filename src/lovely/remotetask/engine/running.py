@@ -13,10 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from lovely.remotetask import process
+from lovely.remotetask.base import process
+from lovely.remotetask.base.site import path_to
+from lovely.remotetask.engine.invalidation import guard_ids
 from lovely.remotetask.errors import ServiceNotStored
-from lovely.remotetask.invalidation import guard_ids
-from lovely.remotetask.site import path_to
 
 
 class _Started:

@@ -10,9 +10,9 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from BTrees.IIBTree import IITreeSet
-
-from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
+from lovely.remotetask.base.storable import check_storable
+from lovely.remotetask.base.surroundings import call_apart
+from lovely.remotetask.base.witness import check_path, check_sound, removed, wrote
 from lovely.remotetask.errors import (
     InvalidInput,
     InvalidResult,
@@ -35,11 +35,10 @@ from lovely.remotetask.retry import (
     MAX_COLLISIONS,
     collision_wait_seconds,
 )
-from lovely.remotetask.storable import check_storable
-from lovely.remotetask.surroundings import call_apart
+from lovely.remotetask.store.aside import MISSING, load, why_unreadable, why_unusable
+from lovely.remotetask.store.notes import notes_of, take_note
+from lovely.remotetask.store.worker import Worker, local_ids
 from lovely.remotetask.task import TaskContext, check_output, running_in
-from lovely.remotetask.witness import check_path, check_sound, removed, wrote
-from lovely.remotetask.worker import Worker, local_ids
 
 #: Records about single jobs: beside the package's logger, not below it.
 job_log = logging.getLogger("remotetask.job")
@@ -291,22 +290,6 @@ def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
         remove_job(service, jobid)
         return False
     return job.is_final or isinstance(job.place, float)
-
-
-def notes_of(service: Any) -> dict[str, Any]:
-    """Return what holds the notes about running jobs, by name."""
-    return {name: getattr(service, name) for name in ("requests", "progress", "edits")}
-
-
-def take_note(notes: Any, jobid: int) -> Any:
-    """Take the note about a job out, and return it (or True); None if there is none."""
-    if jobid not in notes:
-        return None
-    check_path(notes, jobid)
-    if isinstance(notes, IITreeSet):
-        notes.remove(jobid)
-        return True
-    return notes.pop(jobid)
 
 
 def find_worker(service: Any, worker_id: str) -> Worker | None:

@@ -10,7 +10,7 @@ from typing import Any
 import transaction
 from transaction.interfaces import NoTransaction
 
-from lovely.remotetask import running
+from lovely.remotetask.engine import running
 from lovely.remotetask.errors import ServiceNotStored
 
 log = logging.getLogger("lovely.remotetask")

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lovely.remotetask.aside import load
+from lovely.remotetask.base.witness import check_path
+from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.step import MAX_MESSAGE
+from lovely.remotetask.engine.transact import Transactor
 from lovely.remotetask.errors import plain
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Progress
-from lovely.remotetask.seat import Seat
-from lovely.remotetask.step import MAX_MESSAGE
-from lovely.remotetask.transact import Transactor
-from lovely.remotetask.witness import check_path
+from lovely.remotetask.store.aside import load
 
 #: Seconds between two looks at cancel requests, and between two progress notes.
 LOOK_SECONDS = 0.1

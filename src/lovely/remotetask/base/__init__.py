@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What knows nothing of jobs: about objects in ZODB, threads and processes.
+
+From top to bottom; each uses only those below it.
+
+``shelf``         containers that two transactions may write at once
+``witness``       sees to it that what is written is stored
+``storable``      values that survive being stored and loaded
+``site``          sites and paths, and which services live in this process
+``guard``         lets nobody end a transaction that is in use
+``surroundings``  gives a thread back as it was
+``process``       functions that run in other processes
+"""

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""A job's way from its claim to its end, in transactions.  Only here is committed.
+
+From top to bottom; each uses only those below it.
+
+``keeper``        what a worker does beside its jobs
+``execution``     runs jobs in threads
+``claimant``      what one worker has in hand
+``inline``        runs jobs in the caller's transaction
+``notes``         cancel requests and progress of a running job
+``step``          what each step of a job's way writes
+``transact``      repeats transactions, and waits for the storage
+``seat``          a connection and its transactions
+``later``         starts services when they are committed
+``running``       what runs in this process
+``invalidation``  what the storage tells by itself
+"""

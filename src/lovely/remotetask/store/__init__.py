@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What lies in the database, and how it is found.  Nothing here commits.
+
+From top to bottom; each uses only those below it.
+
+``check``      compares jobs and indexes, and mends
+``queue``      all places where jobs wait or rest
+``line``       the ready line
+``timeindex``  where jobs wait for a time
+``ended``      the index of the jobs that have ended
+``aside``      jobs whose records cannot be read or written here
+``notes``       what is noted about running jobs
+``worker``     which process holds which jobs
+"""
