@@ -18,7 +18,7 @@ from ours import Add, AddMany, Drain, Rewrite, TinyCommit
 from peers import PEERS, Peer
 from places import Place, PostgresPlace, ZeoPlace, register_tasks
 
-from lovely.remotetask.engine import running
+from lovely.remotetask.engine import registry
 
 #: The parts, by the names that `--only` takes.
 PARTS = (
@@ -136,7 +136,7 @@ class Run:
             for place in places:  # so that none works while others are measured
                 place.service.stopProcessing()
             payload.board().open_gate()
-            running.stop_all(10.0)
+            registry.stop_all(10.0)
             self._measure_at_depth(places[-1], self.extent.depths[-1])
 
     def _measure_at_depth(self, place: Place, depth: int) -> None:

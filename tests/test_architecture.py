@@ -39,13 +39,13 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("service", "hosts.autostart"): "the first API imports bootStrapSubscriber from service",
 }
 
-ONLY_IMPORTER = {"zc.queue": "store.line", "croniter": "schedule"}
+ONLY_IMPORTER = {"zc.queue": "store.ready", "croniter": "schedule"}
 STORAGE = ("BTrees", "persistent", "transaction", "ZODB")
 PURE = ("schedule", "retry")
 
-# What commits at all is in the engine, and in what stands around the core; `base.witness` looks
+# What commits at all is in the engine, and in what stands around the core; `base.ownership` looks
 # through another connection before a commit.
-ENDS_TRANSACTIONS = ("engine", "processor", "command", "hosts", "testing", "web", "base.witness")
+ENDS_TRANSACTIONS = ("engine", "processor", "command", "hosts", "testing", "web", "base.ownership")
 
 Sources = dict[str, str]  # dotted name of a module inside the package -> its source
 
@@ -298,7 +298,7 @@ FOLDERS: Sources = {
         (imports_that_point_up, "retry", "import_module('lovely.remotetask.job')"),
         (importers_of_a_reserved_package, "job", "import zc.queue"),
         (importers_of_a_reserved_package, "job", "from zc import queue"),
-        (importers_of_a_reserved_package, "web.line", "from zc.queue import BucketQueue"),
+        (importers_of_a_reserved_package, "web.ready", "from zc.queue import BucketQueue"),
         (importers_of_a_reserved_package, "job", "from croniter import croniter"),
         (pure_modules_that_know_the_database, "schedule", "from persistent import Persistent"),
         (pure_modules_that_know_the_database, "retry", "import ZODB.POSException"),
@@ -330,7 +330,7 @@ def test_a_rule_sees_what_breaks_it(
         (imports_that_point_up, FRONT, "from lovely.remotetask.service import TaskService"),
         (imports_that_point_up, "web.pages", "from .operations import cancel"),
         (imports_that_point_up, "job", "from queue import Queue\nimport service"),
-        (importers_of_a_reserved_package, "store.line", "from zc.queue import BucketQueue"),
+        (importers_of_a_reserved_package, "store.ready", "from zc.queue import BucketQueue"),
         (importers_of_a_reserved_package, "job", "import queue\nimport zc.queues"),
         (pure_modules_that_know_the_database, "job", "from persistent import Persistent"),
         (modules_that_end_transactions, "engine.execution", "transaction.commit()"),

@@ -100,12 +100,12 @@ def test_the_wheel_installs_the_command_remotetask(wheel: ZipFile) -> None:
     entry_points = ConfigParser()
     entry_points.read_string(in_dist_info(wheel, "entry_points.txt"))
     assert dict(entry_points["console_scripts"]) == {
-        "remotetask": "lovely.remotetask.command.cli:main"
+        "remotetask": "lovely.remotetask.command.main:main"
     }
 
 
 def test_the_command_remotetask_has_something_to_call() -> None:
-    assert callable(import_module("lovely.remotetask.command.cli").main)
+    assert callable(import_module("lovely.remotetask.command.main").main)
 
 
 def test_the_page_of_the_project_is_the_readme(wheel: ZipFile) -> None:

@@ -31,8 +31,8 @@ from persistent.mapping import PersistentMapping
 from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError, POSError
 
-from lovely.remotetask.engine import execution, invalidation, keeper
-from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine import execution, maintenance, wakeup
+from lovely.remotetask.engine.session import Session
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import task
@@ -164,21 +164,21 @@ def crash_at(step: str, when: str, countdown: int) -> None:
         (engine, "record", "record"),
         (engine, "beat", "beat"),
         (engine, "give_back", "give_back"),
-        (keeper, "free", "rescue"),
+        (maintenance, "free", "rescue"),
     ):
         setattr(owner, attribute, named(name, getattr(owner, attribute)))
-    commit = Seat.commit
+    commit = Session.commit
 
-    def commit_or_crash(seat: Seat) -> None:
-        is_it = getattr(place, "step", None) == step and bool(seat.manager.get()._resources)
+    def commit_or_crash(session: Session) -> None:
+        is_it = getattr(place, "step", None) == step and bool(session.manager.get()._resources)
         is_time = is_it and next(left) <= 1
         if is_time and when == "before":
             os._exit(CRASHED)
-        commit(seat)
+        commit(session)
         if is_time:
             os._exit(CRASHED)
 
-    Seat.commit = commit_or_crash  # type: ignore[method-assign]
+    Session.commit = commit_or_crash  # type: ignore[method-assign]
 
 
 def run_clock(origin: float, factor: float) -> None:
@@ -328,7 +328,7 @@ def main() -> None:
         step, when, countdown = options.crash.split(":")
         crash_at(step, when, int(countdown))
     if options.keep_ids:
-        invalidation._ids_in_advance = lambda storage: iter(())  # type: ignore[assignment]
+        wakeup._ids_in_advance = lambda storage: iter(())  # type: ignore[assignment]
     if options.clock:
         run_clock(*options.clock)
     db = open_database(options.url)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""The ready line between two connections: no job is lost, and none is there twice."""
+"""The ready queue between two connections: no job is lost, and none is there twice."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ZODB.POSException import ConflictError
 
 from lovely.remotetask.interfaces import QUEUED
 from lovely.remotetask.job import Job, JobTree
-from lovely.remotetask.store.line import SEGMENT_SIZE
 from lovely.remotetask.store.queue import JobQueue
+from lovely.remotetask.store.ready import SEGMENT_SIZE
 
 NOW = 4e9  # later than any job was added
 

@@ -23,15 +23,15 @@ from lovely.remotetask.service import TaskService
 
 ALLOWED = {
     "lovely.remotetask.store.ended.EndedIndex",
-    "lovely.remotetask.store.ended.EndedPage",
+    "lovely.remotetask.store.ended.EntryPage",
     "lovely.remotetask.job.CronJob",
     "lovely.remotetask.job.Edit",
     "lovely.remotetask.job.Failure",
     "lovely.remotetask.job.Job",
     "lovely.remotetask.job.JobTree",
     "lovely.remotetask.job.Progress",
-    "lovely.remotetask.store.line.Lane",
-    "lovely.remotetask.store.line.ReadyLine",
+    "lovely.remotetask.store.ready.Lane",
+    "lovely.remotetask.store.ready.ReadyQueue",
     "lovely.remotetask.store.queue.JobQueue",
     "lovely.remotetask.store.timeindex.TimeIndex",
     "lovely.remotetask.retry.RetryPolicy",

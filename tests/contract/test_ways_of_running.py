@@ -31,7 +31,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.check import check_all
-from lovely.remotetask.store.line import SEGMENT_SIZE
+from lovely.remotetask.store.ready import SEGMENT_SIZE
 
 AT_ONCE = RetryPolicy(first_wait_seconds=0)
 
@@ -90,7 +90,7 @@ def work(request: pytest.FixtureRequest, place: Any, until: Any) -> Iterator[Wor
     }
     yield ways.get(request.param, in_threads)
     processor.stop()
-    for thread in [*threads, processor.keeper_thread]:
+    for thread in [*threads, processor.maintenance_thread]:
         if thread is not None:
             thread.join(10)
             assert not thread.is_alive()

@@ -14,7 +14,7 @@ import transaction
 import ZODB
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask.engine import running
+from lovely.remotetask.engine import registry
 from lovely.remotetask.interfaces import FINAL_STATUSES, ITask
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import SimpleTask
@@ -166,7 +166,7 @@ def make_workplace(register: Any) -> Iterator[Callable[[ZODB.DB], Workplace]]:
     yield make
     for workplace in workplaces:
         workplace.gate.set()
-    assert running.stop_all(PATIENCE_SECONDS)
+    assert registry.stop_all(PATIENCE_SECONDS)
 
 
 @pytest.fixture

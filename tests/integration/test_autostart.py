@@ -18,7 +18,7 @@ from zope.processlifetime import DatabaseOpenedWithRoot
 from zope.site.folder import Folder, rootFolder
 from zope.site.site import LocalSiteManager
 
-from lovely.remotetask.engine import running
+from lovely.remotetask.engine import registry
 from lovely.remotetask.hosts.autostart import split_patterns, start_services
 from lovely.remotetask.interfaces import ITaskService
 from lovely.remotetask.service import TaskService, bootStrapSubscriber, getAutostartServiceNames
@@ -89,7 +89,7 @@ def sites(db: ZODB.DB, caplog: pytest.LogCaptureFixture) -> Any:
     caplog.set_level(logging.INFO)
     sites = Sites(db)
     yield sites
-    running.stop_all(20)
+    registry.stop_all(20)
     transaction.abort()
     sites.connection.close()
 
@@ -379,7 +379,7 @@ def test_the_application_of_zope_need_be_no_site(
         "service Root on site root not found",
         "service tasks on site plone started",
     ]
-    running.stop_all(20)
+    registry.stop_all(20)
     connection.close()
 
 

@@ -26,9 +26,9 @@ from ZODB.FileStorage import FileStorage
 
 from lovely.remotetask import TaskService
 from lovely.remotetask.command import demo as demo_module
-from lovely.remotetask.command.cli import Signals, main
+from lovely.remotetask.command.main import Signals, main
 
-COMMAND = [sys.executable, "-m", "lovely.remotetask.command.cli"]
+COMMAND = [sys.executable, "-m", "lovely.remotetask.command.main"]
 SECONDS = 30  # within which a command must have ended
 
 TASKS = """
@@ -307,7 +307,7 @@ def test_the_demo_stops_at_ctrl_c_and_tells_how_to_go_on(tmp_path: Path, large_t
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
-    assert "Go on with:\n  python -m lovely.remotetask.command.cli demo" in stderr
+    assert "Go on with:\n  python -m lovely.remotetask.command.main demo" in stderr
     interrupted = json.loads(stdout)
     assert interrupted["agrees"] is None
     assert interrupted["left"] > 0

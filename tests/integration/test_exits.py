@@ -58,7 +58,7 @@ PROGRAM = """
     import transaction, ZODB
     import tasks_of_exits
     from lovely.remotetask import TaskService
-    from lovely.remotetask.engine import running
+    from lovely.remotetask.engine import registry
     from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
     from pathlib import Path
 
@@ -75,7 +75,7 @@ PROGRAM = """
         with db.transaction() as connection:
             service = connection.root()["tasks"] = TaskService()
             {fill}
-        running.EXIT_SECONDS = running.CLOSE_SECONDS = {bound}
+        registry.EXIT_SECONDS = registry.CLOSE_SECONDS = {bound}
         connection = db.open()
         {before}
         {start}
@@ -318,11 +318,11 @@ def test_a_child_of_multiprocessing_gives_back_what_runs(
     import ZODB
     import tasks_of_exits
     from lovely.remotetask import TaskService
-    from lovely.remotetask.engine import running
+    from lovely.remotetask.engine import registry
     from pathlib import Path
 
     def work():
-        running.EXIT_SECONDS = 0.1
+        registry.EXIT_SECONDS = 0.1
         db = ZODB.DB("Data.fs")
         with db.transaction() as connection:
             service = connection.root()["tasks"] = TaskService()

@@ -15,10 +15,10 @@ import ZODB
 from persistent.mapping import PersistentMapping
 from ZODB.Connection import Connection
 
-from lovely.remotetask.base import witness
-from lovely.remotetask.engine import running
-from lovely.remotetask.engine.claimant import PREFETCH_SIZE
-from lovely.remotetask.engine.invalidation import _ids_in_advance, drop_ids, listener_of
+from lovely.remotetask.base import ownership
+from lovely.remotetask.engine import registry
+from lovely.remotetask.engine.claims import PREFETCH_SIZE
+from lovely.remotetask.engine.wakeup import _ids_in_advance, drop_ids, listener_of
 from lovely.remotetask.interfaces import COMPLETED
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 
@@ -46,7 +46,7 @@ def here(server: Any, make_workplace: Any) -> Iterator[Any]:
     """The client that works on the jobs."""
     with opened(server) as db:
         yield make_workplace(db)
-        assert running.stop_all(20.0)
+        assert registry.stop_all(20.0)
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def claims(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     work: Callable[..., bool] = SimpleProcessor._work
 
-    def counting(processor: SimpleProcessor, seat: Any) -> bool:
-        is_found = work(processor, seat)
+    def counting(processor: SimpleProcessor, session: Any) -> bool:
+        is_found = work(processor, session)
         found.append(int(is_found))
         return is_found
 
@@ -110,8 +110,8 @@ def test_whatever_makes_a_job_ready_elsewhere_wakes(here: Any, elsewhere: Any, w
                 job.delay = 0
                 service.reschedule(jobid)
         case _:
-            with processor._seat() as seat:
-                processor._engine.give_back(seat, list(processor._engine.in_hand.values()))
+            with processor._session() as session:
+                processor._engine.give_back(session, list(processor._engine.in_hand.values()))
     assert elsewhere.wait_for([jobid]) == [COMPLETED]
 
 
@@ -174,8 +174,8 @@ def test_little_is_fetched_beforehand_and_much_is_not(
     here: Any, elsewhere: Any, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     # A slow commit looks at what it has written, and that is fetched together too.
-    monkeypatch.setattr(witness, "MAX_LOOK_SECONDS", math.inf)
-    monkeypatch.setattr(witness, "LOOK_SECONDS", math.inf)
+    monkeypatch.setattr(ownership, "MAX_LOOK_SECONDS", math.inf)
+    monkeypatch.setattr(ownership, "LOOK_SECONDS", math.inf)
     fetched: list[int] = []
     prefetch: Callable[..., None] = Connection.prefetch
 

@@ -63,7 +63,7 @@ db.close()
 """
 IMPORT = ("--import", "tasks")
 COMMAND = """
-from lovely.remotetask.command.cli import main
+from lovely.remotetask.command.main import main
 sys.exit(main(sys.argv[1:]))
 """
 INTERRUPTED_COMMAND = f"""

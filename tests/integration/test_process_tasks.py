@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lovely.remotetask.base import process
+from lovely.remotetask.base import processpool
 from lovely.remotetask.errors import InvalidArgument, TaskError
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
 from lovely.remotetask.retry import RetryPolicy
@@ -91,8 +91,8 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A module of functions, known to a pool of processes that ends with these tests."""
     directory = tmp_path_factory.mktemp("functions")
     (directory / "functions_for_children.py").write_text(dedent(FUNCTIONS))
-    before = process._pool
-    process._pool = None  # its processes would not know where the module is
+    before = processpool._pool
+    processpool._pool = None  # its processes would not know where the module is
     sys.path.insert(0, str(directory))
     import functions_for_children  # type: ignore[import-not-found]
 
@@ -100,11 +100,11 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     sys.path.remove(str(directory))
     del sys.modules["functions_for_children"]
     stop_pool()
-    process._pool = before
+    processpool._pool = before
 
 
 def stop_pool() -> None:
-    pool, process._pool = process._pool, None
+    pool, processpool._pool = processpool._pool, None
     if pool is not None:
         pool.stop()
         pool.join()
@@ -146,7 +146,7 @@ class Yard:
 @pytest.fixture
 def yard(workplace: Any, register: Any, functions: Any) -> Iterator[Yard]:
     yield Yard(workplace, register, functions)
-    if process._pool is not None and not process._pool.active:
+    if processpool._pool is not None and not processpool._pool.active:
         stop_pool()  # a test that breaks it fails alone
 
 

@@ -15,7 +15,7 @@ import ZODB
 from ZODB.FileStorage import FileStorage
 
 from lovely.remotetask.base.site import path_to
-from lovely.remotetask.engine import running
+from lovely.remotetask.engine import registry
 from lovely.remotetask.errors import TransactionInProgress
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -357,8 +357,8 @@ def test_a_claim_that_waits_to_be_run_shows_signs_of_life(workplace: Any, until:
 
     until(has_beaten)
     assert processor.processNext(jobid)
-    processor.keeper_thread.join(60)
-    assert not processor.keeper_thread.is_alive()
+    processor.maintenance_thread.join(60)
+    assert not processor.maintenance_thread.is_alive()
 
 
 def test_a_processor_runs_what_the_service_has_claimed(workplace: Any) -> None:
@@ -584,7 +584,7 @@ def test_who_stops_all_twice_hears_twice_that_a_job_still_runs(
     workplace.start()
     workplace.add("hang", 1)
     assert begun.wait(10)
-    assert not running.stop_all(0.05)
-    assert not running.stop_all(0.05)
+    assert not registry.stop_all(0.05)
+    assert not registry.stop_all(0.05)
     release.set()
-    assert running.stop_all(10)
+    assert registry.stop_all(10)

@@ -23,7 +23,7 @@ from ZODB.POSException import ConflictError
 
 from lovely.remotetask import TaskService
 from lovely.remotetask.base.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH
-from lovely.remotetask.command.cli import main
+from lovely.remotetask.command.main import main
 from lovely.remotetask.command.upkeep import BATCH_SIZE, BATCH_TRIES
 from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import (
@@ -39,7 +39,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.worker import Worker
 
-COMMAND = [sys.executable, "-m", "lovely.remotetask.command.cli"]
+COMMAND = [sys.executable, "-m", "lovely.remotetask.command.main"]
 SECONDS = 30  # within which a command must have ended
 
 SHOP = """

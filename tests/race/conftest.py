@@ -20,7 +20,7 @@ from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.base.site import ServicePath, path_to
 from lovely.remotetask.engine.execution import Engine
-from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.step import rescue
 from lovely.remotetask.interfaces import FINAL_STATUSES, ITask
 from lovely.remotetask.processor import SimpleProcessor
@@ -177,21 +177,21 @@ class Arena:
         for processor, _ in self._processors:
             processor.stop()
         for processor, thread in self._processors:
-            keeper = getattr(processor, "keeper", None)
-            for ending in (thread, keeper):
+            maintenance = getattr(processor, "maintenance", None)
+            for ending in (thread, maintenance):
                 if ending is not None:
                     ending.join(PATIENCE_SECONDS)
                     assert not ending.is_alive(), f"{ending.name} hangs"
         self._processors.clear()
 
     @contextmanager
-    def seat(self) -> Iterator[Seat]:
-        """Give a seat with a transaction manager of its own."""
-        seat = Seat(self.db, self.path, transaction.TransactionManager())
+    def session(self) -> Iterator[Session]:
+        """Give a session with a transaction manager of its own."""
+        session = Session(self.db, self.path, transaction.TransactionManager())
         try:
-            yield seat
+            yield session
         finally:
-            seat.close()
+            session.close()
 
     def engine(self) -> Engine:
         """Return a new worker."""
@@ -199,15 +199,15 @@ class Arena:
         return Engine(self.db, self.path, stop.wait)
 
     @staticmethod
-    def give_up(engine: Engine, seat: Seat) -> None:
+    def give_up(engine: Engine, session: Session) -> None:
         """Let a worker give back what it holds, and leave."""
-        engine.give_back(seat, list(engine.in_hand.values()))
+        engine.give_back(session, list(engine.in_hand.values()))
 
     @staticmethod
-    def rescue(rescuer: Engine, seat: Seat, dead: Engine) -> int:
+    def rescue(rescuer: Engine, session: Session, dead: Engine) -> int:
         """Let one worker free what another holds, as if it were dead; return how much."""
         change = functools.partial(rescue, worker_id=dead.identity.id, now=time.time())
-        return rescuer.transact(seat, change)
+        return rescuer.transact(session, change)
 
     # -- what there is ----------------------------------------------------------------
 

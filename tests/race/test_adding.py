@@ -14,7 +14,7 @@ from ZODB.POSException import ConflictError
 from lovely.remotetask.engine.step import Retention
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.service import MAX_JOB_ID
-from lovely.remotetask.store import ended, line
+from lovely.remotetask.store import ended, ready
 from lovely.remotetask.store.check import check_all
 
 pytestmark = pytest.mark.race
@@ -77,8 +77,8 @@ def test_no_acknowledged_job_is_lost_while_a_processor_drains(arena: Any, factor
 @pytest.fixture
 def small_generations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all that happens seldom happen often."""
-    monkeypatch.setattr(line, "GENERATION_SIZE", 2)
-    monkeypatch.setattr(line, "SEGMENT_SIZE", 4)
+    monkeypatch.setattr(ready, "GENERATION_SIZE", 2)
+    monkeypatch.setattr(ready, "SEGMENT_SIZE", 4)
     monkeypatch.setattr(ended, "ENDED_PAGE_SIZE", 8)
     monkeypatch.setattr(ended, "SWEEP_SIZE", 4)
 

@@ -13,7 +13,7 @@ import pytest
 from ZODB.POSException import ConflictError, StorageError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.step import rescue
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, ITask
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
@@ -31,9 +31,9 @@ def test_rival_engines_never_claim_the_same_job(arena: Any) -> None:
 
     def claim() -> None:
         engine = arena.engine()
-        with arena.seat() as seat:
+        with arena.session() as session:
             barrier.wait()
-            while claims := engine.claim(seat, 7):
+            while claims := engine.claim(session, 7):
                 claimed.extend(claim.jobid for claim in claims)
 
     for _ in range(4):
@@ -48,8 +48,8 @@ def test_threads_of_one_engine_never_claim_the_same_job(arena: Any) -> None:
     engine = arena.engine()
 
     def claim() -> None:
-        with arena.seat() as seat:
-            while claims := engine.claim(seat, 3):
+        with arena.session() as session:
+            while claims := engine.claim(session, 3):
                 claimed.extend(claim.jobid for claim in claims)
 
     for _ in range(4):
@@ -64,17 +64,17 @@ def test_threads_of_one_engine_never_claim_the_same_job(arena: Any) -> None:
 def test_a_claim_that_conflicts_loses_sight_of_no_job(arena: Any, until: Any) -> None:
     jobids = arena.add(30)
     engine, rival = arena.engine(), arena.engine()
-    with arena.seat() as seat, arena.seat() as other:
-        commit, conflicts = seat.commit, []
+    with arena.session() as session, arena.session() as other:
+        commit, conflicts = session.commit, []
 
         def commit_late() -> None:
             if len(conflicts) < 3:
                 conflicts.append(rival.claim(other, 2))  # the very jobs this one has taken
             commit()
 
-        seat.commit = commit_late  # type: ignore[method-assign]
+        session.commit = commit_late  # type: ignore[method-assign]
         claims = []
-        while more := engine.claim(seat, 100):
+        while more := engine.claim(session, 100):
             claims += more
     taken = [claim.jobid for claim in (*claims, *itertools.chain(*conflicts))]
     assert sorted(taken) == sorted(jobids)
@@ -183,20 +183,20 @@ def test_a_rescued_zombie_keeps_nothing(arena: Any, until: Any) -> None:
     outcomes = []
 
     def run() -> None:
-        with arena.seat() as seat:
-            (claim,) = zombie.claim(seat, 1)
-            outcomes.append(zombie.run(seat, claim))
+        with arena.session() as session:
+            (claim,) = zombie.claim(session, 1)
+            outcomes.append(zombie.run(session, claim))
 
     arena.spawn(run)
     until(arena.entered.is_set)
-    with arena.seat() as seat:
-        assert arena.rescue(rescuer, seat, zombie) == 1
-        (claim,) = rescuer.claim(seat, 1)
+    with arena.session() as session:
+        assert arena.rescue(rescuer, session, zombie) == 1
+        (claim,) = rescuer.claim(session, 1)
         arena.gate.set()
         arena.join()
         assert outcomes[0].status is None
         assert arena.effects() == {}
-        assert rescuer.run(seat, claim).status == COMPLETED
+        assert rescuer.run(session, claim).status == COMPLETED
     assert arena.effects() == {0: 1}
     assert arena.statuses() == {jobid: COMPLETED}
 
@@ -204,15 +204,15 @@ def test_a_rescued_zombie_keeps_nothing(arena: Any, until: Any) -> None:
 def test_a_zombie_that_writes_first_is_not_rescued(arena: Any) -> None:
     arena.add(1)
     worker, rescuer = arena.engine(), arena.engine()
-    with arena.seat() as seat, arena.seat() as other:
-        (claim,) = worker.claim(seat, 1)
+    with arena.session() as session, arena.session() as other:
+        (claim,) = worker.claim(session, 1)
         service = other.begin()
         rescue(service, worker.identity.id, time.time())
-        worker.beat(seat)  # shows its life between the rescuer's look and its commit
+        worker.beat(session)  # shows its life between the rescuer's look and its commit
         with pytest.raises(ConflictError):
             other.manager.commit()
         other.abort()
-        assert worker.run(seat, claim).status == COMPLETED
+        assert worker.run(session, claim).status == COMPLETED
     assert arena.effects() == {0: 1}
     assert rescuer.identity.id != worker.identity.id
 
@@ -221,12 +221,12 @@ def test_a_worker_that_beats_is_alive_in_the_eyes_of_others(memory_arena: Any) -
     arena = memory_arena
     arena.add(1)
     worker, observer = arena.engine(), Observer()
-    with arena.seat() as seat, arena.seat() as other:
-        worker.claim(seat, 1)
+    with arena.session() as session, arena.session() as other:
+        worker.claim(session, 1)
         for second in range(5):
             service = other.begin()
             assert observer.dead(service.workers, 2.0, float(second)) == []
-            worker.beat(seat)
+            worker.beat(session)
         service = other.begin()
         for now in (5.0, 6.0):
             assert observer.dead(service.workers, 2.0, now) == []
@@ -239,8 +239,8 @@ def test_of_rescue_and_the_end_of_the_job_exactly_one_wins(arena: Any) -> None:
         arena.add(1, start=number)
         worker, rescuer = arena.engine(), arena.engine()
         barrier = threading.Barrier(2)
-        with arena.seat() as seat:
-            (claim,) = worker.claim(seat, 1)
+        with arena.session() as session:
+            (claim,) = worker.claim(session, 1)
             outcomes: list[Any] = []
 
             def run(
@@ -249,19 +249,19 @@ def test_of_rescue_and_the_end_of_the_job_exactly_one_wins(arena: Any) -> None:
                 barrier: Any = barrier,
                 outcomes: Any = outcomes,
             ) -> None:
-                with arena.seat() as seat:
+                with arena.session() as session:
                     barrier.wait()
-                    outcomes.append(worker.run(seat, claim).status)
+                    outcomes.append(worker.run(session, claim).status)
 
             arena.spawn(run)
             barrier.wait()
             time.sleep(0.0002 * (number % 10))
-            freed = arena.rescue(rescuer, seat, worker)
+            freed = arena.rescue(rescuer, session, worker)
             arena.join()
             assert (outcomes, freed) in (([COMPLETED], 0), ([None], 1))
-            for claim in rescuer.claim(seat, 10):
-                rescuer.run(seat, claim)
-            arena.give_up(rescuer, seat)
+            for claim in rescuer.claim(session, 10):
+                rescuer.run(session, claim)
+            arena.give_up(rescuer, session)
     assert arena.effects() == dict.fromkeys(range(30), 1)
     arena.check_books()
 
@@ -269,15 +269,15 @@ def test_of_rescue_and_the_end_of_the_job_exactly_one_wins(arena: Any) -> None:
 def test_of_two_rescuers_one_frees_the_jobs(arena: Any) -> None:
     arena.add(10)
     dead = arena.engine()
-    with arena.seat() as seat:
-        dead.claim(seat, 10)
+    with arena.session() as session:
+        dead.claim(session, 10)
     freed: list[int] = []
     barrier = threading.Barrier(4)
 
     def save() -> None:
-        with arena.seat() as seat:
+        with arena.session() as session:
             barrier.wait()
-            freed.append(arena.rescue(arena.engine(), seat, dead))
+            freed.append(arena.rescue(arena.engine(), session, dead))
 
     for _ in range(4):
         arena.spawn(save)
@@ -287,8 +287,8 @@ def test_of_two_rescuers_one_frees_the_jobs(arena: Any) -> None:
         assert {job.deaths for job in root["tasks"].jobs.values()} == {1}
 
 
-class Unanswered(Seat):
-    """A seat some of whose commits are done, but answered by an error.
+class Unanswered(Session):
+    """A session some of whose commits are done, but answered by an error.
 
     So it is when the server dies, or the network breaks, after the commit was stored.
     """
@@ -307,19 +307,19 @@ def test_a_claim_whose_answer_was_lost_loses_no_job(memory_arena: Any, unanswere
     arena = memory_arena
     arena.add(10)
     engine = arena.engine()
-    seat = Unanswered(arena.db, arena.path)
-    seat.unanswered = unanswered
-    while claims := engine.claim(seat, 4):
+    session = Unanswered(arena.db, arena.path)
+    session.unanswered = unanswered
+    while claims := engine.claim(session, 4):
         for claim in claims:
-            engine.run(seat, claim)
-    arena.give_up(engine, seat)
-    seat.close()
-    with arena.seat() as seat:
+            engine.run(session, claim)
+    arena.give_up(engine, session)
+    session.close()
+    with arena.session() as session:
         engine = arena.engine()
-        while claims := engine.claim(seat, 4):  # what may have been given back
+        while claims := engine.claim(session, 4):  # what may have been given back
             for claim in claims:
-                engine.run(seat, claim)
-        arena.give_up(engine, seat)
+                engine.run(session, claim)
+        arena.give_up(engine, session)
     assert arena.effects() == dict.fromkeys(range(10), 1)
     arena.check_books()
 
@@ -328,12 +328,12 @@ def test_an_end_whose_answer_was_lost_is_the_end(memory_arena: Any) -> None:
     arena = memory_arena
     arena.add(3)
     engine = arena.engine()
-    seat = Unanswered(arena.db, arena.path)
-    for claim in engine.claim(seat, 10):
-        seat.unanswered = 1
-        engine.run(seat, claim)
-    arena.give_up(engine, seat)
-    seat.close()
+    session = Unanswered(arena.db, arena.path)
+    for claim in engine.claim(session, 10):
+        session.unanswered = 1
+        engine.run(session, claim)
+    arena.give_up(engine, session)
+    session.close()
     assert arena.effects() == dict.fromkeys(range(3), 1)
     assert set(arena.statuses().values()) == {COMPLETED}
     arena.check_books()
@@ -348,26 +348,26 @@ def test_the_end_of_a_lost_run_does_not_let_go_of_the_next_one(
     worker = arena.engine()
 
     def run() -> None:
-        with arena.seat() as seat:
-            (claim,) = worker.claim(seat, 1)
-            worker.run(seat, claim)
+        with arena.session() as session:
+            (claim,) = worker.claim(session, 1)
+            worker.run(session, claim)
 
     arena.spawn(run)
     until(arena.entered.is_set)
-    with arena.seat() as seat:
-        arena.rescue(arena.engine(), seat, worker)
-        (claim,) = worker.claim(seat, 1)
+    with arena.session() as session:
+        arena.rescue(arena.engine(), session, worker)
+        (claim,) = worker.claim(session, 1)
         arena.gate.set()
         arena.join()
         (other,) = arena.add(1, start=1)
-        claims = worker.claim(seat, 1)
-        service = seat.begin()
+        claims = worker.claim(session, 1)
+        service = session.begin()
         assert jobid in service.workers[worker.identity.id].held, "a death would lose the job"
-        seat.abort()
+        session.abort()
         assert [following.jobid for following in claims] == [other], "the job would run twice"
-        worker.run(seat, claim)
-        worker.run(seat, claims[0])
-        arena.give_up(worker, seat)
+        worker.run(session, claim)
+        worker.run(session, claims[0])
+        arena.give_up(worker, session)
     assert arena.effects() == {0: 1, 1: 1}
     arena.check_books()
 
@@ -388,10 +388,10 @@ def test_a_request_to_cancel_survives_a_run_that_fails_at_that_moment(memory_are
     with arena.transaction() as root:
         jobid = root["tasks"].add("fail", 1)
     engine = arena.engine()
-    with arena.seat() as seat:
-        while claims := engine.claim(seat, 1):
+    with arena.session() as session:
+        while claims := engine.claim(session, 1):
             for claim in claims:
-                engine.run(seat, claim)
+                engine.run(session, claim)
     assert arena.statuses() == {jobid: "cancelled"}
     assert runs == [1]
 
@@ -402,17 +402,17 @@ def test_a_request_to_cancel_is_not_dropped_by_a_worker_that_lost_the_job(
     arena = memory_arena
     (jobid,) = arena.add(1)
     zombie, rescuer = arena.engine(), arena.engine()
-    with arena.seat() as seat, arena.seat() as other:
-        (lost,) = zombie.claim(seat, 1)
+    with arena.session() as session, arena.session() as other:
+        (lost,) = zombie.claim(session, 1)
         arena.rescue(rescuer, other, zombie)
         (claim,) = rescuer.claim(other, 1)
         arena.add(1, start=1)
-        zombie.claim(seat, 1)  # its new record still names the job that it has lost
+        zombie.claim(session, 1)  # its new record still names the job that it has lost
         with arena.transaction() as root:
             root["tasks"].cancel(jobid)
             assert root["tasks"].jobs[jobid].is_cancel_requested
-        zombie.run(seat, lost)
-        zombie.claim(seat, 1)
+        zombie.run(session, lost)
+        zombie.claim(session, 1)
         assert rescuer.run(other, claim).status == "cancelled"
 
 

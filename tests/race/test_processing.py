@@ -24,8 +24,8 @@ from ZODB.POSException import StorageError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask import processor as processors
-from lovely.remotetask.engine import running
-from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine import registry
+from lovely.remotetask.engine.session import Session
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.task import SimpleTask
@@ -236,11 +236,11 @@ def test_two_processors_on_one_database_fence_each_other(arena: Any, until: Any)
     engines = [first._engine, second._engine]
     freed = 0
     rescuer = arena.engine()
-    with arena.seat() as seat:
+    with arena.session() as session:
         for number in range(40):
             arena.add(5, "linger", start=100 + 5 * number)
             # Both are alive; that somebody takes them for dead must cost nothing but time.
-            freed += arena.rescue(rescuer, seat, engines[number % 2])
+            freed += arena.rescue(rescuer, session, engines[number % 2])
     with arena.connected() as (manager, root):
 
         def is_done() -> bool:
@@ -257,8 +257,8 @@ def test_two_processors_on_one_database_fence_each_other(arena: Any, until: Any)
     arena.check_books()
 
 
-class _Broken(Seat):
-    """A seat that now and then raises what no storage should."""
+class _Broken(Session):
+    """A session that now and then raises what no storage should."""
 
     chance = random.Random(7)
     is_broken = False
@@ -277,7 +277,7 @@ def test_no_job_is_lost_in_the_hands_of_a_thread_that_fails(
 ) -> None:
     arena = memory_arena
     arena.add(100)
-    monkeypatch.setattr(processors, "Seat", _Broken)
+    monkeypatch.setattr(processors, "Session", _Broken)
     monkeypatch.setattr(_Broken, "is_broken", True)
     processor = arena.work(factory)
     end = time.monotonic() + 1.0
@@ -305,14 +305,14 @@ def test_a_thread_stopped_while_the_storage_failed_leaves_no_job_behind(
     memory_arena: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arena = memory_arena
-    is_broken, commit = threading.Event(), Seat.commit
+    is_broken, commit = threading.Event(), Session.commit
 
-    def commit_unless_broken(seat: Seat) -> None:
+    def commit_unless_broken(session: Session) -> None:
         if is_broken.is_set():
             raise StorageError("the disk is full")
-        commit(seat)
+        commit(session)
 
-    monkeypatch.setattr(Seat, "commit", commit_unless_broken)
+    monkeypatch.setattr(Session, "commit", commit_unless_broken)
     arena.add(20, "hang")
     with arena.connected() as (_, root):
         service = root["tasks"]
@@ -349,9 +349,9 @@ def test_after_a_timeout_there_is_still_one_processor(
         release.set()
         until(lambda: len([name for name in names_of_threads() if "tasks." in name]) == 1)
         assert service.isProcessing()
-        first = running.find(service)
+        first = registry.find(service)
         service.startProcessing()
-        assert running.find(service) is first
+        assert registry.find(service) is first
         service.stopProcessing(10)
         assert not [name for name in names_of_threads() if name.startswith("remotetasks.")]
 

@@ -102,27 +102,27 @@ def test_of_rescue_and_a_shared_commit_exactly_one_wins(arena: Any, share: Any) 
         arena.add(3, "share", number * 3)
         worker, rescuer = arena.engine(), arena.engine()
         barrier = threading.Barrier(2)
-        with arena.seat() as seat:
-            claims = worker.claim(seat, 3, may_reserve=True)
+        with arena.session() as session:
+            claims = worker.claim(session, 3, may_reserve=True)
             kept: list[bool] = []
 
             def run(
                 worker: Any = worker, claims: Any = claims, barrier: Any = barrier, kept: Any = kept
             ) -> None:
-                with arena.seat() as seat:
+                with arena.session() as session:
                     barrier.wait()
-                    kept.append(worker.run_together(seat, claims) is not None)
+                    kept.append(worker.run_together(session, claims) is not None)
 
             arena.spawn(run)
             barrier.wait()
             time.sleep(0.0002 * (number % 10))
-            freed = arena.rescue(rescuer, seat, worker)
+            freed = arena.rescue(rescuer, session, worker)
             arena.join()
             assert (kept, freed) in (([True], 0), ([False], 3))
-            while claims := rescuer.claim(seat, 10, may_reserve=True):
+            while claims := rescuer.claim(session, 10, may_reserve=True):
                 for claim in claims:
-                    rescuer.run(seat, claim)
-            arena.give_up(rescuer, seat)
+                    rescuer.run(session, claim)
+            arena.give_up(rescuer, session)
     assert arena.effects() == dict.fromkeys(range(90), 1)
     arena.check_books()
 

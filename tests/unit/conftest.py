@@ -15,7 +15,7 @@ from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.base.site import path_to
 from lovely.remotetask.engine.execution import Engine, Outcome
-from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.step import Claim
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.service import TaskService
@@ -63,7 +63,7 @@ class Workshop:
         with self.transaction() as root:
             self.path = path_to(root["tasks"])
         self.engine = self.new_engine()
-        self.seat = Seat(db, self.path)
+        self.session = Session(db, self.path)
 
     def new_engine(self) -> Engine:
         """Return one more worker."""
@@ -115,23 +115,23 @@ class Workshop:
 
     def claim(self, limit: int = 1) -> list[Claim]:
         """Claim jobs."""
-        return self.engine.claim(self.seat, limit)
+        return self.engine.claim(self.session, limit)
 
     def reserve(self, limit: int = 10) -> list[Claim]:
         """Claim jobs, or reserve those that may share a commit."""
-        return self.engine.claim(self.seat, limit, may_reserve=True)
+        return self.engine.claim(self.session, limit, may_reserve=True)
 
     def run_together(self, claims: list[Claim]) -> list[Outcome] | None:
         """Run reserved jobs in one transaction."""
-        return self.engine.run_together(self.seat, claims)
+        return self.engine.run_together(self.session, claims)
 
     def claim_reserved(self, claims: list[Claim]) -> list[Claim]:
         """Claim what is still to be had of reserved jobs."""
-        return self.engine.claim_reserved(self.seat, claims)
+        return self.engine.claim_reserved(self.session, claims)
 
     def run(self, claim: Claim) -> Outcome:
         """Run one claimed job."""
-        return self.engine.run(self.seat, claim)
+        return self.engine.run(self.session, claim)
 
     def step(self) -> Outcome | None:
         """Claim one job and run it."""
@@ -160,7 +160,7 @@ def workshop(db: ZODB.DB, register: Register) -> Iterator[Workshop]:
     register("echo", lambda input: input)
     workshop = Workshop(db)
     yield workshop
-    workshop.seat.close()
+    workshop.session.close()
 
 
 @pytest.fixture
@@ -169,24 +169,24 @@ def file_workshop(file_db: ZODB.DB, register: Register) -> Iterator[Workshop]:
     register("echo", lambda input: input)
     workshop = Workshop(file_db)
     yield workshop
-    workshop.seat.close()
+    workshop.session.close()
 
 
 @pytest.fixture
 def fail_commits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[BaseException]]:
-    """Return ``fail_commits(*errors)``: the next commits of all seats raise these."""
+    """Return ``fail_commits(*errors)``: the next commits of all sessions raise these."""
 
     def fail_commits(*errors: BaseException) -> list[BaseException]:
         waiting = list(errors)
-        commit = Seat.commit
+        commit = Session.commit
 
-        def failing(seat: Seat) -> None:
+        def failing(session: Session) -> None:
             if not waiting:
-                return commit(seat)
-            seat.in_commit = True
+                return commit(session)
+            session.in_commit = True
             raise waiting.pop(0)
 
-        monkeypatch.setattr(Seat, "commit", failing)
+        monkeypatch.setattr(Session, "commit", failing)
         return waiting
 
     return fail_commits
@@ -198,13 +198,13 @@ def lose_the_reply(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     So it seems when the server dies in its last word.
     """
-    commit = Seat.commit
+    commit = Session.commit
     replies: list[Exception] = []
 
-    def commit_and_lose(seat: Seat) -> None:
-        commit(seat)
+    def commit_and_lose(session: Session) -> None:
+        commit(session)
         if replies:
             raise replies.pop()
 
-    monkeypatch.setattr(Seat, "commit", commit_and_lose)
+    monkeypatch.setattr(Session, "commit", commit_and_lose)
     return lambda: replies.append(ConnectionResetError("the server has gone"))

@@ -225,7 +225,7 @@ def test_notes_about_a_running_job_are_left_alone(service: TaskService, jobs: Jo
     [3, -3],
 )
 def test_a_wrong_count_is_found(service: TaskService, jobs: Jobs, difference: int) -> None:
-    service.queue.line.correct(-difference)
+    service.queue.ready.correct(-difference)
     service.queue.indexes[COMPLETED].size.change(difference)
     assert sorted(text for _, text in look(service)) == [
         f"the count of completed jobs is wrong by {difference}",
@@ -237,7 +237,7 @@ def test_a_wrong_count_is_found(service: TaskService, jobs: Jobs, difference: in
 def test_a_job_whose_segment_is_gone_is_not_counted_twice(service: TaskService) -> None:
     jobids = service.add_many("echo", range(100))
     before = len(service.queue)
-    for _, segment in (entry for lane in service.queue.line.lanes for entry in lane):
+    for _, segment in (entry for lane in service.queue.ready.lanes for entry in lane):
         segment._data = ()
     problems, _ = check.check_jobs(service, NOW, repair=True)
     assert {problem.jobid for problem in problems} >= set(jobids)

@@ -15,7 +15,7 @@ from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError, Sto
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.engine.execution import MAX_REPEATS
-from lovely.remotetask.engine.transact import Stopping
+from lovely.remotetask.engine.transactions import Stopping
 from lovely.remotetask.errors import RetryLater, TaskError
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -103,7 +103,7 @@ def test_two_workers_never_hold_the_same_job(workshop: Any) -> None:
     added = [workshop.add("echo", number) for number in range(4)]
     rival = workshop.new_engine()
     claims = workshop.claim(2)
-    while more := rival.claim(workshop.seat, 4):
+    while more := rival.claim(workshop.session, 4):
         claims += more
     assert sorted(claim.jobid for claim in claims) == sorted(added)
 
@@ -837,8 +837,8 @@ def test_what_a_job_does_after_its_timeout_is_not_kept(workshop: Any, register: 
         write(context, input)
         [deadline] = workshop.engine.deadlines
         assert (deadline.end, deadline.seconds) == (workshop.now + 5, 5)
-        with workshop.engine.short_seat() as seat:  # as the keeper does
-            workshop.engine.expire(seat, deadline.claim, deadline.seconds)
+        with workshop.engine.short_session() as session:  # as the maintenance does
+            workshop.engine.expire(session, deadline.claim, deadline.seconds)
 
     register("hang", hang, context=True, timeout_seconds=5)
     jobid = workshop.add("hang", "something")
@@ -858,8 +858,8 @@ def test_a_job_that_has_just_ended_does_not_expire(workshop: Any, register: Any)
     jobid = workshop.add("quick")
     [claim] = workshop.claim()
     workshop.run(claim)
-    with workshop.engine.short_seat() as seat:
-        workshop.engine.expire(seat, claim, 5)
+    with workshop.engine.short_session() as session:
+        workshop.engine.expire(session, claim, 5)
     assert workshop.get(jobid, "status", "output") == (COMPLETED, "done")
 
 
@@ -873,7 +873,7 @@ def test_a_job_that_is_not_filed_yet_is_removed_by_its_worker(workshop: Any, reg
     register("fail", fail)
     kept, gone = workshop.add("echo"), workshop.add("fail")
     for claim in workshop.claim(2):
-        workshop.engine.run(workshop.seat, claim)
+        workshop.engine.run(workshop.session, claim)
     with workshop.service() as service:
         assert (service.getStatus(kept), service.getStatus(gone)) == (COMPLETED, ERROR)
         service.clean([ERROR])
@@ -888,7 +888,7 @@ def test_a_job_that_is_not_filed_yet_is_removed_by_its_worker(workshop: Any, reg
 
 def test_a_job_that_is_filed_while_it_is_cleaned_is_removed_by_the_next(workshop: Any) -> None:
     jobid = workshop.add("echo")
-    workshop.engine.run(workshop.seat, *workshop.claim(1))
+    workshop.engine.run(workshop.session, *workshop.claim(1))
     manager = transaction.TransactionManager()
     connection = workshop.db.open(manager)
     service = connection.root()["tasks"]

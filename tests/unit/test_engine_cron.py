@@ -97,9 +97,9 @@ def test_two_workers_run_a_slot_once(workshop: Any, ticks: list[float]) -> None:
     rival = workshop.new_engine()
     workshop.now += HOUR
     [claim] = workshop.claim()
-    assert rival.claim(workshop.seat, 1) == []
+    assert rival.claim(workshop.session, 1) == []
     workshop.run(claim)
-    assert rival.claim(workshop.seat, 1) == []
+    assert rival.claim(workshop.session, 1) == []
     assert len(ticks) == 1
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import transaction
 
-from lovely.remotetask.engine.keeper import free, free_orphans
+from lovely.remotetask.engine.maintenance import free, free_orphans
 from lovely.remotetask.engine.step import orphans
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -27,7 +27,7 @@ def die(workshop: Any) -> None:
     """Let the worker die with what it holds, and somebody else free that."""
     dead = workshop.engine.identity.id
     workshop.engine = workshop.new_engine()
-    free(workshop.engine, workshop.seat, [dead])
+    free(workshop.engine, workshop.session, [dead])
 
 
 def check_books(workshop: Any) -> None:
@@ -54,8 +54,8 @@ def test_a_rescue_says_how_many_jobs_were_freed(workshop: Any) -> None:
     claims = workshop.claim(3)
     workshop.run(claims[0])
     rescuer = workshop.new_engine()
-    assert free(rescuer, workshop.seat, [workshop.engine.identity.id]) == 2
-    assert free(rescuer, workshop.seat, [workshop.engine.identity.id]) == 0
+    assert free(rescuer, workshop.session, [workshop.engine.identity.id]) == 2
+    assert free(rescuer, workshop.session, [workshop.engine.identity.id]) == 0
 
 
 def test_three_deaths_are_an_error_that_tells_of_them(
@@ -189,7 +189,7 @@ def test_a_worker_that_was_taken_for_dead_keeps_nothing(workshop: Any, register:
             free(workshop.new_engine(), workshop.rescuer, [worker_id])
 
     register("zombie", zombie)
-    with workshop.engine.short_seat() as workshop.rescuer:
+    with workshop.engine.short_session() as workshop.rescuer:
         jobid = workshop.add("zombie")
         assert workshop.step().status is None
     assert workshop.get(jobid, "status", "deaths") == (QUEUED, 1)
@@ -200,12 +200,12 @@ def test_a_worker_that_was_taken_for_dead_keeps_nothing(workshop: Any, register:
 def test_a_heartbeat_collides_with_the_rescue(workshop: Any) -> None:
     workshop.add("echo")
     workshop.claim()
-    late = workshop.seat.begin().workers[workshop.engine.identity.id]
+    late = workshop.session.begin().workers[workshop.engine.identity.id]
     late.beat()
-    with workshop.engine.short_seat() as seat:
-        free(workshop.new_engine(), seat, [workshop.engine.identity.id])
+    with workshop.engine.short_session() as session:
+        free(workshop.new_engine(), session, [workshop.engine.identity.id])
     with pytest.raises(transaction.interfaces.TransientError):
-        workshop.seat.commit()
+        workshop.session.commit()
 
 
 def test_a_cron_job_that_kills_processes_has_no_further_slot(workshop: Any) -> None:
@@ -242,7 +242,7 @@ def test_workers_of_other_processes_are_orphans(workshop: Any) -> None:
 def test_orphans_are_freed_where_no_other_process_can_be_alive(workshop: Any) -> None:
     jobid = workshop.add("echo")
     hold(workshop, jobid, "former")
-    free_orphans(workshop.engine, workshop.seat)
+    free_orphans(workshop.engine, workshop.session)
     assert workshop.get(jobid, "status", "deaths") == (QUEUED, 1)
 
 
@@ -265,7 +265,7 @@ def test_what_was_claimed_inline_is_given_back_and_no_death(workshop: Any, add: 
             assert service.claimNextJob(workshop.now) == jobid
             assert service.jobs[jobid].status == PROCESSING
             [worker_id] = service.workers
-        assert free(workshop.engine, workshop.seat, [worker_id]) == 1
+        assert free(workshop.engine, workshop.session, [worker_id]) == 1
         assert workshop.get(jobid, "attempt", "deaths") == (0, 0)
         check_books(workshop)
     assert {note.type for note in workshop.get(jobid, "failures")} == {"JobInterrupted"}
@@ -278,7 +278,7 @@ def test_what_was_claimed_inline_and_cancelled_stays_cancelled(workshop: Any) ->
         service.claimNextJob(workshop.now)
         service.cancel(jobid)
         [worker_id] = service.workers
-    free(workshop.engine, workshop.seat, [worker_id])
+    free(workshop.engine, workshop.session, [worker_id])
     assert workshop.get(jobid, "status") == CANCELLED
     check_books(workshop)
 
@@ -367,7 +367,7 @@ def test_a_heartbeat_moves_the_serial_of_the_record(workshop: Any) -> None:
     workshop.claim()
     with workshop.service() as service:
         before = service.workers[workshop.engine.identity.id]._p_mtime
-    workshop.engine.beat(workshop.seat)
+    workshop.engine.beat(workshop.session)
     with workshop.service() as service:
         record = service.workers[workshop.engine.identity.id]
         assert len(record.held) == 1
@@ -376,8 +376,8 @@ def test_a_heartbeat_moves_the_serial_of_the_record(workshop: Any) -> None:
 
 def test_a_heartbeat_disturbs_no_running_job(workshop: Any, register: Any) -> None:
     def beat(input: Any) -> None:
-        with workshop.engine.short_seat() as seat:
-            workshop.engine.beat(seat)
+        with workshop.engine.short_session() as session:
+            workshop.engine.beat(session)
 
     register("beat", beat)
     jobid = workshop.add("beat")
@@ -391,7 +391,7 @@ def test_a_claim_and_a_heartbeat_are_signs_of_life(workshop: Any) -> None:
     workshop.claim()
     assert workshop.engine.last_sign == workshop.now
     workshop.now += 100
-    workshop.engine.beat(workshop.seat)
+    workshop.engine.beat(workshop.session)
     assert workshop.engine.last_sign == workshop.now
 
 
@@ -399,7 +399,7 @@ def test_a_claim_and_a_heartbeat_are_signs_of_life(workshop: Any) -> None:
 
 
 def give_back_all(workshop: Any) -> None:
-    workshop.engine.give_back(workshop.seat, list(workshop.engine.in_hand.values()))
+    workshop.engine.give_back(workshop.session, list(workshop.engine.in_hand.values()))
 
 
 def test_what_was_not_started_is_given_back_without_the_attempt(workshop: Any) -> None:

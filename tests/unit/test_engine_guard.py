@@ -214,7 +214,7 @@ def test_nor_does_another_thread_of_the_task_end_it(
 
     register("hand over", hand_over)
     jobid, other = workshop.add("hand over"), workshop.add("echo")
-    connection = workshop.seat.connection
+    connection = workshop.session.connection
     if is_inline:
         connection.transaction_manager.begin()
         connection.root()["tasks"].process(workshop.now)
@@ -230,5 +230,5 @@ def test_nor_does_another_thread_of_the_task_end_it(
 def test_the_thread_may_commit_again_after_the_run(workshop: Any, register: Any) -> None:
     workshop.add("echo")
     workshop.step()
-    workshop.seat.begin().jobs  # noqa: B018 (a read)
+    workshop.session.begin().jobs  # noqa: B018 (a read)
     transaction.commit()

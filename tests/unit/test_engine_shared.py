@@ -9,7 +9,7 @@ import pytest
 import transaction
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask.engine.keeper import free
+from lovely.remotetask.engine.maintenance import free
 from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -144,16 +144,16 @@ def test_a_job_that_ends_while_another_claim_has_begun_is_not_reserved_anew(
 ) -> None:
     add(workshop, 1)
     claims = workshop.reserve()
-    begin = workshop.seat.begin
+    begin = workshop.session.begin
 
     def begin_and_let_them_end() -> Any:
         service = begin()
-        workshop.seat.begin = begin
-        with workshop.engine.short_seat() as seat:
-            assert workshop.engine.run_together(seat, claims)
+        workshop.session.begin = begin
+        with workshop.engine.short_session() as session:
+            assert workshop.engine.run_together(session, claims)
         return service
 
-    workshop.seat.begin = begin_and_let_them_end
+    workshop.session.begin = begin_and_let_them_end
     assert workshop.reserve() == []
     assert written(workshop) == 1
 
@@ -207,23 +207,23 @@ def test_a_job_that_another_worker_has_run_is_left_to_that_one_to_file(
     workshop.engine = workshop.new_engine()
     workshop.engine._reserved = lambda service, held: {waiting}  # both claim at the same moment
     rival = workshop.reserve()
-    with first.short_seat() as seat:
-        assert first.run_together(seat, claims[:1])
+    with first.short_session() as session:
+        assert first.run_together(session, claims[:1])
     assert workshop.run_together(rival) is None
-    begin = workshop.seat.begin
+    begin = workshop.session.begin
 
     def begin_and_let_it_be_filed_and_removed() -> Any:
         service = begin()
         assert len(service.jobs) == 2
-        workshop.seat.begin = begin
-        with first.short_seat() as seat:
-            first.claim(seat, 0)
+        workshop.session.begin = begin
+        with first.short_session() as session:
+            first.claim(session, 0)
         with workshop.service() as other:
             other.clean()
         return service
 
-    workshop.seat.begin = begin_and_let_it_be_filed_and_removed
-    getattr(workshop.engine, step)(workshop.seat, rival)
+    workshop.session.begin = begin_and_let_it_be_filed_and_removed
+    getattr(workshop.engine, step)(workshop.session, rival)
     with workshop.service() as service:
         assert list(service.jobs) == [waiting]
         assert service.countJobs()[COMPLETED] == 0
@@ -301,7 +301,7 @@ def test_single_steps_reserve_nothing(workshop: Any, share: Any) -> None:
 def die(workshop: Any) -> int:
     dead = workshop.engine.identity.id
     workshop.engine = workshop.new_engine()
-    return free(workshop.engine, workshop.seat, [dead])
+    return free(workshop.engine, workshop.session, [dead])
 
 
 def test_the_death_of_a_process_counts_for_what_it_had_reserved(workshop: Any, share: Any) -> None:
@@ -347,14 +347,14 @@ def test_a_worker_that_was_taken_for_dead_keeps_nothing_of_what_it_reserved(
         root["written"] = root.get("written", 0) + 1
         calls.append(input)
         if when == "while" and len(calls) == 2:
-            with workshop.engine.short_seat() as seat:
-                free(workshop.new_engine(), seat, [workshop.engine.identity.id])
+            with workshop.engine.short_session() as session:
+                free(workshop.new_engine(), session, [workshop.engine.identity.id])
 
     register("share", zombie, context=True, shared_commit=True)
     added = add(workshop, 3)
     claims = workshop.reserve()
     if when == "before":
-        free(workshop.new_engine(), workshop.seat, [workshop.engine.identity.id])
+        free(workshop.new_engine(), workshop.session, [workshop.engine.identity.id])
     assert workshop.run_together(claims) is None
     assert workshop.claim_reserved(claims) == []
     assert workshop.engine.in_hand == {}
@@ -382,7 +382,7 @@ def test_what_was_reserved_is_given_back_without_a_trace(workshop: Any, share: A
     added = add(workshop, 3)
     before = records(workshop, added)
     claims = workshop.reserve()
-    workshop.engine.give_back(workshop.seat, claims)
+    workshop.engine.give_back(workshop.session, claims)
     assert records(workshop, added) == before
     assert workshop.engine.in_hand == {}
     with workshop.service() as service:

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from transaction import TransactionManager
 
-from lovely.remotetask.engine.keeper import free
-from lovely.remotetask.engine.seat import Seat
-from lovely.remotetask.engine.transact import Stopping
+from lovely.remotetask.engine.maintenance import free
+from lovely.remotetask.engine.session import Session
+from lovely.remotetask.engine.transactions import Stopping
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED
 from lovely.remotetask.store.check import check_all
 
 
-class LateSeat(Seat):
-    """A seat that lets something else happen just after its transaction has begun."""
+class LateSeat(Session):
+    """A session that lets something else happen just after its transaction has begun."""
 
     def begin(self) -> Any:
         service = super().begin()
@@ -69,7 +69,7 @@ def test_giving_back_twice_gives_back_once(workshop: Any, lose_the_reply: Any) -
     claims = workshop.claim()
     assert workshop.get(jobid, "status") == PROCESSING
     lose_the_reply()
-    workshop.engine.give_back(workshop.seat, claims)
+    workshop.engine.give_back(workshop.session, claims)
     assert workshop.get(jobid, "status", "attempt") == (QUEUED, 0)
     with workshop.service() as service:
         assert check_all(service, workshop.now, repair=False) == []
@@ -100,7 +100,7 @@ def test_a_claim_whose_reply_is_lost_is_given_back_by_a_worker_that_stops(
         workshop.claim()
     assert workshop.get(jobid, "status") == PROCESSING
     assert workshop.engine.holds
-    workshop.engine.give_back(workshop.seat, [])
+    workshop.engine.give_back(workshop.session, [])
     assert workshop.get(jobid, "status", "attempt") == (QUEUED, 0)
     with workshop.service() as service:
         assert not service.workers
@@ -110,5 +110,5 @@ def test_a_death_whose_reply_is_lost_counts_once(workshop: Any, lose_the_reply: 
     jobid = workshop.add("echo")
     [claim] = workshop.claim()
     lose_the_reply()
-    free(workshop.new_engine(), workshop.seat, [claim.owner])
+    free(workshop.new_engine(), workshop.session, [claim.owner])
     assert workshop.get(jobid, "status", "deaths") == (QUEUED, 1)

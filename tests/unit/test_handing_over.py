@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lovely.remotetask.engine import step
-from lovely.remotetask.engine.seat import Seat
-from lovely.remotetask.engine.transact import Stopping
+from lovely.remotetask.engine.session import Session
+from lovely.remotetask.engine.transactions import Stopping
 from lovely.remotetask.interfaces import COMPLETED, ERROR, PROCESSING, QUEUED
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, RetryPolicy
@@ -28,9 +28,9 @@ def has_left_nothing(workshop: Any) -> bool:
 
 @pytest.fixture
 def processor(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> SimpleProcessor:
-    """A processor without a keeper's thread."""
+    """A processor without a maintenance's thread."""
     processor = SimpleProcessor(workshop.db, workshop.path)
-    monkeypatch.setattr(processor, "_start_keeper", lambda: None)
+    monkeypatch.setattr(processor, "_start_maintenance", lambda: None)
     processor._batch = 20.0
     return processor
 
@@ -45,22 +45,22 @@ def test_a_thread_that_was_given_up_finds_nothing_more_to_do(
 
     def hang(input: Any) -> None:
         processor._engine.monotonic = lambda: time.monotonic() + 1000.0
-        processor._keeper._expire()
+        processor._maintenance._expire()
 
     register("hang", hang, timeout_seconds=100.0)
     register("share", ran.append, shared_commit=True)
     register("alone", ran.append)
     hanging = workshop.add("hang")
     others = [workshop.add(task) for task in ("alone", "share", "share", "alone", "share")]
-    processor._work(workshop.seat)
+    processor._work(workshop.session)
     assert ran == []
     assert workshop.get(hanging, "status") == ERROR
     assert processor._batch == 20.0
-    processor._give_back_left(workshop.seat)  # as its successor does
+    processor._give_back_left(workshop.session)  # as its successor does
     assert {workshop.get(jobid, "status", "attempt") for jobid in others} == {(QUEUED, 0)}
-    processor._work(workshop.seat)
+    processor._work(workshop.session)
     assert len(ran) == 5
-    processor._engine.give_back(workshop.seat, [])
+    processor._engine.give_back(workshop.session, [])
     assert has_left_nothing(workshop)
 
 
@@ -74,7 +74,7 @@ def test_a_job_that_has_just_ended_is_not_given_up(
 
     register("look", look, timeout_seconds=100.0)
     jobid, other = workshop.add("look"), workshop.add("echo")
-    processor._work(workshop.seat)
+    processor._work(workshop.session)
     assert not processor._abandon(deadlines[0])
     assert workshop.get(jobid, "status") == workshop.get(other, "status") == COMPLETED
 
@@ -91,7 +91,7 @@ def test_only_a_thread_that_carries_claims_picks_them_up(
     workshop: Any, processor: SimpleProcessor
 ) -> None:
     workshop.add("echo")
-    claims = processor._engine.claim(workshop.seat, 1)
+    claims = processor._engine.claim(workshop.session, 1)
     assert not processor._pick_up(claims)
     with processor._carrying(claims):
         assert processor._pick_up(claims)
@@ -105,10 +105,10 @@ def test_only_a_thread_that_carries_claims_picks_them_up(
 def test_a_claim_that_was_given_back_is_not_given_back_again(workshop: Any) -> None:
     jobid = workshop.add("echo")
     before = workshop.claim()
-    workshop.engine.give_back(workshop.seat, before)
+    workshop.engine.give_back(workshop.session, before)
     [claim] = workshop.claim()
     assert claim == before[0]  # to look at
-    workshop.engine.give_back(workshop.seat, before)
+    workshop.engine.give_back(workshop.session, before)
     assert workshop.get(jobid, "status") == PROCESSING
     with workshop.service() as service:
         assert [worker.held for worker in service.workers.values()] == [(jobid,)]
@@ -119,10 +119,10 @@ def test_a_job_that_is_claimed_again_is_not_left_by_who_had_it_before(
     workshop: Any, processor: SimpleProcessor
 ) -> None:
     workshop.add("echo")
-    before = processor._engine.claim(workshop.seat, 1)
+    before = processor._engine.claim(workshop.session, 1)
     with processor._carrying(before):
-        processor._engine.give_back(workshop.seat, before)
-        processor._engine.claim(workshop.seat, 1)
+        processor._engine.give_back(workshop.session, before)
+        processor._engine.claim(workshop.session, 1)
     assert processor._failed == []
 
 
@@ -156,8 +156,8 @@ def test_a_job_stands_in_the_record_once(workshop: Any, register: Any) -> None:
 
 def test_what_runs_at_an_exit_is_given_back_with_a_note(workshop: Any, register: Any) -> None:
     def exit(input: Any) -> None:
-        with workshop.engine.short_seat() as seat:
-            workshop.engine.leave(seat, [claim])
+        with workshop.engine.short_session() as session:
+            workshop.engine.leave(session, [claim])
 
     register("exit", exit, retry=ONCE)
     jobid = workshop.add("exit")
@@ -176,8 +176,8 @@ def test_what_runs_at_an_exit_is_given_back_with_a_note(workshop: Any, register:
 
 def test_what_shares_a_commit_at_an_exit_is_not_kept_either(workshop: Any, register: Any) -> None:
     def exit(input: Any) -> None:
-        with workshop.engine.short_seat() as seat:
-            workshop.engine.leave(seat, claims)
+        with workshop.engine.short_session() as session:
+            workshop.engine.leave(session, claims)
 
     register("exit", exit, shared_commit=True)
     jobid = workshop.add("exit")
@@ -196,7 +196,7 @@ def test_a_lost_reply_leaves_one_note(workshop: Any, register: Any, lose_the_rep
     claims = workshop.reserve()
     assert {claim.is_reserved for claim in claims} == {True, False}
     lose_the_reply()
-    workshop.engine.leave(workshop.seat, claims)
+    workshop.engine.leave(workshop.session, claims)
     assert [len(workshop.get(jobid, "failures")) for jobid in jobids] == [1, 1]
 
 
@@ -295,8 +295,8 @@ def test_what_would_end_a_thread_does_not_end_the_loop(
     processor = SimpleProcessor(workshop.db, workshop.path)
     rounds = []
 
-    def work(seat: Seat) -> bool:
-        rounds.append(seat)
+    def work(session: Session) -> bool:
+        rounds.append(session)
         if len(rounds) == 1:
             raise SystemExit
         processor.stop()
@@ -337,5 +337,5 @@ def test_a_run_that_is_refused_as_the_interpreter_ends_is_no_attempt(
     monkeypatch.setattr(threading, "main_thread", lambda: ended)
     with pytest.raises(Stopping):
         workshop.run(claim)
-    workshop.engine.give_back(workshop.seat, [claim])
+    workshop.engine.give_back(workshop.session, [claim])
     assert workshop.get(jobid, "status", "attempt") == (QUEUED, 0)

@@ -16,7 +16,7 @@ from persistent.mapping import PersistentMapping
 from ZODB.DemoStorage import DemoStorage
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask.engine import running
+from lovely.remotetask.engine import registry
 from lovely.remotetask.errors import CannotTakeBack, TaskError, TransactionMeddled
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, QUEUED
 from lovely.remotetask.retry import RetryPolicy
@@ -287,7 +287,7 @@ def test_an_add_after_a_failed_job_wakes_the_thread(
     register("fail", fail, context=True)
     root["tasks"].add("fail")
     transaction.commit()
-    monkeypatch.setattr(running, "_wake", lambda is_committed, services: woken.append(services))
+    monkeypatch.setattr(registry, "_wake", lambda is_committed, services: woken.append(services))
     root["tasks"].process()
     root["tasks"].add("echo")
     transaction.commit()

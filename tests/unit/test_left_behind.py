@@ -15,15 +15,15 @@ from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.base.site import path_to
-from lovely.remotetask.engine import claimant, running
-from lovely.remotetask.engine.claimant import RIVAL_SECONDS
-from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine import claims, registry
+from lovely.remotetask.engine.claims import RIVAL_SECONDS
+from lovely.remotetask.engine.session import Session
 from lovely.remotetask.errors import RetryLater, ServiceGone
 from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, PROCESSING, QUEUED, ITask
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.store import aside, line
+from lovely.remotetask.store import quarantine, ready
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.queue import START_SIZE, JobQueue
 
@@ -76,8 +76,10 @@ class Crew:
     def end(self) -> None:
         for processor in self.processors:
             processor.stop()
-        keepers = [p.keeper_thread for p in self.processors if p.keeper_thread is not None]
-        for thread in (*self.threads, *keepers):
+        maintaining = [
+            p.maintenance_thread for p in self.processors if p.maintenance_thread is not None
+        ]
+        for thread in (*self.threads, *maintaining):
             thread.join(PATIENCE_SECONDS)
             assert not thread.is_alive()
 
@@ -123,7 +125,7 @@ def start(workshop: Any, gate: Gate) -> Iterator[Callable[..., None]]:
 
     yield start
     gate.is_open.set()
-    assert running.stop_all(PATIENCE_SECONDS)
+    assert registry.stop_all(PATIENCE_SECONDS)
 
 
 def is_processing(workshop: Any) -> bool:
@@ -494,8 +496,8 @@ def test_a_job_runs_when_its_record_can_be_read_again(
     break_code()
     workshop.work()
     monkeypatch.setattr(Fragile, "is_broken", False)
-    monkeypatch.setattr(aside, "_asides", WeakKeyDictionary())  # a minute later
-    monkeypatch.setattr(line, "MEMORY_SECONDS", 0.0)
+    monkeypatch.setattr(quarantine, "_asides", WeakKeyDictionary())  # a minute later
+    monkeypatch.setattr(ready, "MEMORY_SECONDS", 0.0)
     with workshop.service() as service:
         check_all(service, workshop.now, repair=True)
         assert check_all(service, workshop.now, repair=False) == []
@@ -596,7 +598,7 @@ def test_a_single_step_that_takes_too_long_starts_no_loop(
     stuck = workshop.add("slow")
     processor = crew.hire(kind)
     assert processor.processNext()
-    processor.keeper_thread.join(PATIENCE_SECONDS)
+    processor.maintenance_thread.join(PATIENCE_SECONDS)
     assert workshop.get(stuck, "status") == ERROR
     assert processor.loop_thread is None
     other = workshop.add("echo")
@@ -613,7 +615,7 @@ def test_a_job_that_takes_too_long_while_its_service_stops_is_given_up(
     stuck = workshop.add("slow")
     start(kind)
     assert gate.has_come.wait(PATIENCE_SECONDS)
-    assert running.stop_all(PATIENCE_SECONDS)
+    assert registry.stop_all(PATIENCE_SECONDS)
     assert workshop.get(stuck, "status") == ERROR
     assert has_left_nothing(workshop)
 
@@ -638,17 +640,17 @@ def test_what_waits_for_the_only_thread_runs_when_that_hangs(
 
 @pytest.fixture
 def break_storage(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Return ``break_storage(is_broken)``: while it is, no seat can commit."""
-    commit = Seat.commit
+    """Return ``break_storage(is_broken)``: while it is, no session can commit."""
+    commit = Session.commit
     broken = threading.Event()
 
-    def commit_or_fail(seat: Seat) -> None:
+    def commit_or_fail(session: Session) -> None:
         if broken.is_set():
-            seat.in_commit = True
+            session.in_commit = True
             raise OSError("no space left")
-        commit(seat)
+        commit(session)
 
-    monkeypatch.setattr(Seat, "commit", commit_or_fail)
+    monkeypatch.setattr(Session, "commit", commit_or_fail)
     return lambda is_broken: broken.set() if is_broken else broken.clear()
 
 
@@ -719,11 +721,11 @@ def test_after_a_conflict_with_a_rival_chance_decides_where_to_begin(
         return pull(self, jobs, now, start, *rest, **more)
 
     monkeypatch.setattr(JobQueue, "pull", noted)
-    monkeypatch.setattr(claimant.random, "random", lambda: 0.123)
+    monkeypatch.setattr(claims.random, "random", lambda: 0.123)
     for number in range(10):
         workshop.add("echo", number)
     rival = workshop.new_engine()
-    rival.claim(workshop.seat, 1)
+    rival.claim(workshop.session, 1)
     fail_commits(ConflictError("the rival was quicker"))
     assert workshop.claim(1)
     place = sorted([workshop.engine.identity.id, rival.identity.id]).index(
@@ -737,12 +739,12 @@ def test_after_a_rival_was_seen_the_strict_order_is_left_for_a_while(
 ) -> None:
     workshop.add("echo")
     rival = workshop.new_engine()
-    [claim] = rival.claim(workshop.seat, 1)
+    [claim] = rival.claim(workshop.session, 1)
     assert not keeps_order(workshop, orders)
     workshop.now += 2 * RIVAL_SECONDS
     assert not keeps_order(workshop, orders)  # it is still there
-    rival.run(workshop.seat, claim)
-    rival.claim(workshop.seat, 0)
+    rival.run(workshop.session, claim)
+    rival.claim(workshop.session, 0)
     assert not keeps_order(workshop, orders)
     workshop.now += RIVAL_SECONDS + 1
     assert keeps_order(workshop, orders)
@@ -753,13 +755,13 @@ def test_workers_that_know_of_each_other_take_different_jobs(workshop: Any) -> N
         workshop.add("echo", number)
     workers = [workshop.new_engine() for _ in range(4)]
     for worker in workers:  # each leaves a record for the others to see
-        worker.claim(workshop.seat, 1)
+        worker.claim(workshop.session, 1)
     firsts: set[int] = set()
     for worker in workers:
-        service = workshop.seat.begin()
+        service = workshop.session.begin()
         start, _ = worker._share(service, 10, False)
         firsts.add(next(service.queue.pull(service.jobs, workshop.now, start)).id)
-        workshop.seat.abort()
+        workshop.session.abort()
     assert len(firsts) == 4
 
 
@@ -767,7 +769,7 @@ def test_the_last_jobs_are_divided_among_the_workers(workshop: Any) -> None:
     for number in range(42):
         workshop.add("echo", number)
     rival = workshop.new_engine()
-    rival.claim(workshop.seat, 1)
+    rival.claim(workshop.session, 1)
     workshop.claim(1)
     sizes = []
     while claims := workshop.claim(30):

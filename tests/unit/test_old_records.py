@@ -190,7 +190,7 @@ def moved(old: Old) -> TaskService:
     new = old.root["new"] = TaskService()
     for jobid, job in old.service.jobs.items():
         new.jobs[jobid] = job
-        new.queue.line.put([jobid])
+        new.queue.ready.put([jobid])
     transaction.commit()
     return new
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""The ready line and the indexes by time, seen from one connection."""
+"""The ready queue and the indexes by time, seen from one connection."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import ZODB
 
 from lovely.remotetask.interfaces import COMPLETED, CRONJOB, DELAYED, QUEUED, STARTLATER
 from lovely.remotetask.job import CronJob, Job, JobTree
-from lovely.remotetask.store import line as line_module
-from lovely.remotetask.store.line import (
+from lovely.remotetask.store import ready as line_module
+from lovely.remotetask.store.queue import START_SIZE, JobQueue, TimeIndex
+from lovely.remotetask.store.ready import (
     BULK_SIZE,
     HEAD_SEGMENTS,
     SEGMENT_SIZE,
     Memory,
-    ReadyLine,
+    ReadyQueue,
     is_closed,
 )
-from lovely.remotetask.store.queue import START_SIZE, JobQueue, TimeIndex
 
 # -- the index by time -------------------------------------------------------------------------
 
@@ -78,18 +78,18 @@ def test_an_index_knows_its_size(index: TimeIndex) -> None:
 
 def test_an_empty_index_is_an_index_all_the_same() -> None:
     assert TimeIndex()
-    assert ReadyLine()
+    assert ReadyQueue()
     assert JobQueue()
 
 
-# -- the ready line ----------------------------------------------------------------------------
+# -- the ready queue ----------------------------------------------------------------------------
 
 
 class Line:
-    """A ready line and the jobs that stand in it."""
+    """A ready queue and the jobs that stand in it."""
 
     def __init__(self) -> None:
-        self.line = ReadyLine()
+        self.line = ReadyQueue()
         self.jobs = JobTree()
         self.memory = Memory()
 

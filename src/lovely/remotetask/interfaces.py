@@ -27,7 +27,7 @@ from zope.schema import (
     Tuple,
 )
 
-#: Waits in the ready line, or for the time of its next attempt.
+#: Waits in the ready queue, or for the time of its next attempt.
 QUEUED = "queued"
 #: Claimed by a worker: running, or about to.
 PROCESSING = "processing"

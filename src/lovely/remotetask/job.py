@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 from persistent import Persistent
 from zope.interface import implementer
 
+from lovely.remotetask.base.ownership import check_path, check_sound, removed, wrote
 from lovely.remotetask.base.shelf import Shelf
 from lovely.remotetask.base.site import service_of
-from lovely.remotetask.base.witness import check_path, check_sound, removed, wrote
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,
@@ -354,7 +354,7 @@ class Job(Persistent):
     the job back.
     ``owner`` str: id of the worker that has claimed the job, else None.
     ``due`` float seconds since the epoch: when a waiting job may run, None for one in the
-    ready line.  ``place`` int, float or str: where the queue has filed the waiting job; only
+    ready queue.  ``place`` int, float or str: where the queue has filed the waiting job; only
     `lovely.remotetask.store.queue` sets it.
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
     ``is_unwanted`` bool: the job has ended, and is to be removed instead of filed; set by
@@ -475,7 +475,7 @@ class Job(Persistent):
 
     @property
     def is_in_line(self) -> bool:
-        """Whether the job waits in the ready line, where it has not been run before."""
+        """Whether the job waits in the ready queue, where it has not been run before."""
         return isinstance(self.place, int)
 
     @property
@@ -516,7 +516,7 @@ class Job(Persistent):
         self._forget("place", "due", "completed_at")
 
     def wait(self, due: float | None) -> None:
-        """Let the job wait for an attempt; `due` None is the ready line."""
+        """Let the job wait for an attempt; `due` None is the ready queue."""
         self.status = self.resting_status
         if due is None:
             self._forget("due")

@@ -2,7 +2,7 @@
 """Processors: the threads that work on a service in this process.
 
 A processor owns one `lovely.remotetask.engine.execution.Engine`, a loop that claims jobs, and a
-*keeper* thread beside it that gives signs of life while jobs run, frees the jobs of dead
+*maintenance* thread beside it that gives signs of life while jobs run, frees the jobs of dead
 workers, and gives up jobs that run too long.  Both wait on events, never in a sleep.
 """
 
@@ -20,16 +20,16 @@ from typing import Any
 
 from zope.interface import implementer
 
-from lovely.remotetask.engine import running
+from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.execution import Deadline, Engine
-from lovely.remotetask.engine.invalidation import listener_of
-from lovely.remotetask.engine.keeper import Keeper, free_orphans
-from lovely.remotetask.engine.seat import Seat, check_no_transaction, is_closed
+from lovely.remotetask.engine.maintenance import Maintenance, free_orphans
+from lovely.remotetask.engine.session import Session, check_no_transaction, is_closed
 from lovely.remotetask.engine.step import Claim, claim_of
-from lovely.remotetask.engine.transact import Stopping
+from lovely.remotetask.engine.transactions import Stopping
+from lovely.remotetask.engine.wakeup import listener_of
 from lovely.remotetask.errors import OldRecord, ServiceGone
 from lovely.remotetask.interfaces import PROCESSING, IProcessor
-from lovely.remotetask.store.aside import load
+from lovely.remotetask.store.quarantine import load
 from lovely.remotetask.store.worker import is_exclusive, local_ids
 
 log = logging.getLogger("lovely.remotetask")
@@ -82,13 +82,13 @@ class SimpleProcessor:
         self._listener = None if self._is_exclusive else listener_of(db)
         self._engine.is_probing = not self._is_exclusive and self._listener is None
         self.signals: frozenset[bytes] = frozenset()
-        self._keeper = Keeper(
-            self._engine, self._needs_keeper, self.wake, self._replace, self._abandon
+        self._maintenance = Maintenance(
+            self._engine, self._needs_maintenance, self.wake, self._replace, self._abandon
         )
-        self._engine.on_deadline = self._keeper.notify  # type: ignore[method-assign]
-        self.keeper_thread: threading.Thread | None = None
+        self._engine.on_deadline = self._maintenance.notify  # type: ignore[method-assign]
+        self.maintenance_thread: threading.Thread | None = None
         self.loop_thread: threading.Thread | None = None
-        running.attend(self)
+        registry.attend(self)
 
     # -- the loop -------------------------------------------------------------------
 
@@ -101,7 +101,7 @@ class SimpleProcessor:
         """See `IProcessor`."""
         self._is_looping = True
         if not self._is_exclusive:
-            self._start_keeper()  # others may die while this one has nothing to do
+            self._start_maintenance()  # others may die while this one has nothing to do
         self._run_loop()
 
     def _run_loop(self) -> None:
@@ -119,7 +119,7 @@ class SimpleProcessor:
             self._listener.forget(self)
         self._hand_back()
         self._is_looping = False
-        self._keeper.notify()
+        self._maintenance.notify()
 
     def _hand_back(self) -> None:
         """Give back all that is in hand; who still runs it finds nothing more to do."""
@@ -128,8 +128,8 @@ class SimpleProcessor:
             self._carried.clear()
         try:
             if self._engine.holds:
-                with self._engine.short_seat() as seat:
-                    self._engine.leave(seat, running)
+                with self._engine.short_session() as session:
+                    self._engine.leave(session, running)
         except Exception as error:  # of any storage, that was closed, say, or does not work
             log.debug("service %s could give back nothing", self.name, exc_info=error)
         finally:
@@ -137,31 +137,31 @@ class SimpleProcessor:
             self._engine.identity.retire()
 
     def leave(self) -> None:
-        """Let the keeper give back what is left, as its last act: the process is to end."""
+        """Let the maintenance give back what is left, as its last act: the process is to end."""
         if not (self._is_looping or self._engine.holds):
             return
         self._is_leaving = True
         try:
-            self._start_keeper()
+            self._start_maintenance()
         except RuntimeError:  # Python starts no more threads
             self._hand_back()
-        self._keeper.notify()
+        self._maintenance.notify()
 
     def _keep(self) -> None:
-        self._rim(self._keeper)()
+        self._rim(self._maintenance)()
         if self._is_leaving:
             self._hand_back()
 
-    def _start_keeper(self) -> None:
-        if self.keeper_thread is None or not self.keeper_thread.is_alive():
-            self.keeper_thread = threading.Thread(
+    def _start_maintenance(self) -> None:
+        if self.maintenance_thread is None or not self.maintenance_thread.is_alive():
+            self.maintenance_thread = threading.Thread(
                 target=self._keep,
-                name=f"remotetask-keeper.{self.name}",
+                name=f"remotetask-maintenance.{self.name}",
                 daemon=True,
             )
-            self.keeper_thread.start()
+            self.maintenance_thread.start()
 
-    def _needs_keeper(self) -> bool:
+    def _needs_maintenance(self) -> bool:
         if self._is_leaving:
             return False
         if self.running and self._is_looping:
@@ -178,10 +178,10 @@ class SimpleProcessor:
         """See `IProcessor`."""
         self._stop.set()
         self._wake.set()
-        self._keeper.notify()
+        self._maintenance.notify()
 
     def hear(self, oids: list[bytes]) -> None:
-        """See `lovely.remotetask.engine.invalidation.Watcher`."""
+        """See `lovely.remotetask.engine.wakeup.Watcher`."""
         self._engine.news = oids
         self.wake()
 
@@ -231,39 +231,39 @@ class SimpleProcessor:
     def _is_abandoned(self) -> bool:
         return threading.current_thread() in self._abandoned
 
-    def _seat(self) -> Seat:
-        return Seat(self.db, self.servicePath)
+    def _session(self) -> Session:
+        return Session(self.db, self.servicePath)
 
     def _loop(self) -> None:
-        with self._seat() as seat:
+        with self._session() as session:
             if self._is_exclusive:
-                free_orphans(self._engine, seat)
-            self._listen(seat)
-            self._give_back_left(seat)
+                free_orphans(self._engine, session)
+            self._listen(session)
+            self._give_back_left(session)
             while self.running and not self._is_abandoned():
                 if not threading.main_thread().is_alive():
                     self.stop()  # the interpreter ends: pools and the like take no more work
                     break
                 self._wake.clear()
-                if not self._work(seat):
-                    self._rest(seat)
-            self._leave(seat)
+                if not self._work(session):
+                    self._rest(session)
+            self._leave(session)
 
-    def _listen(self, seat: Seat) -> None:
+    def _listen(self, session: Session) -> None:
         if self._listener is not None:
-            signals = seat.begin().queue.signals
+            signals = session.begin().queue.signals
             self.signals = frozenset(signal._p_oid for signal in signals)
-            seat.abort()
+            session.abort()
             self._listener.watch(self)
 
-    def _work(self, seat: Seat) -> bool:
+    def _work(self, session: Session) -> bool:
         """Claim a batch and run it; say whether there was one."""
-        claims = self._engine.claim(seat, max(1, int(self._batch)), may_reserve=True)
+        claims = self._engine.claim(session, max(1, int(self._batch)), may_reserve=True)
         if claims:
-            self._start_keeper()
+            self._start_maintenance()
         with self._carrying(claims):
             for group in _groups(claims, len(claims)):
-                self._run(seat, group)
+                self._run(session, group)
         return bool(claims)
 
     @contextmanager
@@ -309,23 +309,23 @@ class SimpleProcessor:
                 self._failed.extend(claim for claim in carried if claim is not deadline.claim)
             return True
 
-    def _run(self, seat: Seat, claims: list[Claim]) -> None:
+    def _run(self, session: Session, claims: list[Claim]) -> None:
         """Run claimed jobs: together where they may, and that goes well; else one by one."""
         if claims[0].is_reserved:
             if not self._pick_up(claims):
                 return
-            outcomes = self._engine.run_together(seat, claims)
+            outcomes = self._engine.run_together(session, claims)
             if outcomes is not None:
                 self._learn(outcomes[0].seconds)
                 return
             self._batch = max(1.0, self._batch / 2)
-            claims = self._engine.claim_reserved(seat, claims)
+            claims = self._engine.claim_reserved(session, claims)
             with self._lock:
                 self._carried.get(threading.current_thread(), []).extend(claims)
         for claim in claims:
             if not self._pick_up([claim]):
                 return
-            self._learn(self._engine.run(seat, claim).seconds)
+            self._learn(self._engine.run(session, claim).seconds)
 
     def _learn(self, seconds: float) -> None:
         # As many as fit into the bound, growing by half: a slow job after many quick ones
@@ -335,22 +335,22 @@ class SimpleProcessor:
         fitting = BATCH_SECONDS / max(seconds, 1e-4)
         self._batch = max(1.0, min(MAX_BATCH, fitting, self._batch * 1.5))
 
-    def _leave(self, seat: Seat) -> None:
+    def _leave(self, session: Session) -> None:
         if self._engine.holds and not self._is_abandoned():
-            self._engine.give_back(seat, list(self._engine.in_hand.values()))
+            self._engine.give_back(session, list(self._engine.in_hand.values()))
 
-    def _give_back_left(self, seat: Seat) -> None:
+    def _give_back_left(self, session: Session) -> None:
         """Give back the claims of threads that have ended by a fault, or hang in a job."""
         count = len(self._failed)
         left = [claim for claim in self._failed[:count] if self._engine.has(claim)]
         if left:
-            self._engine.give_back(seat, left)
+            self._engine.give_back(session, left)
         with self._lock:
             del self._failed[:count]
 
-    def _rest(self, seat: Seat) -> None:
+    def _rest(self, session: Session) -> None:
         """Wait until there may be work."""
-        due = self._engine.next_due(seat)
+        due = self._engine.next_due(session)
         seconds = self.waitTime
         if due is not None:
             seconds = min(seconds, due - self._engine.clock())
@@ -364,7 +364,7 @@ class SimpleProcessor:
             if self._wake.wait(min(step, remaining)):
                 return
             before = time.monotonic()
-            if self._engine.has_signal(seat):
+            if self._engine.has_signal(session):
                 return
             step = max(PROBE_SECONDS, (time.monotonic() - before) / PROBE_SHARE)
 
@@ -383,45 +383,45 @@ class SimpleProcessor:
         """See `IProcessor`."""
         check_no_transaction()
         claims: list[Claim] = []
-        with self._seat() as seat:
+        with self._session() as session:
             try:
-                claims = self._next_claims(seat, jobid)
+                claims = self._next_claims(session, jobid)
                 if not claims:
                     return False
-                self._start_keeper()
+                self._start_maintenance()
                 with self._lock:
                     self._running[threading.current_thread()] = claims
-                self._engine.run(seat, claims[0])
-                self._release(seat, claims)
+                self._engine.run(session, claims[0])
+                self._release(session, claims)
                 if not self._engine.in_hand:
-                    self._engine.give_back(seat, [])
+                    self._engine.give_back(session, [])
                 return True
             except BaseException:  # Ctrl-C, say: nobody is at the job any more
                 with suppress(Exception):
-                    self._engine.give_back(seat, claims, waits=False)
-                    self._release(seat, claims)
+                    self._engine.give_back(session, claims, waits=False)
+                    self._release(session, claims)
                 raise
             finally:
                 with self._lock:
                     self._running.pop(threading.current_thread(), None)
-                self._keeper.notify()
+                self._maintenance.notify()
 
-    def _next_claims(self, seat: Seat, jobid: int | None) -> list[Claim]:
+    def _next_claims(self, session: Session, jobid: int | None) -> list[Claim]:
         if jobid is None:
-            return self._engine.claim(seat, 1)
-        claim = self._claimed(seat, jobid)
+            return self._engine.claim(session, 1)
+        claim = self._claimed(session, jobid)
         return [] if claim is None else [claim]
 
-    def _release(self, seat: Seat, claims: list[Claim]) -> None:
+    def _release(self, session: Session, claims: list[Claim]) -> None:
         for claim in claims:
             if claim.owner != self._engine.identity.id:
-                self._engine.release(seat, claim)
+                self._engine.release(session, claim)
 
-    def _claimed(self, seat: Seat, jobid: int) -> Claim | None:
+    def _claimed(self, session: Session, jobid: int) -> Claim | None:
         claim = self._engine.in_hand.get(jobid)
         if claim is not None:
             return claim
-        job = load(seat.begin().jobs, jobid)
+        job = load(session.begin().jobs, jobid)
         if job is not None and job.status == PROCESSING and job.owner in local_ids():
             return claim_of(job)
         return None
@@ -432,10 +432,10 @@ class SimpleProcessor:
         Transaction: must not run in one; commits.
         """
         check_no_transaction()
-        with self._seat() as seat:
-            claims = self._engine.claim(seat, 1)
+        with self._session() as session:
+            claims = self._engine.claim(session, 1)
             if claims:
-                self._start_keeper()
+                self._start_maintenance()
             return claims[0].jobid if claims else None
 
     def hasJobsWaiting(self) -> bool:
@@ -444,8 +444,8 @@ class SimpleProcessor:
         Transaction: must not run in one; reads only.
         """
         check_no_transaction()
-        with self._seat() as seat:
-            return bool(seat.begin().hasJobsWaiting())
+        with self._session() as session:
+            return bool(session.begin().hasJobsWaiting())
 
 
 @implementer(IProcessor)
@@ -472,8 +472,8 @@ class MultiProcessor(SimpleProcessor):
             ]
             return self._hands
 
-    def _work(self, seat: Seat) -> bool:
-        self._give_back_left(seat)
+    def _work(self, session: Session) -> bool:
+        self._give_back_left(session)
         # A claim for each job that ends would be a commit for each: claim when half of what
         # may be held has been done, or a thread has nothing to do.
         batch = max(1, int(self._batch))
@@ -483,9 +483,9 @@ class MultiProcessor(SimpleProcessor):
         if held >= max(self.maxThreads, most // 2):
             self._wake.wait(max(self.waitTime, MIN_WAIT_SECONDS))
             return True
-        claims = self._engine.claim(seat, most - held, may_reserve=True)
+        claims = self._engine.claim(session, most - held, may_reserve=True)
         if claims:
-            self._start_keeper()
+            self._start_maintenance()
         for group in _groups(claims, batch):
             self._claims.put(group)
         self._start_hands(len(self._engine.in_hand))
@@ -506,8 +506,8 @@ class MultiProcessor(SimpleProcessor):
             if claims is None or not self.running:
                 return
             try:
-                with self._carrying(claims), self._seat() as seat:
-                    self._run(seat, claims)
+                with self._carrying(claims), self._session() as session:
+                    self._run(session, claims)
             finally:
                 self._wake.set()
 
@@ -517,10 +517,10 @@ class MultiProcessor(SimpleProcessor):
         for _ in self.threads:
             self._claims.put(None)  # wakes one that waits for work
 
-    def _leave(self, seat: Seat) -> None:
+    def _leave(self, session: Session) -> None:
         while hands := self.threads:  # but for those that have been abandoned meanwhile
             hands[0].join(JOIN_SECONDS)
-        super()._leave(seat)
+        super()._leave(session)
 
     def _replace(self, thread: threading.Thread) -> None:
         """See `SimpleProcessor`: the loop starts another thread."""

@@ -17,10 +17,10 @@ from persistent import Persistent
 from zope.interface import implementer
 from zope.location.location import Location
 
+from lovely.remotetask.base.ownership import check_parts, check_path
 from lovely.remotetask.base.site import note_service
 from lovely.remotetask.base.storable import check_limits, check_storable
-from lovely.remotetask.base.witness import check_parts, check_path
-from lovely.remotetask.engine import later, running
+from lovely.remotetask.engine import later, registry
 from lovely.remotetask.engine.inline import can_go_on, claim_inline, run_inline
 from lovely.remotetask.engine.step import (
     DEFAULT_RETENTION,
@@ -56,7 +56,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.job import CronJob, Job, JobTree, Progress
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.retry import MAX_DEATHS, RetryPolicy
-from lovely.remotetask.store.aside import MISSING, load, why_unreadable, why_unusable
+from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.store.queue import JobQueue
 from lovely.remotetask.store.worker import LEASE_SECONDS, Identity, is_exclusive
 from lovely.remotetask.task import available, check_input, look_up
@@ -197,7 +197,7 @@ class TaskService(Persistent, Location):
             self.jobs.add(jobs)
             self._v_last = jobs[jobids[-1]]
             self.queue.file_ready(list(jobs.values()))
-            running.wake_after_commit(self)
+            registry.wake_after_commit(self)
         return jobids
 
     def addCronJob(
@@ -251,7 +251,7 @@ class TaskService(Persistent, Location):
     def _store(self, job: Job) -> int:
         self.jobs[job.id] = self._v_last = job
         self.queue.file(job)
-        running.wake_after_commit(self)
+        registry.wake_after_commit(self)
         return job.id
 
     def _generateId(self) -> int:
@@ -302,7 +302,7 @@ class TaskService(Persistent, Location):
         self.queue.remove(job)
         job.wait(None)
         self.queue.file(job)
-        running.wake_after_commit(self)
+        registry.wake_after_commit(self)
         return True
 
     def reschedule(self, jobid: int) -> None:
@@ -314,7 +314,7 @@ class TaskService(Persistent, Location):
             raise InvalidArgument(f"job {jobid} waits for no time, it is {job.status}")
         _check_usable(jobid, why_unusable(job, jobid))
         self.queue.reschedule(job, time.time())
-        running.wake_after_commit(self)
+        registry.wake_after_commit(self)
 
     def cancel(self, jobid: int) -> None:
         """See `ITaskService`."""
@@ -461,18 +461,18 @@ class TaskService(Persistent, Location):
         """See `ITaskService`."""
         _check_not_old(self)
         try:
-            running.start(self)
+            registry.start(self)
         except ServiceNotStored:
             later.start_later(self)
 
     def stopProcessing(self, timeout_seconds: float | None = None) -> None:
         """See `ITaskService`."""
         later.forget(self)
-        running.stop(self, timeout_seconds)
+        registry.stop(self, timeout_seconds)
 
     def isProcessing(self) -> bool:
         """See `ITaskService`."""
-        return running.find(self) is not None
+        return registry.find(self) is not None
 
 
 def _time(now: float | None) -> float:

@@ -13,7 +13,7 @@ from zope.interface import Interface, Invalid, implementer
 from zope.interface.interfaces import ComponentLookupError
 from zope.schema import getFieldsInOrder
 
-from lovely.remotetask.base import process
+from lovely.remotetask.base import processpool
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
@@ -157,7 +157,7 @@ class SimpleTask:
         afterwards is not kept; None sets no bound.
     :param shared_commit: the function changes nothing outside its ZODB, so that several
         quick jobs may share one commit; if one of them fails, all are run again.
-    :param executor: ``"process"`` calls the function in another process, where it can use
+    :param executor: ``"process"`` calls the function in another processpool, where it can use
         a core of its own and is killed by its timeout.  It must be a plain function of its
         input that can be imported by its name.
     """
@@ -188,7 +188,7 @@ class SimpleTask:
         if executor == "process":
             if context:
                 raise InvalidArgument("a task in another process has no context")
-            process.check_installed()
+            processpool.check_installed()
         self.func = func
         if inputSchema is not None:
             self.inputSchema = inputSchema
@@ -206,7 +206,7 @@ class SimpleTask:
             return self.func(_current_context(service, jobid), input)
         if self.executor == "process":
             now = _current_context(service, jobid)
-            return process.call(
+            return processpool.call(
                 self.func, input, self.timeout_seconds, now.is_cancelled, now._should_stop
             )
         return self.func(input)

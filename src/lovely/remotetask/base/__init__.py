@@ -3,11 +3,11 @@
 
 From top to bottom; each uses only those below it.
 
-``shelf``         containers that two transactions may write at once
-``witness``       sees to it that what is written is stored
-``storable``      values that survive being stored and loaded
-``site``          sites and paths, and which services live in this process
-``guard``         lets nobody end a transaction that is in use
-``surroundings``  gives a thread back as it was
-``process``       functions that run in other processes
+``shelf``        containers that two transactions may write at once
+``ownership``    sees to it that what is written is stored
+``storable``     values that survive being stored and loaded
+``site``         sites and paths, and which services live in this process
+``guard``        lets nobody end a transaction that is in use
+``isolation``    gives a thread back as it was
+``processpool``  functions that run in other processes
 """

@@ -13,7 +13,7 @@ from typing import Any
 from persistent import Persistent
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask.base.witness import check_sound
+from lovely.remotetask.base.ownership import check_sound
 
 
 def merged(old: Iterable[int], committed: Iterable[int], new: Iterable[int]) -> set[int]:

@@ -3,9 +3,9 @@
 
 From top to bottom; each uses only those below it.
 
-``cli``       the verbs, and ``run``
+``main``      the verbs, and ``run``
 ``upkeep``    verbs that look after a database
 ``demo``      ``remotetask demo``
 ``database``  opens what a URI names
-``screen``    what people see
+``output``    what people see
 """

@@ -22,7 +22,7 @@ from lovely.remotetask.command.database import (
     open_database,
     without_password,
 )
-from lovely.remotetask.command.screen import Screen
+from lovely.remotetask.command.output import Screen
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 from lovely.remotetask.hosts.autostart import Match, find_services, match_site, split_patterns
 from lovely.remotetask.interfaces import FINAL_STATUSES

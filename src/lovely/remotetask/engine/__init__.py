@@ -3,15 +3,15 @@
 
 From top to bottom; each uses only those below it.
 
-``keeper``        what a worker does beside its jobs
+``maintenance``   what a worker does beside its jobs
 ``execution``     runs jobs in threads
-``claimant``      what one worker has in hand
+``claims``        what one worker has in hand
 ``inline``        runs jobs in the caller's transaction
-``notes``         cancel requests and progress of a running job
+``progress``      cancel requests and progress of a running job
 ``step``          what each step of a job's way writes
-``transact``      repeats transactions, and waits for the storage
-``seat``          a connection and its transactions
+``transactions``  repeats transactions, and waits for the storage
+``session``       a connection and its transactions
 ``later``         starts services when they are committed
-``running``       what runs in this process
-``invalidation``  what the storage tells by itself
+``registry``      what runs in this process
+``wakeup``        what the storage tells by itself
 """

@@ -3,7 +3,7 @@
 
 The steps of one job:
 
-- `Claimant.claim`: the job record names this worker and counts the attempt.  Commit.
+- `Claims.claim`: the job record names this worker and counts the attempt.  Commit.
 - `Engine.run`: check that the job is still held (the fence), call the task, store result
   and status.  Commit, together with whatever the task wrote.
 - `Engine.record`, after a failure only: another attempt later, or the error.  Commit.
@@ -29,11 +29,11 @@ from typing import Any
 from ZODB.POSException import ConflictError, POSError
 
 from lovely.remotetask.base.guard import guarded
+from lovely.remotetask.base.ownership import is_id_again, wrote
 from lovely.remotetask.base.site import entered
-from lovely.remotetask.base.witness import is_id_again, wrote
-from lovely.remotetask.engine.claimant import Claimant, Tasks
-from lovely.remotetask.engine.notes import Notes
-from lovely.remotetask.engine.seat import Seat, is_transient
+from lovely.remotetask.engine.claims import Claims, Tasks
+from lovely.remotetask.engine.progress import Notes
+from lovely.remotetask.engine.session import Session, is_transient
 from lovely.remotetask.engine.step import (
     Claim,
     call_task,
@@ -44,7 +44,7 @@ from lovely.remotetask.engine.step import (
     settle,
     take,
 )
-from lovely.remotetask.engine.transact import ID_BUDGET, Stopping
+from lovely.remotetask.engine.transactions import ID_BUDGET, Stopping
 from lovely.remotetask.errors import (
     JobCancelled,
     JobInterrupted,
@@ -56,7 +56,7 @@ from lovely.remotetask.errors import (
 )
 from lovely.remotetask.interfaces import ERROR
 from lovely.remotetask.job import Job
-from lovely.remotetask.store.aside import load, load_many
+from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.task import TaskContext, look_up
 
 #: A run that meets a conflict is repeated at once so often, and no longer than so many
@@ -108,8 +108,8 @@ class Fenced(Exception):
     """The job is no longer held by this worker."""
 
 
-class Engine(Claimant):
-    """Runs the jobs that a worker has claimed.  See `Claimant` for its parameters."""
+class Engine(Claims):
+    """Runs the jobs that a worker has claimed.  See `Claims` for its parameters."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -118,7 +118,7 @@ class Engine(Claimant):
 
     # -- run ------------------------------------------------------------------------
 
-    def run(self, seat: Seat, claim: Claim) -> Outcome:
+    def run(self, session: Session, claim: Claim) -> Outcome:
         """Run one attempt, and keep what became of it.
 
         :raises Stopping: the processor stops while the storage cannot write or the job
@@ -128,9 +128,9 @@ class Engine(Claimant):
         begun = self.monotonic()
         status: str | None
         try:
-            status = self._run_until_kept(seat, claim)
+            status = self._run_until_kept(session, claim)
         except Fenced:
-            seat.abort()
+            session.abort()
             status = None
             job_log.warning("job %s: no longer held, its run is not kept", claim.jobid)
         self.let_go(claim)
@@ -145,23 +145,23 @@ class Engine(Claimant):
         )
         return Outcome(claim.jobid, status, seconds)
 
-    def _run_until_kept(self, seat: Seat, claim: Claim) -> str:
+    def _run_until_kept(self, session: Session, claim: Claim) -> str:
         conflicts = faults = ids = 0
         begun = self.monotonic()
         hurries = begun < self._hurries_until
         end = begun + (SHORT_REPEAT_SECONDS if hurries else REPEAT_SECONDS)
         while True:
             try:
-                return self._run_once(seat, claim, conflicts + ids)
+                return self._run_once(session, claim, conflicts + ids)
             except Fenced:
                 raise
             except BaseException as error:  # whatever a task, its result or its commit raises
-                if (isinstance(error, ServiceGone) and seat.in_begin) or _is_interrupt(error):
+                if (isinstance(error, ServiceGone) and session.in_begin) or _is_interrupt(error):
                     raise
-                transient = is_transient(seat, error)
-                in_commit = seat.in_commit
-                seat.abort(error)
-                if seat.is_closed or self._is_stopped(error):
+                transient = is_transient(session, error)
+                in_commit = session.in_commit
+                session.abort(error)
+                if session.is_closed or self._is_stopped(error):
                     raise Stopping from error
                 if transient and is_id_again(error) and ids < ID_BUDGET:
                     ids += 1
@@ -175,7 +175,7 @@ class Engine(Claimant):
                     # no heartbeat either; then it was no attempt of the job.  The first
                     # time it has the benefit of the doubt: it may work again by now.
                     waits = self.transact.waits
-                    self.beat(seat)
+                    self.beat(session)
                     faults += 1
                     if self.transact.waits > waits or (faults == 1 and not transient):
                         continue
@@ -183,8 +183,8 @@ class Engine(Claimant):
                     now = self.monotonic()
                     until = now + VAIN_FACTOR * (now - begun)
                     self._hurries_until = max(self._hurries_until, until)
-                    return self._postpone(seat, claim, conflicts, error)
-                return self.record(seat, claim, error)
+                    return self._postpone(session, claim, conflicts, error)
+                return self.record(session, claim, error)
 
     def _is_stopped(self, error: BaseException) -> bool:
         """Say whether a run failed as its process comes to an end: no attempt of the job."""
@@ -197,20 +197,20 @@ class Engine(Claimant):
             and "shutdown" in describe(error)
         )
 
-    def _run_once(self, seat: Seat, claim: Claim, conflicts: int) -> str:
-        service = seat.begin()
+    def _run_once(self, session: Session, claim: Claim, conflicts: int) -> str:
+        service = session.begin()
         job = self._held_job(service, claim)
         wrote(service, job)  # before the task runs, for it may take long
-        with guarded(seat.manager), entered(seat.site(service)):
-            self._call(seat, service, job, claim, Tasks(service.taskInterface))
+        with guarded(session.manager), entered(session.site(service)):
+            self._call(session, service, job, claim, Tasks(service.taskInterface))
         if conflicts:
             job.conflicts += conflicts
         status = job.status
-        seat.manager.get().note(f"remotetask {job.task} {job.id}")
-        seat.commit()
+        session.manager.get().note(f"remotetask {job.task} {job.id}")
+        session.commit()
         return status
 
-    def _call(self, seat: Seat, service: Any, job: Job, claim: Claim, tasks: Tasks) -> None:
+    def _call(self, session: Session, service: Any, job: Job, claim: Claim, tasks: Tasks) -> None:
         """Call the task of a job, in the service's site, and write down the result."""
         if claim.jobid in service.requests:
             raise JobCancelled
@@ -219,11 +219,11 @@ class Engine(Claimant):
             raise RetryLater(1.0, f"task {job.task!r} is not registered here")
         with self._deadline(claim, task):
             output = call_task(service, job, task, partial(self._context, service, claim, task))
-        if not seat.is_open:
+        if not session.is_open:
             raise TransactionMeddled("a task must not close the connection it runs in")
         finish(service, job, output, self.clock())
 
-    def run_together(self, seat: Seat, claims: list[Claim]) -> list[Outcome] | None:
+    def run_together(self, session: Session, claims: list[Claim]) -> list[Outcome] | None:
         """Run reserved jobs, whose tasks declare ``shared_commit``, in one transaction.
 
         It is a wager that none of them fails: there are no savepoints, which would cost as
@@ -234,12 +234,12 @@ class Engine(Claimant):
         """
         begun = self.monotonic()
         try:
-            service = seat.begin()
+            service = session.begin()
             tasks = Tasks(service.taskInterface)
             statuses = []
             left = []
             jobs = load_many(service.jobs, [claim.jobid for claim in claims])
-            with guarded(seat.manager), entered(seat.site(service)):
+            with guarded(session.manager), entered(session.site(service)):
                 for claim, job in zip(claims, jobs, strict=True):
                     # The task may have another timeout by now, which cannot be kept for a part
                     # of a commit.
@@ -247,17 +247,17 @@ class Engine(Claimant):
                         raise Fenced
                     left.append((job.place, job.id))
                     take(service, job, claim.owner, self.clock())
-                    self._call(seat, service, job, claim, tasks)
+                    self._call(session, service, job, claim, tasks)
                     statuses.append(job.status)
-            seat.manager.get().note(f"remotetask {len(claims)} jobs")
-            seat.commit()
+            session.manager.get().note(f"remotetask {len(claims)} jobs")
+            session.commit()
         except BaseException as error:  # one by one it will be seen what that means
             if _is_interrupt(error):
                 raise
-            if seat.in_commit and not isinstance(error, ConflictError):
+            if session.in_commit and not isinstance(error, ConflictError):
                 self.uncertain.update(claim.jobid for claim in claims)
-            seat.abort(error)
-            if seat.is_closed:
+            session.abort(error)
+            if session.is_closed:
                 raise Stopping from error
             return None
         self.memory.note_stale(left)
@@ -297,7 +297,7 @@ class Engine(Claimant):
 
     # -- record ---------------------------------------------------------------------
 
-    def record(self, seat: Seat, claim: Claim, error: BaseException) -> str:
+    def record(self, session: Session, claim: Claim, error: BaseException) -> str:
         """Keep a failure; return the job's status.
 
         :raises Fenced: the job is no longer held.
@@ -305,12 +305,12 @@ class Engine(Claimant):
 
         def change(service: Any) -> str:
             job = self._held_job(service, claim)
-            with entered(seat.site(service)):
+            with entered(session.site(service)):
                 task = look_up(service.taskInterface, job.task)
             settle(service, job, task, error, self.clock())
             return job.status
 
-        status = self.transact(seat, change)
+        status = self.transact(session, change)
         level = logging.ERROR if status == ERROR else logging.INFO
         job_log.log(
             level,
@@ -322,7 +322,9 @@ class Engine(Claimant):
         )
         return status
 
-    def _postpone(self, seat: Seat, claim: Claim, conflicts: int, error: BaseException) -> str:
+    def _postpone(
+        self, session: Session, claim: Claim, conflicts: int, error: BaseException
+    ) -> str:
         """Put back a job that has met conflicts, so that others run; return its status.
 
         :raises Fenced: the job is no longer held.
@@ -333,7 +335,7 @@ class Engine(Claimant):
             postpone(service, job, conflicts, error, self.clock())
             return job.status
 
-        status = self.transact(seat, change)
+        status = self.transact(session, change)
         job_log.log(
             logging.ERROR if status == ERROR else logging.INFO,
             "job %s: task %s, attempt %s met %s write conflicts, the last: %s",
@@ -345,15 +347,15 @@ class Engine(Claimant):
         )
         return status
 
-    def expire(self, seat: Seat, claim: Claim, timeout_seconds: float) -> bool:
+    def expire(self, session: Session, claim: Claim, timeout_seconds: float) -> bool:
         """Give up a job that runs too long: its worker no longer holds it.
 
         :returns: False when it has just ended.
         """
         try:
-            self.record(seat, claim, JobTimeout(f"the job ran longer than {timeout_seconds} s"))
+            self.record(session, claim, JobTimeout(f"the job ran longer than {timeout_seconds} s"))
         except Fenced:
-            seat.abort()
+            session.abort()
             return False
         self.let_go(claim)
         return True
@@ -361,7 +363,7 @@ class Engine(Claimant):
     # -- what a running task is given ----------------------------------------------------
 
     def _context(self, service: Any, claim: Claim, task: Any) -> TaskContext:
-        notes = Notes(claim.jobid, self.short_seat, self.transact, self.monotonic)
+        notes = Notes(claim.jobid, self.short_session, self.transact, self.monotonic)
         return TaskContext(
             service,
             claim.jobid,

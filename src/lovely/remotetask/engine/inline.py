@@ -14,12 +14,12 @@ from transaction import Savepoint
 from transaction.interfaces import NoTransaction, TransientError
 
 from lovely.remotetask.base.guard import guarded
+from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import entered, site_of
-from lovely.remotetask.base.witness import check_parts, wrote
 from lovely.remotetask.engine.step import call_task, finish, settle, take
 from lovely.remotetask.errors import CannotTakeBack, JobCancelled, RetryLater, describe
 from lovely.remotetask.job import Job
-from lovely.remotetask.store.line import Memory
+from lovely.remotetask.store.ready import Memory
 from lovely.remotetask.task import TaskContext, look_up
 
 #: Repeats that are due within this many seconds follow at once: nobody is there to wait.

@@ -10,7 +10,7 @@ from typing import Any
 import transaction
 from transaction.interfaces import NoTransaction
 
-from lovely.remotetask.engine import running
+from lovely.remotetask.engine import registry
 from lovely.remotetask.errors import ServiceNotStored
 
 log = logging.getLogger("lovely.remotetask")
@@ -36,7 +36,7 @@ class _LaterStart:
             return
         try:
             with closing(jar.db().open(transaction.TransactionManager())) as connection:
-                running.start(connection.get(self.service._p_oid))
+                registry.start(connection.get(self.service._p_oid))
         except Exception:  # nobody is there any more who could be told
             log.exception("service %s could not be started", self.service.__name__)
 

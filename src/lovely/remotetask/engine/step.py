@@ -10,9 +10,9 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from lovely.remotetask.base.isolation import call_isolated
+from lovely.remotetask.base.ownership import check_path, check_sound, removed, wrote
 from lovely.remotetask.base.storable import check_storable
-from lovely.remotetask.base.surroundings import call_apart
-from lovely.remotetask.base.witness import check_path, check_sound, removed, wrote
 from lovely.remotetask.errors import (
     InvalidInput,
     InvalidResult,
@@ -35,8 +35,8 @@ from lovely.remotetask.retry import (
     MAX_COLLISIONS,
     collision_wait_seconds,
 )
-from lovely.remotetask.store.aside import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.store.notes import notes_of, take_note
+from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.store.worker import Worker, local_ids
 from lovely.remotetask.task import TaskContext, check_output, running_in
 
@@ -181,7 +181,7 @@ def call_task(service: Any, job: Job, task: Any, context: Callable[[], TaskConte
     input = check_storable(job.input, InvalidInput, "the input")
     with running_in(job.id, context):
         try:
-            output = call_apart(task, service, job.id, input)
+            output = call_isolated(task, service, job.id, input)
             check_output(task, output)
             return check_storable(output, InvalidResult, "the result")
         except BaseException as error:

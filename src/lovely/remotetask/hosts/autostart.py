@@ -17,7 +17,7 @@ from zope.component import getGlobalSiteManager
 from zope.component.interfaces import ISite
 
 from lovely.remotetask.base.site import ROOT_NAME, entered
-from lovely.remotetask.engine.running import is_switched_off
+from lovely.remotetask.engine.registry import is_switched_off
 from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import ITaskService
 

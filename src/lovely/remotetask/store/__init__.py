@@ -3,12 +3,12 @@
 
 From top to bottom; each uses only those below it.
 
-``check``      compares jobs and indexes, and mends
-``queue``      all places where jobs wait or rest
-``line``       the ready line
-``timeindex``  where jobs wait for a time
-``ended``      the index of the jobs that have ended
-``aside``      jobs whose records cannot be read or written here
+``check``       compares jobs and indexes, and mends
+``queue``       all places where jobs wait or rest
+``ready``       the ready queue
+``timeindex``   where jobs wait for a time
+``ended``       the index of the jobs that have ended
+``quarantine``  jobs whose records cannot be read or written here
 ``notes``       what is noted about running jobs
-``worker``     which process holds which jobs
+``worker``      which process holds which jobs
 """

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from lovely.remotetask.base.witness import check_parts
+from lovely.remotetask.base.ownership import check_parts
 from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
-from lovely.remotetask.store.aside import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.store.notes import notes_of, take_note
+from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 
 #: How many jobs one step looks at.
 STEP_SIZE = 1000
@@ -153,11 +153,11 @@ def _is_ahead(job: Job, now: float) -> bool:
 
 def _refile(service: Any, job: Job, now: float) -> None:
     if job.is_in_line:
-        service.queue.line.note_left(job.place)
+        service.queue.ready.note_left(job.place)
     if job.place is not None:  # else it may have ended with a result that cannot be written here
         job.place = None
     if not job.is_final and job.status != STARTLATER:
-        # Not into the ready line: a job enters that once.
+        # Not into the ready queue: a job enters that once.
         job.wait(job.due if job.due is not None else min(job.created_at, now))
     service.queue.file(job)
 
@@ -201,7 +201,7 @@ def _is_held(service: Any, jobid: int) -> bool:
 
 
 def _check_counts(service: Any, repair: bool) -> Iterator[Problem]:
-    for name, place in (*service.queue.indexes.items(), ("ready", service.queue.line)):
+    for name, place in (*service.queue.indexes.items(), ("ready", service.queue.ready)):
         difference = place.miscounted(service.jobs)
         if difference:
             yield Problem(None, f"the count of {name} jobs is wrong by {difference}")

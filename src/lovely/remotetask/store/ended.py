@@ -23,8 +23,8 @@ from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 from ZODB.POSException import ConflictError
 
+from lovely.remotetask.base.ownership import check_path, check_sound, removed, wrote
 from lovely.remotetask.base.shelf import merged
-from lovely.remotetask.base.witness import check_path, check_sound, removed, wrote
 
 #: So many lanes there are, and so many ids in a row share one.
 ENDED_LANES = 4
@@ -57,7 +57,7 @@ def tick(when: float) -> float:
     return int(when * _TICKS) / _TICKS
 
 
-class EndedPage(Persistent):
+class EntryPage(Persistent):
     """Some jobs that ended one after the other.
 
     Stored: ``entries`` list of int, in order: the time and the id in one; ``cuts`` int: how often
@@ -98,10 +98,10 @@ class EndedPage(Persistent):
         del self.entries[bisect_left(self.entries, entry)]
         self._p_changed = True
 
-    def cut(self, entry: int) -> EndedPage:
+    def cut(self, entry: int) -> EntryPage:
         """Return another page for this entry and what is later."""
         place = bisect_left(self.entries, entry)
-        later = EndedPage(self.entries[place:])
+        later = EntryPage(self.entries[place:])
         del self.entries[place:]
         self.cuts += 1
         return later
@@ -135,13 +135,13 @@ def _entries(state: tuple[Any, ...]) -> list[int]:
 class EndedIndex(Persistent):
     """Job ids in the order of the time at which the jobs ended.
 
-    Stored: ``lanes`` tuple of OOBTree of the first entry that a page can have -> `EndedPage`;
+    Stored: ``lanes`` tuple of OOBTree of the first entry that a page can have -> `EntryPage`;
     ``size`` `BTrees.Length`.
     """
 
     def __init__(self) -> None:
         # Never empty: two who begin to fill an empty BTree collide.
-        self.lanes = tuple(OOBTree({0: EndedPage()}) for _ in range(ENDED_LANES))
+        self.lanes = tuple(OOBTree({0: EntryPage()}) for _ in range(ENDED_LANES))
         self.size = Length()
 
     def __len__(self) -> int:
@@ -154,7 +154,7 @@ class EndedIndex(Persistent):
         runs = (_upwards(lane) for lane in self.lanes)
         return map(parts_of, heapq.merge(*runs))
 
-    def _place(self, when: float, jobid: int) -> tuple[Any, EndedPage, int]:
+    def _place(self, when: float, jobid: int) -> tuple[Any, EntryPage, int]:
         """Return the lane and the page for an entry, and the entry."""
         entry = entry_of(when, jobid)
         lane = self.lanes[_lane_number(jobid)]
@@ -224,7 +224,7 @@ def _lane_number(jobid: int) -> int:
 def _put(lane: Any, entries: list[int]) -> int:
     """Put entries, in order, into their pages; return how many are new."""
     added = 0
-    page: EndedPage | None = None
+    page: EntryPage | None = None
     end: float = -math.inf  # where the next page begins
     for entry in entries:
         if page is None or entry >= end or len(page.entries) >= ENDED_PAGE_SIZE:
@@ -247,7 +247,7 @@ def _key(lane: Any, entry: int) -> int:
     return key
 
 
-def _page_with_room(lane: Any, page: EndedPage, entry: int) -> EndedPage:
+def _page_with_room(lane: Any, page: EntryPage, entry: int) -> EntryPage:
     """Return the page for a new entry, which is not a full one."""
     is_latest = entry > page.entries[-1]
     # Where it was cut before, the next page begins just behind it.

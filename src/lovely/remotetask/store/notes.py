@@ -7,7 +7,7 @@ from typing import Any
 
 from BTrees.IIBTree import IITreeSet
 
-from lovely.remotetask.base.witness import check_path
+from lovely.remotetask.base.ownership import check_path
 
 
 def notes_of(service: Any) -> dict[str, Any]:

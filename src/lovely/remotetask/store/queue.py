@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Where jobs wait: the ready line, and the indexes by time.
+"""Where jobs wait: the ready queue, and the indexes by time.
 
 All of it is only an index of the jobs: the record of a job decides.  An entry that its
 job no longer stands by (``job.place`` names another place, or the job is gone) is stale;
@@ -17,7 +17,7 @@ from typing import Any
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 
-from lovely.remotetask.base.witness import check_path, check_sound, removed, wrote
+from lovely.remotetask.base.ownership import check_path, check_sound, removed, wrote
 from lovely.remotetask.interfaces import (
     CRONJOB,
     DELAYED,
@@ -33,9 +33,9 @@ from lovely.remotetask.job import (
     JobTree,
 )
 from lovely.remotetask.schedule import is_zone_known
-from lovely.remotetask.store.aside import load_usable
 from lovely.remotetask.store.ended import EndedIndex, tick
-from lovely.remotetask.store.line import Memory, ReadyLine, turned
+from lovely.remotetask.store.quarantine import load_usable
+from lovely.remotetask.store.ready import Memory, ReadyQueue, turned
 from lovely.remotetask.store.timeindex import TimeIndex
 
 #: Workers beside each other begin at different ones of so many due jobs.
@@ -54,7 +54,7 @@ TIMED_STATUSES = (DELAYED, CRONJOB, QUEUED)
 class JobQueue(Persistent):
     """All places where jobs wait or rest, by status.
 
-    Stored: ``line`` `ReadyLine`; ``indexes`` dict of status -> `TimeIndex`, keyed by the
+    Stored: ``ready`` `ReadyQueue`; ``indexes`` dict of status -> `TimeIndex`, keyed by the
     time a waiting job is due, or a job to be started later was created, or of final status ->
     `EndedIndex`, keyed by the time the job ended;
     ``parked`` OOBTree of lot -> `TimeIndex`, keyed by creation: jobs whose task was not
@@ -67,7 +67,7 @@ class JobQueue(Persistent):
     """
 
     def __init__(self) -> None:
-        self.line = ReadyLine()
+        self.ready = ReadyQueue()
         self.indexes: dict[str, Any] = {
             **{status: TimeIndex() for status in (*TIMED_STATUSES, STARTLATER)},
             **{status: EndedIndex() for status in FINAL_STATUSES},
@@ -77,7 +77,7 @@ class JobQueue(Persistent):
     @property
     def signals(self) -> list[Persistent]:
         """The objects whose change tells a waiting worker that there may be work."""
-        return [*self.line.signals, *(self.indexes[status].signal for status in TIMED_STATUSES)]
+        return [*self.ready.signals, *(self.indexes[status].signal for status in TIMED_STATUSES)]
 
     def file(self, job: Job) -> None:
         """Put a job where its status and its due time say."""
@@ -111,7 +111,7 @@ class JobQueue(Persistent):
 
     def file_ready(self, jobs: list[Job]) -> None:
         """Put jobs into the line."""
-        for job, key in zip(jobs, self.line.put([job.id for job in jobs]), strict=True):
+        for job, key in zip(jobs, self.ready.put([job.id for job in jobs]), strict=True):
             job.place = key
 
     def remove(self, job: Job) -> None:
@@ -119,7 +119,7 @@ class JobQueue(Persistent):
         wrote(self, job)
         place = job.place
         if isinstance(place, int):
-            self.line.note_left(place)
+            self.ready.note_left(place)
             job.place = None
             return
         if isinstance(place, str):
@@ -174,7 +174,7 @@ class JobQueue(Persistent):
 
     def __len__(self) -> int:
         """The number of jobs that wait to be run now."""
-        return len(self.line) + len(self.indexes[QUEUED]) + sum(map(len, self.parked.values()))
+        return len(self.ready) + len(self.indexes[QUEUED]) + sum(map(len, self.parked.values()))
 
     def __bool__(self) -> bool:
         return True
@@ -207,7 +207,7 @@ class JobQueue(Persistent):
         :param memory: what this worker has seen before.  Without one each job is looked at, and
             schedules are counted anew, see `recount`, by who wants it.
         """
-        check_sound(self, self.line, self.parked, *self.indexes.values())
+        check_sound(self, self.ready, self.parked, *self.indexes.values())
         if memory is not None and memory.is_clock_back(now):
             self.recount(jobs, now)
         kinds = [
@@ -215,7 +215,7 @@ class JobQueue(Persistent):
             *(self._due_jobs(jobs, status, now, start) for status in TIMED_STATUSES),
         ]
         waited = _by_turns(turned(kinds, turn // 2 % len(kinds) / len(kinds)))
-        ready = chain(self._given_back_jobs(jobs, now), self.line.pull(jobs, start, memory))
+        ready = chain(self._given_back_jobs(jobs, now), self.ready.pull(jobs, start, memory))
         if limit == 1 and turn % 2:
             yield from islice(ready, 1)
         yield from islice(waited, (limit + 1) // 2)
@@ -279,7 +279,7 @@ class JobQueue(Persistent):
         due = chain.from_iterable(_due(self.indexes[status], now) for status in TIMED_STATUSES)
         return any(
             (job := load_usable(jobs, jobid)) is not None and job.place == place
-            for place, jobid in chain(due, self.line)
+            for place, jobid in chain(due, self.ready)
         )
 
     def entry_of(self, job: Job) -> tuple[float, int]:
@@ -297,7 +297,7 @@ class JobQueue(Persistent):
             return place in self.parked and (job.created_at, job.id) in self.parked[place]
         if isinstance(place, float):
             return (place, job.id) in self.indexes[job.status]
-        return place is not None and (place, job.id) in self.line
+        return place is not None and (place, job.id) in self.ready
 
     def has_to_be_filed(self, job: Job) -> bool:
         """Say whether a job has ended a run, and `file` has not been called since."""

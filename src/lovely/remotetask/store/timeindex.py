@@ -17,9 +17,9 @@ from typing import Any
 from BTrees.Length import Length
 from persistent import Persistent
 
+from lovely.remotetask.base.ownership import check_sound, removed, wrote
 from lovely.remotetask.base.shelf import Shelf
-from lovely.remotetask.base.witness import check_sound, removed, wrote
-from lovely.remotetask.store.ended import EndedPage, entry_of, parts_of
+from lovely.remotetask.store.ended import EntryPage, entry_of, parts_of
 
 #: How long a time the entries of a page span, in seconds.
 PAGE_SECONDS = 16
@@ -37,7 +37,7 @@ class TimeIndex(Persistent):
     """Ids of waiting jobs in the order of a time.
 
     Stored: ``pages`` `Shelf`: the root of a tree that branches by the bits of the pages' keys, in
-    steps of `_SHIFTS`; its leaves are `EndedPage`.  ``size`` `BTrees.Length`, whose change tells
+    steps of `_SHIFTS`; its leaves are `EntryPage`.  ``size`` `BTrees.Length`, whose change tells
     waiting workers that there is something new.
     """
 
@@ -63,7 +63,7 @@ class TimeIndex(Persistent):
         key, entry = _key(when, jobid), entry_of(when, jobid)
         nodes = self._nodes(key)
         for shift in _SHIFTS[len(nodes) - 1 :]:
-            node = Shelf() if shift else EndedPage()
+            node = Shelf() if shift else EntryPage()
             nodes[-1].put(key >> shift, node)
             wrote(self, nodes[-1])
             nodes.append(node)
@@ -153,7 +153,7 @@ def _key(when: float, jobid: int) -> int:
 
 
 def _is_empty(node: Any) -> bool:
-    if isinstance(node, EndedPage):
+    if isinstance(node, EntryPage):
         return not node.entries
     check_sound(node, *node.entries.values())
     return all(map(_is_empty, node.entries.values()))
@@ -161,7 +161,7 @@ def _is_empty(node: Any) -> bool:
 
 def _spans(
     node: Shelf, shifts: tuple[int, ...], first: int, last: int
-) -> Iterator[list[EndedPage]]:
+) -> Iterator[list[EntryPage]]:
     """Yield the pages with keys from one to another, those of a span together."""
     shift, *rest = shifts
     count = 1 if shift else PAGE_COUNT

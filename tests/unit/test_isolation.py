@@ -17,14 +17,14 @@ from zope.component.hooks import getSite, getSiteManager, setSite
 from zope.interface.registry import Components
 from zope.security import management
 
-from lovely.remotetask.base import surroundings
-from lovely.remotetask.base.surroundings import call_apart
+from lovely.remotetask.base import isolation
+from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.interfaces import COMPLETED, ERROR
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 
 #: What nobody here has imported.
-LIBRARIES = (*surroundings.LOCALS[2:], *surroundings.BY_THREAD, *surroundings.STACKS)
+LIBRARIES = (*isolation.LOCALS[2:], *isolation.BY_THREAD, *isolation.STACKS)
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="untouched")
 
@@ -80,7 +80,7 @@ def state() -> list[Any]:
 
 def test_a_clean_thread_stays_clean() -> None:
     before = state()
-    call_apart(spoil)
+    call_isolated(spoil)
     assert state() == before
 
 
@@ -89,20 +89,20 @@ def test_what_the_caller_has_is_seen_and_given_back() -> None:
     management.newInteraction()
     VARIABLE.set("the caller's")
     before = state()
-    assert call_apart(state) == before
-    call_apart(spoil)
+    assert call_isolated(state) == before
+    call_isolated(spoil)
     assert state() == before
 
 
-@pytest.mark.parametrize("library", surroundings.LOCALS[2:])
+@pytest.mark.parametrize("library", isolation.LOCALS[2:])
 def test_what_is_imported_between_two_calls_is_given_back_too(
     monkeypatch: pytest.MonkeyPatch, library: tuple[str, str]
 ) -> None:
-    call_apart(state)
+    call_isolated(state)
     for request in ("the first", "of the same library, loaded anew"):
         place = threads_own_module(monkeypatch, *library)
         place.request = request
-        call_apart(lambda place=place: place.__dict__.clear())
+        call_isolated(lambda place=place: place.__dict__.clear())
         assert vars(place) == {"request": request}
 
 
@@ -113,7 +113,7 @@ def test_the_thread_is_given_back_after_a_failure_too() -> None:
 
     before = state()
     with pytest.raises(SystemExit):
-        call_apart(fail)
+        call_isolated(fail)
     assert state() == before
 
 
@@ -125,7 +125,7 @@ def test_a_site_whose_connection_was_closed_is_given_back_all_the_same() -> None
         site.is_closed = True
         setSite(None)
 
-    call_apart(close)
+    call_isolated(close)
     assert getSite() is site
 
 
@@ -146,26 +146,26 @@ def test_what_is_kept_by_the_id_of_the_thread_is_given_back(
         place[thread] = before
     place["another thread"] = 1
     expected = dict(place)
-    call_apart(place.__setitem__, thread, "the task's")
+    call_isolated(place.__setitem__, thread, "the task's")
     assert place == expected
-    call_apart(place.pop, thread, None)
+    call_isolated(place.pop, thread, None)
     assert place == expected
 
 
 def test_the_request_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     place = threads_own_module(monkeypatch, "zope.globalrequest.local", "localData")
-    call_apart(setattr, place, "request", "the task's")
+    call_isolated(setattr, place, "request", "the task's")
     assert not hasattr(place, "request")
     place.request = "the caller's"
-    call_apart(setattr, place, "request", "the task's")
+    call_isolated(setattr, place, "request", "the task's")
     assert place.request == "the caller's"
 
 
 def test_a_stack_of_requests_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     place = threads_own_module(monkeypatch, "pyramid.threadlocal", "manager")
     stack = place.stack = ["the caller's"]
-    call_apart(place.stack.append, "the task's")
-    call_apart(place.stack.pop)
+    call_isolated(place.stack.append, "the task's")
+    call_isolated(place.stack.pop)
     assert place.stack is stack
     assert stack == ["the caller's"]
 
@@ -186,7 +186,7 @@ def test_what_a_library_keeps_that_the_task_has_imported_is_taken_out(
         else:
             place.request = "the task's"
 
-    call_apart(spoil)
+    call_isolated(spoil)
     (place,) = found
     assert not (place if isinstance(place, dict) else place.__dict__.get("stack", place.__dict__))
 
@@ -196,7 +196,7 @@ def test_a_library_that_another_thread_is_importing_is_not_needed(
     monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
-    assert call_apart(int, 5) == 5
+    assert call_isolated(int, 5) == 5
 
 
 # -- around jobs -------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def _places_now() -> _Places:
     return places
 
 
-def call_apart(function: Callable[..., Result], *arguments: Any) -> Result:
+def call_isolated(function: Callable[..., Result], *arguments: Any) -> Result:
     """Call a function, and give the thread back as it was, whatever the function does to it.
 
     Context variables, and with them the decimal context, are those of a copy.

@@ -8,7 +8,7 @@ once more.  The commit that gives such an id to a new object fails, and takes wh
 the connection's cache under that id for the new object, which is no longer to belong to the
 database.  The objects that refer to it go on referring to it.
 
-So objects are checked where they are reached, and a `Witness` in each transaction that writes
+So objects are checked where they are reached, and a `Ownership` in each transaction that writes
 has the last word: all that was written is stored with it, or it does not commit.  The error is
 transient, and the connection's cache is emptied behind it: what is loaded then is as stored.
 """
@@ -35,9 +35,9 @@ from lovely.remotetask.errors import StrayObject, describe
 LOOK_SECONDS = 0.02
 MAX_LOOK_SECONDS = 1.0
 
-_KEY = object()  # of the witnesses in the data of a transaction
+_KEY = object()  # of the owned in the data of a transaction
 
-_latest = threading.local()  # the `Witness` that was last asked for in each thread
+_latest = threading.local()  # the `Ownership` that was last asked for in each thread
 
 
 def check_sound(*objects: Any) -> None:
@@ -51,7 +51,7 @@ def check_sound(*objects: Any) -> None:
         if found._p_jar is None and is_stray(found):
             owners = (other._p_jar for other in objects if other._p_jar is not None)
             if (connection := next(owners, None)) is not None:
-                _witness_of(connection).has_seen_stray = True
+                _ownership_of(connection).has_seen_stray = True
             raise StrayObject(f"{type(found).__name__}: {StrayObject()}")
 
 
@@ -62,7 +62,7 @@ def check_parts(service: Any) -> None:
     """
     check_sound(service, service.jobs, service.queue, service.workers)
     check_sound(service, service.requests, service.progress, service.edits)
-    check_sound(service.queue, service.queue.line)
+    check_sound(service.queue, service.queue.ready)
 
 
 def is_stray(found: Any) -> bool:
@@ -96,7 +96,7 @@ def wrote(parent: Any, *objects: Any) -> None:
     """
     connection = parent._p_jar
     if connection is not None:
-        noted = _witness_of(connection).written
+        noted = _ownership_of(connection).written
         for written in objects:
             noted[id(written)] = written
 
@@ -104,7 +104,7 @@ def wrote(parent: Any, *objects: Any) -> None:
 def removed(parent: Any, *objects: Any) -> None:
     """Take back `wrote` for what was new, and nothing refers to any more: it is not stored."""
     if parent._p_jar is not None:
-        _witness_of(parent._p_jar).forget(objects)
+        _ownership_of(parent._p_jar).forget(objects)
 
 
 def is_id_again(error: BaseException) -> bool:
@@ -121,9 +121,9 @@ def is_id_again(error: BaseException) -> bool:
     ) and "already has the same oid" in describe(error)
 
 
-def _witness_of(connection: Any) -> Witness:
+def _ownership_of(connection: Any) -> Ownership:
     txn = connection.transaction_manager.get()
-    latest: Witness | None = getattr(_latest, "witness", None)
+    latest: Ownership | None = getattr(_latest, "ownership", None)
     if (
         latest is not None
         and latest.connection is connection
@@ -132,22 +132,22 @@ def _witness_of(connection: Any) -> Witness:
     ):
         return latest
     try:
-        witnesses: dict[Any, Witness] = txn.data(_KEY)
+        owned: dict[Any, Ownership] = txn.data(_KEY)
     except KeyError:
-        witnesses = {}
-        txn.set_data(_KEY, witnesses)
-    witness = witnesses.get(connection)
-    if witness is None or not witness.is_joined:
+        owned = {}
+        txn.set_data(_KEY, owned)
+    ownership = owned.get(connection)
+    if ownership is None or not ownership.is_joined:
         # One that has joined after a savepoint leaves with its rollback.
-        has_left = witness is not None
-        witness = witnesses[connection] = Witness(connection, txn)
-        witness.empties_cache = has_left
-        txn.join(witness)
-    _latest.witness = witness
-    return witness
+        has_left = ownership is not None
+        ownership = owned[connection] = Ownership(connection, txn)
+        ownership.empties_cache = has_left
+        txn.join(ownership)
+    _latest.ownership = ownership
+    return ownership
 
 
-class Witness:
+class Ownership:
     """The data manager that has the last word; see the module's text.
 
     :ivar written: what is written, by Python's id.
@@ -231,7 +231,7 @@ class Witness:
         self.abort(txn)
 
     def _end(self) -> None:
-        _latest.witness = None
+        _latest.ownership = None
         # Unless the connection was closed, and somebody else works with it by now.
         is_free = self.connection.transaction_manager in (None, self.transaction_manager)
         if (self.has_seen_stray or self.empties_cache) and is_free:

@@ -2,7 +2,7 @@
 """Object ids that are handed out again, and records that are gone: all is stored, or nothing.
 
 A ZEO client that has lost its server may give a new object an id that is in use.  That is
-brought about here by handing such an id out; see the text of `lovely.remotetask.base.witness`.
+brought about here by handing such an id out; see the text of `lovely.remotetask.base.ownership`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError, InvalidObjectReference
 
 from lovely.remotetask import job
-from lovely.remotetask.base import witness
+from lovely.remotetask.base import ownership
 from lovely.remotetask.engine.step import rescue
 from lovely.remotetask.errors import StrayObject
 from lovely.remotetask.interfaces import COMPLETED, ERROR
 from lovely.remotetask.job import lane_of
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.store.line import MAX_CLOSED
+from lovely.remotetask.store.ready import MAX_CLOSED
 from lovely.remotetask.store.timeindex import _SHIFTS, _spans
 
 #: Enough for pages, segments and entries that fill several leaves of their trees.
@@ -38,7 +38,7 @@ def page_of(service: Any, jobid: int) -> Any:
 
 
 def lane_of_line(service: Any, jobid: int) -> Any:
-    return service.queue.line.lanes[lane_of(jobid)]
+    return service.queue.ready.lanes[lane_of(jobid)]
 
 
 def generation(service: Any, jobid: int) -> Any:
@@ -68,7 +68,7 @@ KINDS: dict[str, Callable[[Any, int], Any]] = {
     "a page": page_of,
     "a job": lambda service, jobid: service.jobs[jobid],
     "the queue": lambda service, jobid: service.queue,
-    "the line": lambda service, jobid: service.queue.line,
+    "the line": lambda service, jobid: service.queue.ready,
     "a lane of the line": lane_of_line,
     "the generations": lambda service, jobid: lane_of_line(service, jobid).generations,
     "a generation": generation,
@@ -300,8 +300,8 @@ def test_what_was_written_before_it_was_disowned_does_not_commit(
 
 @kinds
 def test_a_claim_that_meets_an_id_again_is_repeated(full: Any, kind: str) -> None:
-    know_all(full.seat.begin(), full.jobid)
-    left = hand_out(full.seat.connection, oid_of(full, kind))
+    know_all(full.session.begin(), full.jobid)
+    left = hand_out(full.session.connection, oid_of(full, kind))
     assert [outcome.status for outcome in [full.step()]] == [COMPLETED]
     assert not left
     assert full.get(full.jobid, "status", "attempt") == (COMPLETED, 1)
@@ -317,8 +317,8 @@ def test_a_run_that_meets_an_id_again_is_repeated(full: Any, register: Any, kind
     register("make", make, context=True)
     jobid = full.jobid = full.add("make")
     claims = full.claim(2)
-    know_all(full.seat.begin(), jobid)
-    left = hand_out(full.seat.connection, oid_of(full, kind))
+    know_all(full.session.begin(), jobid)
+    left = hand_out(full.session.connection, oid_of(full, kind))
     outcomes = [full.run(claim) for claim in claims]
     assert {outcome.status for outcome in outcomes} == {COMPLETED}
     assert not left
@@ -338,9 +338,9 @@ def test_jobs_that_share_a_commit_run_once(full: Any, register: Any, kind: str) 
     full.work()
     jobids = [full.add("share") for _ in range(3)]
     full.jobid = jobids[0]
-    know_all(full.seat.begin(), full.jobid)
+    know_all(full.session.begin(), full.jobid)
     claims = full.reserve()
-    left = hand_out(full.seat.connection, oid_of(full, kind))
+    left = hand_out(full.session.connection, oid_of(full, kind))
     if full.run_together(claims) is None:
         for claim in full.claim_reserved(claims):
             full.run(claim)
@@ -355,9 +355,9 @@ def test_a_worker_that_meets_its_own_record_again_goes_on(full: Any) -> None:
     full.add("echo")
     with full.service() as service:
         oid = service.workers[full.engine.identity.id]._p_oid
-    full.seat.begin().workers[full.engine.identity.id]._p_activate()
-    full.seat.connection._invalidate_creating([oid])
-    full.engine.beat(full.seat)
+    full.session.begin().workers[full.engine.identity.id]._p_activate()
+    full.session.connection._invalidate_creating([oid])
+    full.engine.beat(full.session)
     with full.service() as service:
         assert service.workers[full.engine.identity.id].beats == 1
     assert full.run(claim).status == COMPLETED
@@ -379,8 +379,8 @@ def test_a_run_whose_task_meets_an_id_again_at_a_savepoint_is_no_attempt(
     register("make", make, context=True)
     jobid = full.jobid = full.add("make", retry=None)
     claims = full.claim(2)
-    know_all(full.seat.begin(), jobid)
-    left = hand_out(full.seat.connection, oid_of(full, kind))
+    know_all(full.session.begin(), jobid)
+    left = hand_out(full.session.connection, oid_of(full, kind))
     outcomes = [full.run(claim) for claim in claims]
     assert {outcome.status for outcome in outcomes} <= {COMPLETED, "queued"}
     assert not left
@@ -401,9 +401,9 @@ def test_a_hundred_ids_that_are_in_use_use_up_no_budget(full: Any, register: Any
     [claim] = full.claim()
     with full.service() as service:
         oids = [job._p_oid for job in list(service.jobs.values())[:100]]
-    loaded = [job._p_activate() for job in full.seat.begin().jobs.values()]
+    loaded = [job._p_activate() for job in full.session.begin().jobs.values()]
     assert len(loaded) > 100
-    left = hand_out(full.seat.connection, *oids)
+    left = hand_out(full.session.connection, *oids)
     assert full.run(claim).status == COMPLETED
     assert not left
     assert full.get(jobid, "attempt") == 1
@@ -414,7 +414,7 @@ def test_a_hundred_ids_that_are_in_use_use_up_no_budget(full: Any, register: Any
 
 @pytest.fixture
 def look_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(witness, "LOOK_SECONDS", -1.0)
+    monkeypatch.setattr(ownership, "LOOK_SECONDS", -1.0)
 
 
 def remove_and_pack(workshop: Any, jobid: int) -> None:
@@ -434,7 +434,7 @@ def file_workshop(file_db: Any, workshop: Any) -> Any:
     """A workshop in a file, which can be packed."""
     made = type(workshop)(file_db)
     yield made
-    made.seat.close()
+    made.session.close()
 
 
 def test_a_run_is_not_kept_whose_job_is_removed_and_packed_away_meanwhile(
@@ -506,8 +506,8 @@ def test_a_job_is_not_acknowledged_whose_page_is_removed_and_packed_away_meanwhi
 def test_a_quick_transaction_opens_no_other_connection(
     workshop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(witness, "LOOK_SECONDS", 10.0)
-    monkeypatch.setattr(witness.Witness, "_look", lambda self: pytest.fail("it looked"))
+    monkeypatch.setattr(ownership, "LOOK_SECONDS", 10.0)
+    monkeypatch.setattr(ownership.Ownership, "_look", lambda self: pytest.fail("it looked"))
     workshop.add("echo")
     assert workshop.step().status == COMPLETED
 

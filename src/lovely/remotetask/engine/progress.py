@@ -12,14 +12,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lovely.remotetask.base.witness import check_path
-from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.base.ownership import check_path
+from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.step import MAX_MESSAGE
-from lovely.remotetask.engine.transact import Transactor
+from lovely.remotetask.engine.transactions import Transactor
 from lovely.remotetask.errors import plain
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Progress
-from lovely.remotetask.store.aside import load
+from lovely.remotetask.store.quarantine import load
 
 #: Seconds between two looks at cancel requests, and between two progress notes.
 LOOK_SECONDS = 0.1
@@ -29,18 +29,18 @@ PROGRESS_SECONDS = 0.5
 class Notes:
     """The notes about one running job.
 
-    :param short_seat: opens another connection for a moment.
+    :param short_session: opens another connection for a moment.
     """
 
     def __init__(
         self,
         jobid: int,
-        short_seat: Callable[[], AbstractContextManager[Seat]],
+        short_session: Callable[[], AbstractContextManager[Session]],
         transact: Transactor,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._jobid = jobid
-        self._short_seat = short_seat
+        self._short_seat = short_session
         self._transact = transact
         self._monotonic = monotonic
         self._is_cancelled = False
@@ -50,8 +50,8 @@ class Notes:
         """Say whether the job's cancelling was asked for; it may be news of a moment ago."""
         now = self._monotonic()
         if not self._is_cancelled and now - self._looked >= LOOK_SECONDS:
-            with self._short_seat() as seat:
-                self._is_cancelled = self._jobid in seat.begin().requests
+            with self._short_seat() as session:
+                self._is_cancelled = self._jobid in session.begin().requests
             self._looked = now
         return self._is_cancelled
 
@@ -71,8 +71,8 @@ class Notes:
                 check_path(service.progress, self._jobid)
                 service.progress[self._jobid] = note
 
-        with self._short_seat() as seat:
-            self._transact(seat, change)
+        with self._short_seat() as session:
+            self._transact(session, change)
 
 
 def _number(value: Any) -> float:

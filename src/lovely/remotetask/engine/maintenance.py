@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from lovely.remotetask.engine.execution import Deadline, Engine
-from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.step import PRUNE_SIZE, job_log, orphans, prune, rescue
 from lovely.remotetask.store.check import check_jobs
 from lovely.remotetask.store.worker import Observer, local_ids
@@ -22,7 +22,7 @@ FIRST_CHECK_SIZE = 2_000
 CHECK_SIZE = 20_000
 
 #: What can wait, pruning and checking, is done in steps of about this many seconds, beginning
-#: with few jobs; so long it goes on before the keeper looks again what is due.
+#: with few jobs; so long it goes on before the maintenance looks again what is due.
 CHORE_SECONDS = 0.1
 FIRST_CHORE_SIZE = 50
 
@@ -32,7 +32,7 @@ CHORE_PAUSE_SECONDS = 0.01
 
 def free(
     engine: Engine,
-    seat: Seat,
+    session: Session,
     worker_ids: Iterable[str],
     serials: Mapping[str, bytes] | None = None,
 ) -> int:
@@ -50,22 +50,22 @@ def free(
     for worker_id in worker_ids:
         serial = None if serials is None else serials[worker_id]
         change = functools.partial(rescue, worker_id=worker_id, now=now, serial=serial)
-        freed += transact(seat, change) or 0
+        freed += transact(session, change) or 0
     return freed
 
 
-def free_orphans(engine: Engine, seat: Seat) -> None:
+def free_orphans(engine: Engine, session: Session) -> None:
     """Free what the workers of other processes hold, where no other process can be alive.
 
     Transaction: commits.
     """
-    found = orphans(seat.begin())
-    seat.abort()
-    free(engine, seat, found)
+    found = orphans(session.begin())
+    session.abort()
+    free(engine, session, found)
 
 
-class Keeper:
-    """The loop of the keeper's thread.
+class Maintenance:
+    """The loop of the maintenance's thread.
 
     :param is_needed: the loop ends when it says no.
     :param on_freed: called when jobs of a dead worker were freed.
@@ -100,7 +100,7 @@ class Keeper:
         self._news.set()
 
     def __call__(self) -> None:
-        """Run until the keeper is not needed any more.
+        """Run until the maintenance is not needed any more.
 
         Transaction: must not run in one; commits.
         """
@@ -112,8 +112,8 @@ class Keeper:
             if self._has_chores or engine.monotonic() >= ticked + lease / 3:
                 ticked = engine.monotonic()
                 # A connection only while it looks: a database has few in its pool.
-                with engine.short_seat() as seat:
-                    lease = self.tick(seat)
+                with engine.short_session() as session:
+                    lease = self.tick(session)
             elif engine.monotonic() < (due := self._next_due(ticked + lease / 3)):
                 self._news.wait(due - engine.monotonic())
                 self._news.clear()
@@ -121,24 +121,24 @@ class Keeper:
     def _next_due(self, tick: float) -> float:
         return min([tick, *(deadline.end for deadline in list(self._engine.deadlines))])
 
-    def tick(self, seat: Seat) -> float:
+    def tick(self, session: Session) -> float:
         """Do what is due, then for a moment what can wait; return the lease in seconds.
 
         Transaction: commits.
         """
         engine = self._engine
-        service = seat.begin()
-        seat.check_reachable(service)
+        service = session.begin()
+        session.check_reachable(service)
         lease = float(service.lease_seconds)
         if engine.in_hand and engine.monotonic() - engine.last_sign >= lease / 3:
-            engine.beat(seat)
-        dead = dict(self._dead(seat.begin(), lease))
-        if free(engine, seat, dead, dead):
+            engine.beat(session)
+        dead = dict(self._dead(session.begin(), lease))
+        if free(engine, session, dead, dead):
             self._on_freed()
         end = engine.monotonic() + CHORE_SECONDS
         self._has_chores = True
         while self._has_chores and engine.monotonic() < end:
-            self._has_chores = self._do_chore(seat) and not engine.pause(CHORE_PAUSE_SECONDS)
+            self._has_chores = self._do_chore(session) and not engine.pause(CHORE_PAUSE_SECONDS)
         return lease
 
     def _dead(self, service: Any, lease: float) -> list[tuple[str, bytes]]:
@@ -152,7 +152,7 @@ class Keeper:
 
     # -- what can wait ---------------------------------------------------------------------
 
-    def _do_chore(self, seat: Seat) -> bool:
+    def _do_chore(self, session: Session) -> bool:
         """Do a step of what can wait, and say whether there is more of it.
 
         A step that fails is left to the next tick.
@@ -160,7 +160,7 @@ class Keeper:
         engine = self._engine
         size = self._chore_size
         begun = engine.monotonic()
-        has_more = self._prune(seat, size) or self._check(seat, size)
+        has_more = self._prune(session, size) or self._check(session, size)
         # As many jobs as fit: records may be large, and a server far away.
         if engine.monotonic() - begun > CHORE_SECONDS:
             self._chore_size = max(1, size // 2)
@@ -168,12 +168,12 @@ class Keeper:
             self._chore_size = min(PRUNE_SIZE, size * 2)
         return has_more
 
-    def _prune(self, seat: Seat, size: int) -> bool:
+    def _prune(self, session: Session, size: int) -> bool:
         engine = self._engine
         change = functools.partial(prune, now=engine.clock(), size=size)
-        return engine.transact.once(seat, change) == size
+        return engine.transact.once(session, change) == size
 
-    def _check(self, seat: Seat, size: int) -> bool:
+    def _check(self, session: Session, size: int) -> bool:
         engine = self._engine
         now = engine.monotonic()
         if not self._to_check:
@@ -183,7 +183,7 @@ class Keeper:
         self._checked = now
         size = min(size, self._to_check)
         look = functools.partial(check_jobs, now=engine.clock(), first=self._first, size=size)
-        found = engine.transact.once(seat, functools.partial(look, repair=False))
+        found = engine.transact.once(session, functools.partial(look, repair=False))
         if found is None:
             return False
         problems, self._first = found
@@ -191,10 +191,10 @@ class Keeper:
         if problems:
             for problem in problems:
                 job_log.error("job %s: %s; mended", problem.jobid, problem.text)
-            engine.transact.once(seat, functools.partial(look, repair=True))
+            engine.transact.once(session, functools.partial(look, repair=True))
         self._to_check = self._to_check - size if self._first else 0
         if not self._to_check:
-            seat.connection.cacheMinimize()
+            session.connection.cacheMinimize()
         return bool(self._to_check)
 
     def _expire(self) -> None:
@@ -207,7 +207,7 @@ class Keeper:
             with suppress(ValueError):
                 engine.deadlines.remove(deadline)
             try:
-                with engine.short_seat() as seat:
-                    engine.expire(seat, deadline.claim, deadline.seconds)
+                with engine.short_session() as session:
+                    engine.expire(session, deadline.claim, deadline.seconds)
             finally:
                 self._on_expired(deadline.thread)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""The ready line under two connections: every pair of steps, in both commit orders."""
+"""The ready queue under two connections: every pair of steps, in both commit orders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lovely.remotetask import service as service_module
 from lovely.remotetask.engine.step import take
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.store import line as line_module
+from lovely.remotetask.store import ready as line_module
 from lovely.remotetask.task import EchoTask
 
 pytestmark = pytest.mark.race
@@ -249,7 +249,7 @@ def test_a_put_into_a_segment_that_is_dropped_is_not_lost(
         worker.prepare(look)  # closes the first segment
         (jobid,) = producer._pending[0]
         place = producer.service.jobs[jobid].place
-        (lane,) = (lane for lane in worker.service.queue.line.lanes if lane.added.value)
+        (lane,) = (lane for lane in worker.service.queue.ready.lanes if lane.added.value)
         assert place not in {entry.key for entry in lane.places(line_module.Memory())}
         monkeypatch.setattr(line_module, "SEGMENT_SIZE", 4)
         order = (producer, worker) if is_put_first else (worker, producer)

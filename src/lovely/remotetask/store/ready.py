@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""The ready line: the ids of the jobs that may run at once, in the order they were added.
+"""The ready queue: the ids of the jobs that may run at once, in the order they were added.
 
-The ready line is made of small ``zc.queue`` buckets of job ids, its *segments*, because a
+The ready queue is made of small ``zc.queue`` buckets of job ids, its *segments*, because a
 ``zc.queue.Queue`` is written whole by each put, and a ``CompositeQueue`` can lose a put
 that meets the removal of an emptied bucket.  Six rules keep it fast and safe:
 
@@ -33,12 +33,12 @@ from BTrees.Length import Length
 from persistent import Persistent
 from zc.queue import PersistentQueue as BucketQueue
 
+from lovely.remotetask.base.ownership import check_sound, removed, wrote
 from lovely.remotetask.base.shelf import Shelf
-from lovely.remotetask.base.witness import check_sound, removed, wrote
 from lovely.remotetask.job import LANES, Job, JobTree, lane_of
-from lovely.remotetask.store.aside import load_many, why_unreadable, why_unusable
+from lovely.remotetask.store.quarantine import load_many, why_unreadable, why_unusable
 
-#: How many ids a segment of the ready line holds, and one that many ids are put into at once.
+#: How many ids a segment of the ready queue holds, and one that many ids are put into at once.
 SEGMENT_SIZE = 32
 BULK_SIZE = 128
 
@@ -54,7 +54,7 @@ MAX_CLOSED = 50
 #: So many records are asked for together.
 PREFETCH_SIZE = 32
 
-#: How long a worker remembers what it has seen of the ready line.
+#: How long a worker remembers what it has seen of the ready queue.
 MEMORY_SECONDS = 60.0
 
 Entry = TypeVar("Entry")
@@ -308,7 +308,7 @@ class Lane(Persistent):
             yield from zip(some, found, strict=True)
 
 
-class ReadyLine(Persistent):
+class ReadyQueue(Persistent):
     """The ids of the jobs that are ready, in the order they were added.
 
     Stored: ``lanes`` tuple of `Lane`, by number.

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from lovely.remotetask.base import process
+from lovely.remotetask.base import processpool
 from lovely.remotetask.base.site import path_to
-from lovely.remotetask.engine.invalidation import guard_ids
+from lovely.remotetask.engine.wakeup import guard_ids
 from lovely.remotetask.errors import ServiceNotStored
 
 
@@ -32,9 +32,9 @@ class _Started:
         return getattr(self.processor, "loop_thread", None) or self._thread
 
     @property
-    def keeper_thread(self) -> threading.Thread | None:
+    def maintenance_thread(self) -> threading.Thread | None:
         """The thread beside the loop, if the processor has one."""
-        return getattr(self.processor, "keeper_thread", None)
+        return getattr(self.processor, "maintenance_thread", None)
 
 
 _lock = threading.RLock()  # a processor is made under it, which comes here again
@@ -141,7 +141,7 @@ def attend(processor: Any) -> None:
 def _attend_ends(db: Any) -> None:
     _stop_before_close(db)
     _take_endings()
-    process.attend_exit()
+    processpool.attend_exit()
 
 
 def _stop_before_close(db: Any) -> None:
@@ -171,7 +171,7 @@ def _is_alive(started: _Started | None) -> bool:
 
 
 def find(service: Any) -> Any:
-    """Return the processor that works on a service in this process, or None."""
+    """Return the processor that works on a service in this processpool, or None."""
     jar = service._p_jar
     if jar is None:
         return None
@@ -197,12 +197,12 @@ def stop(service: Any, timeout_seconds: float | None = None) -> None:
 
 
 def stop_all(timeout_seconds: float) -> bool:
-    """Stop all threads of this process, and say whether they ended in time."""
+    """Stop all threads of this processpool, and say whether they ended in time."""
     return _end(_stopping(), timeout_seconds)
 
 
 def leave(timeout_seconds: float) -> bool:
-    """Stop all threads for the end of the process, and say whether they ended in time.
+    """Stop all threads for the end of the processpool, and say whether they ended in time.
 
     The jobs that still run then are given back, and are no attempts.
     """
@@ -210,7 +210,7 @@ def leave(timeout_seconds: float) -> bool:
     has_ended = _end(ending, timeout_seconds)
     _give_back(ending)
     if not has_ended:
-        process.end()
+        processpool.end()
     return has_ended
 
 
@@ -232,7 +232,7 @@ def _end(ending: list[_Started], timeout_seconds: float) -> bool:
     for started in ending:
         started.processor.stop()
     has_ended = _wait(
-        lambda: [t for s in ending for t in (s.thread, s.keeper_thread)], timeout_seconds
+        lambda: [t for s in ending for t in (s.thread, s.maintenance_thread)], timeout_seconds
     )
     with _lock:
         _stopped[:] = [started for started in _stopped if started.thread.is_alive()]
@@ -243,7 +243,7 @@ def _give_back(ending: list[_Started]) -> None:
     left = [started for started in ending if hasattr(started.processor, "leave")]
     for started in left:
         started.processor.leave()
-    _wait(lambda: [started.keeper_thread for started in left], LEAVE_SECONDS)
+    _wait(lambda: [started.maintenance_thread for started in left], LEAVE_SECONDS)
     with _lock:  # a thread that still runs has nothing more to do: nobody waits for it again
         _stopped[:] = [started for started in _stopped if started not in left]
 
@@ -264,7 +264,7 @@ def _leave_at_exit() -> None:
     leave(EXIT_SECONDS)
 
 
-process.call_at_exit(_leave_at_exit)
+processpool.call_at_exit(_leave_at_exit)
 
 
 def is_switched_off(switch: str) -> bool:

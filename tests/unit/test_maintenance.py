@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from ZODB.POSException import POSKeyError
 
-from lovely.remotetask.engine import keeper
-from lovely.remotetask.engine.keeper import CHECK_SECONDS, Keeper
+from lovely.remotetask.engine import maintenance
+from lovely.remotetask.engine.maintenance import CHECK_SECONDS, Maintenance
 from lovely.remotetask.engine.step import DEFAULT_RETENTION, Retention, prune, rescue
 from lovely.remotetask.errors import InvalidArgument, JobIsLive, ServiceGone
 from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, QUEUED, STATUSES
@@ -19,12 +19,12 @@ from lovely.remotetask.store.worker import LEASE_SECONDS, Worker
 
 
 class Kept:
-    """A keeper, and what it has called."""
+    """A maintenance, and what it has called."""
 
-    def __init__(self, workshop: Any, seat: Any) -> None:
-        self.seat = seat
+    def __init__(self, workshop: Any, session: Any) -> None:
+        self.session = session
         self.freed: list[float] = []
-        self.keeper = Keeper(
+        self.maintenance = Maintenance(
             workshop.engine,
             lambda: True,
             lambda: self.freed.append(workshop.now),
@@ -32,13 +32,13 @@ class Kept:
         )
 
     def tick(self) -> float:
-        return self.keeper.tick(self.seat)
+        return self.maintenance.tick(self.session)
 
 
 @pytest.fixture
 def kept(workshop: Any) -> Iterator[Kept]:
-    with workshop.engine.short_seat() as seat:
-        yield Kept(workshop, seat)
+    with workshop.engine.short_session() as session:
+        yield Kept(workshop, session)
 
 
 def stranger(workshop: Any, *jobids: int) -> None:
@@ -118,7 +118,7 @@ def test_who_was_stopped_for_a_lease_robs_nobody(workshop: Any, kept: Kept) -> N
 def test_a_sign_of_life_after_the_look_is_no_death(workshop: Any, kept: Kept) -> None:
     jobid = workshop.add("echo")
     stranger(workshop, jobid)
-    look = kept.keeper._dead
+    look = kept.maintenance._dead
     judged: list[Any] = []
 
     def look_and_beat(service: Any, lease: float) -> Any:
@@ -130,7 +130,7 @@ def test_a_sign_of_life_after_the_look_is_no_death(workshop: Any, kept: Kept) ->
     for _ in range(3):
         kept.tick()
         workshop.now += LEASE_SECONDS / 3
-    kept.keeper._dead = look_and_beat  # type: ignore[method-assign]
+    kept.maintenance._dead = look_and_beat  # type: ignore[method-assign]
     kept.tick()
     assert judged
     assert workshop.get(jobid, "owner", "deaths") == ("stranger", 0)
@@ -154,7 +154,7 @@ def test_a_sign_of_life_in_the_moment_of_the_rescue_is_no_death(
                 other.workers["stranger"].beat()
         return freed
 
-    monkeypatch.setattr(keeper, "rescue", rescue_late)
+    monkeypatch.setattr(maintenance, "rescue", rescue_late)
     kept.tick()
     assert tries == [1, 0]
     assert workshop.get(jobid, "owner", "deaths") == ("stranger", 0)
@@ -173,7 +173,7 @@ def test_a_worker_that_cannot_be_freed_keeps_nobody_waiting(
         raise POSKeyError(b"\0" * 8)
 
     with monkeypatch.context() as patch:
-        patch.setattr(keeper, "rescue", fail)
+        patch.setattr(maintenance, "rescue", fail)
         kept.tick()
     workshop.now += LEASE_SECONDS / 3
     kept.tick()
@@ -195,7 +195,7 @@ def test_a_worker_that_beats_is_left_alone(workshop: Any, kept: Kept) -> None:
 def test_workers_of_the_same_process_are_left_alone(workshop: Any, kept: Kept) -> None:
     jobid = workshop.add("echo")
     sibling = workshop.new_engine()
-    sibling.claim(workshop.seat, 1)
+    sibling.claim(workshop.session, 1)
     for _ in range(3):
         kept.tick()
         workshop.now += LEASE_SECONDS
@@ -334,14 +334,14 @@ def test_what_can_wait_keeps_nothing_waiting_that_cannot(
         service.retention = {"cancelled": Retention(None, 0)}
     workshop.add("echo")
     workshop.claim()
-    slow = Slow(workshop, getattr(keeper, name), 0.01)
-    monkeypatch.setattr(keeper, name, slow)
+    slow = Slow(workshop, getattr(maintenance, name), 0.01)
+    monkeypatch.setattr(maintenance, name, slow)
     beats = []
     beat = workshop.engine.beat
 
-    def note(seat: Any) -> None:
+    def note(session: Any) -> None:
         beats.append(workshop.now)
-        beat(seat)
+        beat(session)
 
     workshop.engine.beat = note
     looks = 0
@@ -351,7 +351,7 @@ def test_what_can_wait_keeps_nothing_waiting_that_cannot(
         looks += 1
         return looks < 2 or bool(the_keeper._has_chores)
 
-    the_keeper = Keeper(workshop.engine, is_needed, lambda: None, lambda thread: None)
+    the_keeper = Maintenance(workshop.engine, is_needed, lambda: None, lambda thread: None)
     begun = workshop.now
     the_keeper()
     assert sum(slow.sizes) >= 1500
@@ -368,10 +368,10 @@ def test_timeouts_are_heeded_while_the_keeper_prunes(
         for jobid in service.add_many("echo", range(1500)):
             service.cancel(jobid)
         service.retention = {"cancelled": Retention(None, 0)}
-    monkeypatch.setattr(keeper, "prune", Slow(workshop, prune, 0.01))
+    monkeypatch.setattr(maintenance, "prune", Slow(workshop, prune, 0.01))
     looked = []
 
-    the_keeper = Keeper(
+    the_keeper = Maintenance(
         workshop.engine,
         lambda: not looked or the_keeper._has_chores,
         lambda: None,
@@ -392,7 +392,7 @@ def test_a_step_that_fails_is_left_to_the_next_tick(
 
     workshop.add("echo")
     workshop.claim()
-    monkeypatch.setattr(keeper, "prune", fail)
+    monkeypatch.setattr(maintenance, "prune", fail)
     before = workshop.last_transaction()
     workshop.now += LEASE_SECONDS / 3
     kept.tick()
@@ -404,9 +404,9 @@ def test_a_tick_that_fails_keeps_no_timeout_waiting(
     workshop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = []
-    the_keeper = Keeper(workshop.engine, lambda: True, lambda: None, lambda thread: None)
+    the_keeper = Maintenance(workshop.engine, lambda: True, lambda: None, lambda thread: None)
 
-    def fail(seat: Any) -> float:
+    def fail(session: Any) -> float:
         raise POSKeyError(b"\0" * 8)
 
     monkeypatch.setattr(the_keeper, "tick", fail)

@@ -104,7 +104,7 @@ def drop_ids(storage: Any) -> None:
     """Let a ZEO client forget the object ids that its server has handed it in advance.
 
     A server that was killed hands them out once more, to others.  There is no public means.
-    Where this one is missing, ids are met that are in use; see `witness`.
+    Where this one is missing, ids are met that are in use; see `ownership`.
     """
     for ids in _ids_in_advance(storage):
         ids.clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Jobs whose records cannot be read or written here wait aside, and keep nobody waiting."""
+"""Jobs whose records cannot be read or written here wait quarantine, and keep nobody waiting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ZODB.POSException import StorageError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.base.storable import why_unstorable
-from lovely.remotetask.engine.keeper import free
+from lovely.remotetask.engine.maintenance import free
 from lovely.remotetask.engine.step import prune, rescue
 from lovely.remotetask.errors import InvalidInput, JobNotFound, JobUnusable
 from lovely.remotetask.interfaces import (
@@ -36,7 +36,7 @@ from lovely.remotetask.interfaces import (
     ITask,
 )
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.store import aside, line
+from lovely.remotetask.store import quarantine, ready
 from lovely.remotetask.store.check import check_all, check_jobs
 
 APP = "app_of_the_tests"
@@ -72,8 +72,8 @@ class Code:
 
     def _forget(self) -> None:
         # As another process, or a minute later.
-        self._monkeypatch.setattr(aside, "_asides", WeakKeyDictionary())
-        self._monkeypatch.setattr(line, "MEMORY_SECONDS", 0.0)
+        self._monkeypatch.setattr(quarantine, "_asides", WeakKeyDictionary())
+        self._monkeypatch.setattr(ready, "MEMORY_SECONDS", 0.0)
         self._db.cacheMinimize()
         gc.collect()
 
@@ -242,10 +242,10 @@ def test_one_that_is_no_longer_in_the_cache_is_loaded_now_and_then(
     assert workshop.work() == []
     workshop.db.cacheMinimize()
     assert workshop.work() == []
-    assert workshop.seat.connection.get(oid)._p_changed is None
-    monkeypatch.setattr(aside, "LOAD_SECONDS", 0.0)
+    assert workshop.session.connection.get(oid)._p_changed is None
+    monkeypatch.setattr(quarantine, "LOAD_SECONDS", 0.0)
     assert workshop.work() == []
-    assert workshop.seat.connection.get(oid)._p_changed is False
+    assert workshop.session.connection.get(oid)._p_changed is False
     with workshop.service() as service:  # as who has the code can
         service.jobs[jobid].input = None
     assert workshop.work() == [jobid]
@@ -255,7 +255,7 @@ def test_a_segment_with_one_of_them_is_not_closed(workshop: Any, code: Code, add
     jobid = add()
     others = [workshop.add("echo") for _ in range(40)]
     code.go()
-    line.MEMORY_SECONDS = 60.0
+    ready.MEMORY_SECONDS = 60.0
     for _ in range(3):
         workshop.work()
     assert {workshop.get(other, "status") for other in others} == {COMPLETED}
@@ -271,7 +271,7 @@ def test_an_idle_worker_does_not_turn_around_one_that_is_due(
     later = workshop.add_cron_job("echo", delay=500)
     workshop.now += 100.0
     assert workshop.claim() == []
-    assert workshop.engine.next_due(workshop.seat) == workshop.get(later, "due")
+    assert workshop.engine.next_due(workshop.session) == workshop.get(later, "due")
 
 
 def test_users_are_told(workshop: Any, code: Code, add: Any) -> None:
@@ -311,19 +311,19 @@ def test_the_rescue_frees_the_others(
     jobid = add(task=task)
     other = workshop.add(task)
     dead = workshop.new_engine()
-    claims = dead.claim(workshop.seat, 10, may_reserve=is_reserved)
+    claims = dead.claim(workshop.session, 10, may_reserve=is_reserved)
     assert [claim.jobid for claim in claims] == [jobid, other]
     code.go()
-    free(workshop.engine, workshop.seat, [dead.identity.id])
+    free(workshop.engine, workshop.session, [dead.identity.id])
     assert workshop.work() == [other]
     assert workshop.get(jobid, "status") == (QUEUED if is_reserved else PROCESSING)
     with workshop.service() as service:
         assert service.workers[dead.identity.id].held == (jobid,)
     before = workshop.last_transaction()
-    free(workshop.engine, workshop.seat, [dead.identity.id])
+    free(workshop.engine, workshop.session, [dead.identity.id])
     assert workshop.last_transaction() == before
     code.come()
-    free(workshop.engine, workshop.seat, [dead.identity.id])
+    free(workshop.engine, workshop.session, [dead.identity.id])
     workshop.now += 10.0
     assert jobid in workshop.work()
     with workshop.service() as service:
@@ -404,11 +404,11 @@ def test_one_that_would_go_on_by_an_edit_waits_for_who_can_write_it(
         if claim.jobid == jobid:
             workshop.run(claim)
     code.go()
-    free(workshop.new_engine(), workshop.seat, [dead])
+    free(workshop.new_engine(), workshop.session, [dead])
     assert workshop.get(other, "status") == QUEUED
     assert workshop.get(jobid, "status") == COMPLETED
     code.come()
-    free(workshop.new_engine(), workshop.seat, [dead])
+    free(workshop.new_engine(), workshop.session, [dead])
     assert workshop.get(jobid, "status", "minute") == (CRONJOB, (0,))
     with workshop.service() as service:
         assert len(service.workers) == 0
@@ -482,7 +482,7 @@ def test_progress_depends_on_no_class_of_the_application(
 
 
 def test_the_memory_goes_with_the_database() -> None:
-    assert isinstance(aside._asides, WeakKeyDictionary)
+    assert isinstance(quarantine._asides, WeakKeyDictionary)
 
 
 def test_plain_values_are_not_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -518,7 +518,7 @@ def test_what_the_code_of_a_record_raises_sets_it_aside(
     monkeypatch.setattr(Picky, "raises", raised)
     assert workshop.work() == [other]
     with workshop.service() as service:
-        reason = aside.why_unreadable(service.jobs[jobid], jobid)
+        reason = quarantine.why_unreadable(service.jobs[jobid], jobid)
     assert reason == "its record cannot be read: no"
     monkeypatch.setattr(Picky, "raises", None)
     code._forget()
@@ -547,9 +547,9 @@ def test_a_fault_of_the_storage_stays_what_it_is(
         with monkeypatch.context() as patch:
             patch.setattr(MVCCAdapterInstance, "load", fail)
             with pytest.raises(type(raised), match="no"):
-                aside.why_unreadable(job, jobid)
-        assert aside.why_unreadable(job, jobid) is None
-    assert not aside._asides
+                quarantine.why_unreadable(job, jobid)
+        assert quarantine.why_unreadable(job, jobid) is None
+    assert not quarantine._asides
 
 
 # -- records that are not there ------------------------------------------------------------------
@@ -597,7 +597,7 @@ def test_a_missing_record_is_named_and_taken_out(workshop: Any, add: Any, lose: 
         for act in (service.getStatus, service.startJob, service.getResult):
             with pytest.raises(JobNotFound):
                 act(lost[0])
-    with workshop.service() as service:  # the keeper leaves it to people
+    with workshop.service() as service:  # the maintenance leaves it to people
         problems, _ = check_jobs(service, workshop.now, repair=True)
         assert not any(problem.is_mendable for problem in problems)
         assert lost[0] in service.jobs

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from transaction.interfaces import TransientError
 from ZODB.POSException import POSError, POSKeyError
 
-from lovely.remotetask.base.witness import is_id_again
-from lovely.remotetask.engine.seat import Seat, is_transient
+from lovely.remotetask.base.ownership import is_id_again
+from lovely.remotetask.engine.session import Session, is_transient
 from lovely.remotetask.errors import ServiceGone, describe
 
 log = logging.getLogger("lovely.remotetask")
@@ -64,7 +64,7 @@ class Transactor:
         self._logged: dict[str, float] = {}
         self.waits = 0
 
-    def __call__(self, seat: Seat, change: Callable[[Any], Result]) -> Result:
+    def __call__(self, session: Session, change: Callable[[Any], Result]) -> Result:
         """Call ``change(service)`` and commit; repeat it while the storage asks for it.
 
         :raises Stopping: the processor stops while the storage cannot write.
@@ -73,16 +73,16 @@ class Transactor:
         conflicts = faults = ids = 0
         while True:
             try:
-                result = change(seat.begin())
-                seat.commit()
+                result = change(session.begin())
+                session.commit()
                 return result
             except ServiceGone:
-                seat.abort()
+                session.abort()
                 raise
             except Exception as error:
-                transient = is_transient(seat, error)
-                seat.abort(error)
-                if seat.is_closed:
+                transient = is_transient(session, error)
+                session.abort(error)
+                if session.is_closed:
                     raise
                 if is_id_again(error) and ids < ID_BUDGET:
                     ids += 1
@@ -91,14 +91,14 @@ class Transactor:
                     self.back_off(conflicts)
                 elif isinstance(error, (POSError, OSError)) or transient:
                     if isinstance(error, POSKeyError):
-                        _check_reachable(seat)
+                        _check_reachable(session)
                     faults += 1
-                    seat.empty_cache()  # in case that what is there is not what is stored
+                    session.empty_cache()  # in case that what is there is not what is stored
                     self.wait_for_storage(error, faults)
                 else:
                     raise
 
-    def once(self, seat: Seat, change: Callable[[Any], Result]) -> Result | None:
+    def once(self, session: Session, change: Callable[[Any], Result]) -> Result | None:
         """Call ``change(service)`` and commit; return None if that fails, but for conflicts.
 
         For what somebody tries again at the next look, and must not keep others waiting.
@@ -107,16 +107,16 @@ class Transactor:
         """
         for conflicts in range(1, QUICK_BUDGET + 1):
             try:
-                result = change(seat.begin())
-                seat.commit()
+                result = change(session.begin())
+                session.commit()
                 return result
             except ServiceGone:
-                seat.abort()
+                session.abort()
                 raise
             except Exception as error:
-                transient = is_transient(seat, error)
-                seat.abort(error)
-                if seat.is_closed:
+                transient = is_transient(session, error)
+                session.abort(error)
+                if session.is_closed:
                     raise
                 if not transient:
                     self.log(error)
@@ -152,8 +152,8 @@ class Transactor:
                 log.error("service %s has stumbled, trying again", self._name, exc_info=error)
 
 
-def _check_reachable(seat: Seat) -> None:
+def _check_reachable(session: Session) -> None:
     """Raise if the service is gone: then its parts may be packed away."""
     with suppress(POSError, OSError):
-        seat.check_reachable(seat.begin())
-    seat.abort()
+        session.check_reachable(session.begin())
+    session.abort()

@@ -11,10 +11,10 @@ from transaction.interfaces import TransientError
 from ZODB.Connection import noop
 from ZODB.POSException import POSKeyError
 
+from lovely.remotetask.base.isolation import call_isolated
+from lovely.remotetask.base.ownership import check_parts, is_id_again
 from lovely.remotetask.base.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
-from lovely.remotetask.base.surroundings import call_apart
-from lovely.remotetask.base.witness import check_parts, is_id_again
-from lovely.remotetask.engine.invalidation import drop_ids
+from lovely.remotetask.engine.wakeup import drop_ids
 from lovely.remotetask.errors import (
     OldRecord,
     ServiceGone,
@@ -26,7 +26,7 @@ from lovely.remotetask.errors import (
 log = logging.getLogger("lovely.remotetask")
 
 
-class Seat:
+class Session:
     """One thread's connection to the service.
 
     :param manager: the transaction manager; by default the thread's own, so that what
@@ -49,7 +49,7 @@ class Seat:
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection, and those that it has opened to other databases, are this seat's.
+        """Whether the connection, and those to other databases beside it, are this session's.
 
         One that a task has closed may be somebody else's by now.
         """
@@ -85,7 +85,7 @@ class Seat:
         self.connection = self.db.open(self.manager)
 
     def empty_cache(self) -> None:
-        """Forget what was loaded: it may be no longer what is stored; see `witness`.
+        """Forget what was loaded: it may be no longer what is stored; see `ownership`.
 
         Emptied, a connection is as good as a new one: each object is a ghost, and ghosts
         refer to nothing.
@@ -99,7 +99,7 @@ class Seat:
         txn = self.manager.get()
         try:
             if any((*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks())):
-                call_apart(txn.commit)  # the task's hooks are the task's code
+                call_isolated(txn.commit)  # the task's hooks are the task's code
             else:
                 txn.commit()
         except BaseException as error:
@@ -142,7 +142,7 @@ class Seat:
         :param error: what went wrong.
         """
         try:
-            call_apart(self.manager.abort)
+            call_isolated(self.manager.abort)
         except KeyboardInterrupt:
             raise
         except BaseException:  # of the task's hooks and data managers
@@ -151,7 +151,7 @@ class Seat:
             drop_ids(self.db.storage)
             self.empty_cache()
 
-    def __enter__(self) -> Seat:
+    def __enter__(self) -> Session:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
@@ -186,11 +186,11 @@ def check_no_transaction() -> None:
         raise TransactionInProgress
 
 
-def is_transient(seat: Seat, error: BaseException) -> bool:
+def is_transient(session: Session, error: BaseException) -> bool:
     """Say whether the transaction may succeed when it is repeated; ask before abort."""
     if is_id_again(error) or isinstance(error, TransientError):
         return True
     try:
-        return bool(seat.manager.get().isRetryableError(error))
+        return bool(session.manager.get().isRetryableError(error))
     except Exception:  # a data manager of somebody's, or no transaction
         return False

@@ -27,7 +27,7 @@ from typing import Any
 import transaction
 
 from lovely.remotetask.base.site import ServicePath, entered
-from lovely.remotetask.engine.seat import Seat
+from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.step import (
     Claim,
     can_share,
@@ -42,10 +42,10 @@ from lovely.remotetask.engine.step import (
     take,
     worker_record,
 )
-from lovely.remotetask.engine.transact import Stopping, Transactor
+from lovely.remotetask.engine.transactions import Stopping, Transactor
 from lovely.remotetask.job import Job
-from lovely.remotetask.store.aside import load, load_many
-from lovely.remotetask.store.line import Memory
+from lovely.remotetask.store.quarantine import load, load_many
+from lovely.remotetask.store.ready import Memory
 from lovely.remotetask.store.worker import Identity
 from lovely.remotetask.task import look_up
 
@@ -74,10 +74,10 @@ class Tasks:
         return self.get(name) is not None
 
 
-class Claimant:
+class Claims:
     """One worker on one service, and the claims that it has in hand.
 
-    Threads bring their own `Seat`.
+    Threads bring their own `Session`.
 
     :param pause: called with seconds; waits, and says whether the processor is to stop.
     """
@@ -115,7 +115,7 @@ class Claimant:
 
     # -- claims -------------------------------------------------------------------
 
-    def claim(self, seat: Seat, limit: int, may_reserve: bool = False) -> list[Claim]:
+    def claim(self, session: Session, limit: int, may_reserve: bool = False) -> list[Claim]:
         """Claim up to `limit` jobs, in one commit, and file the jobs that have ended.
 
         :param may_reserve: only reserve jobs whose tasks declare ``shared_commit``, for
@@ -130,9 +130,9 @@ class Claimant:
             self.holds = True  # until it is known better: a commit may come to pass and fail
             while True:
                 claim_once = functools.partial(
-                    self._claim, seat, limit, may_reserve, held, itertools.count()
+                    self._claim, session, limit, may_reserve, held, itertools.count()
                 )
-                claims = self.transact(seat, claim_once)
+                claims = self.transact(session, claim_once)
                 self.memory.keep()
                 if claims or not self.memory.has_more:
                     break
@@ -150,7 +150,7 @@ class Claimant:
 
     def _claim(
         self,
-        seat: Seat,
+        session: Session,
         limit: int,
         may_reserve: bool,
         held: list[int],
@@ -158,13 +158,13 @@ class Claimant:
         service: Any,
     ) -> list[Claim]:
         is_repeated = bool(next(tries))
-        self._fetch_news(seat)
+        self._fetch_news(session)
         self.memory.renew()
         claims = self._retire(service, held)  # first, as some of them may be due again
         if limit and not claims:
             start, limit = self._share(service, limit, is_repeated)
             self._looked = self.clock()
-            with entered(seat.site(service)):
+            with entered(session.site(service)):
                 claims = self._take(service, limit, start, may_reserve, held, self._looked)
         self._hold(service, [*held, *(claim.jobid for claim in claims)])
         if self.is_probing:
@@ -172,12 +172,12 @@ class Claimant:
             self.signals_seen = [signal.value for signal in self.signals]
         return claims
 
-    def _fetch_news(self, seat: Seat) -> None:
+    def _fetch_news(self, session: Session) -> None:
         # With a signal came the job, its page and its place in the line: asked for one after
         # the other they would take a round trip each.
         news, self.news = self.news, []
         if 0 < len(news) <= PREFETCH_SIZE:
-            seat.connection.prefetch(news)
+            session.connection.prefetch(news)
 
     def _share(self, service: Any, limit: int, is_repeated: bool) -> tuple[float | None, int]:
         """Return where this worker begins among the jobs that are ready, and how many it takes.
@@ -290,7 +290,7 @@ class Claimant:
         elif tuple(held) != before:
             worker_record(service, self.identity.id).held = tuple(held)
 
-    def claim_reserved(self, seat: Seat, claims: list[Claim]) -> list[Claim]:
+    def claim_reserved(self, session: Session, claims: list[Claim]) -> list[Claim]:
         """Claim reserved jobs; return the claims of those that still wait.
 
         :raises Stopping: all was given back, for good.
@@ -316,7 +316,7 @@ class Claimant:
             self._check_stays()
             claims = [claim for claim in claims if self.has(claim)]
             held = self._held_but(claims)
-            taken = self.transact(seat, change)
+            taken = self.transact(session, change)
             for claim in claims:
                 self.let_go(claim)
                 self.uncertain.discard(claim.jobid)
@@ -353,38 +353,38 @@ class Claimant:
 
     # -- news ---------------------------------------------------------------------
 
-    def has_signal(self, seat: Seat) -> bool:
+    def has_signal(self, session: Session) -> bool:
         """Say whether jobs have come since the last claim, from any process.
 
         For an engine that `is_probing`.  An object that no invalidation has reached since is
         compared at no cost.
         """
-        seat.manager.begin()
+        session.manager.begin()
         return [signal.value for signal in self.signals] != self.signals_seen
 
-    def next_due(self, seat: Seat) -> float | None:
+    def next_due(self, session: Session) -> float | None:
         """Return when the next waiting job is due, in seconds since the epoch.
 
         Those that were due at the last claim, and were left, wait for something else.
         """
-        service = seat.begin()
-        seat.check_reachable(service)
+        service = session.begin()
+        session.check_reachable(service)
         due: float | None = service.queue.next_due(after=self._looked)
         return due
 
     # -- signs of life, the end ---------------------------------------------------
 
-    def beat(self, seat: Seat) -> None:
+    def beat(self, session: Session) -> None:
         """Write a sign of life."""
 
         def change(service: Any) -> None:
             worker_record(service, self.identity.id).beat()
 
         with self._lock:
-            self.transact(seat, change)
+            self.transact(session, change)
             self.last_sign = self.monotonic()
 
-    def give_back(self, seat: Seat, claims: list[Claim], waits: bool = True) -> None:
+    def give_back(self, session: Session, claims: list[Claim], waits: bool = True) -> None:
         """Give back claims that are not run; they count as no attempt.
 
         Once nothing is held any more the worker's record is gone.
@@ -393,9 +393,9 @@ class Claimant:
         """
         transact = self.transact if waits else Transactor(".".join(self.path), lambda seconds: True)
         with self._lock:
-            self._give_back(seat, claims, [], transact)
+            self._give_back(session, claims, [], transact)
 
-    def leave(self, seat: Seat, running: list[Claim]) -> None:
+    def leave(self, session: Session, running: list[Claim]) -> None:
         """Give back all that is in hand, for good: the process ends, or the loop has.
 
         :param running: what is still being run; its jobs tell that it was stopped, and what
@@ -403,10 +403,10 @@ class Claimant:
         """
         with self._lock:
             self.has_left = True
-            self._give_back(seat, list(self.in_hand.values()), running, self.transact)
+            self._give_back(session, list(self.in_hand.values()), running, self.transact)
 
     def _give_back(
-        self, seat: Seat, claims: list[Claim], running: list[Claim], transact: Transactor
+        self, session: Session, claims: list[Claim], running: list[Claim], transact: Transactor
     ) -> None:
         # Of its own claims only those in hand: others were given back before, and their jobs
         # may have been claimed again.
@@ -424,21 +424,21 @@ class Claimant:
             self._retire(service, [*held, *self._never_run(claims)])
             self._hold(service, held)
 
-        transact(seat, change)
+        transact(session, change)
         for claim in claims:
             self.let_go(claim)
         self.holds = bool(held)
 
-    def release(self, seat: Seat, claim: Claim) -> None:
+    def release(self, session: Session, claim: Claim) -> None:
         """File a job that was claimed by another worker of this process, and has ended."""
         with self._lock:
             self.transact(
-                seat,
+                session,
                 functools.partial(
                     release, worker_id=claim.owner, jobid=claim.jobid, now=self.clock()
                 ),
             )
 
-    def short_seat(self) -> Seat:
+    def short_session(self) -> Session:
         """Open a connection of its own, with a transaction manager of its own."""
-        return Seat(self.db, self.path, transaction.TransactionManager())
+        return Session(self.db, self.path, transaction.TransactionManager())

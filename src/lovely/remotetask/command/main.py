@@ -41,7 +41,7 @@ from lovely.remotetask.command.database import (
     open_database,
     without_password,
 )
-from lovely.remotetask.command.screen import Screen
+from lovely.remotetask.command.output import Screen
 from lovely.remotetask.command.upkeep import (
     add_add_arguments,
     add_check_arguments,
@@ -50,7 +50,7 @@ from lovely.remotetask.command.upkeep import (
     check_services,
     clean_services,
 )
-from lovely.remotetask.engine.running import ECHO_SECONDS, leave
+from lovely.remotetask.engine.registry import ECHO_SECONDS, leave
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 from lovely.remotetask.hosts.autostart import find_services, split_patterns, start_services
 
@@ -433,7 +433,7 @@ def _program() -> str:
     """Return what calls this command again, as the user has called it."""
     called = sys.argv[0]
     if Path(called).name != "remotetask":
-        return "python -m lovely.remotetask.command.cli"
+        return "python -m lovely.remotetask.command.main"
     return "remotetask" if shutil.which("remotetask") == called else shlex.quote(called)
 
 
