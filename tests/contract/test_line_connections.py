@@ -13,9 +13,10 @@ import transaction
 from ZODB.POSException import ConflictError
 
 from lovely.remotetask.interfaces import QUEUED
-from lovely.remotetask.job import Job, JobTree
+from lovely.remotetask.job import Job
 from lovely.remotetask.store.queue import JobQueue
 from lovely.remotetask.store.ready import SEGMENT_SIZE
+from lovely.remotetask.store.tree import JobTree
 
 NOW = 4e9  # later than any job was added
 

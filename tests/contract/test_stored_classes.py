@@ -23,12 +23,12 @@ from lovely.remotetask.service import TaskService
 
 ALLOWED = {
     "lovely.remotetask.store.ended.EndedIndex",
-    "lovely.remotetask.store.ended.EntryPage",
+    "lovely.remotetask.store.index.EntryPage",
     "lovely.remotetask.job.CronJob",
     "lovely.remotetask.job.Edit",
     "lovely.remotetask.job.Failure",
     "lovely.remotetask.job.Job",
-    "lovely.remotetask.job.JobTree",
+    "lovely.remotetask.store.tree.JobTree",
     "lovely.remotetask.job.Progress",
     "lovely.remotetask.store.ready.Lane",
     "lovely.remotetask.store.ready.ReadyQueue",

@@ -19,10 +19,11 @@ from ZODB.FileStorage import FileStorage
 from lovely.remotetask.errors import JobUnusable, OldRecord
 from lovely.remotetask.hosts.autostart import start_services
 from lovely.remotetask.interfaces import COMPLETED, STATUSES
-from lovely.remotetask.job import CronJob, Job, JobTree
+from lovely.remotetask.job import CronJob, Job
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.tree import JobTree
 
 DATA = Path(__file__).parent.parent / "data"
 SENTENCE = "was written by lovely.remotetask 0.5; .* see 'Coming from 0.5' in the documentation"

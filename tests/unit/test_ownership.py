@@ -18,15 +18,15 @@ from persistent.mapping import PersistentMapping
 from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError, InvalidObjectReference
 
-from lovely.remotetask import job
 from lovely.remotetask.base import ownership
 from lovely.remotetask.engine.step import rescue
 from lovely.remotetask.errors import StrayObject
 from lovely.remotetask.interfaces import COMPLETED, ERROR
-from lovely.remotetask.job import lane_of
 from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.store import tree
 from lovely.remotetask.store.ready import MAX_CLOSED
 from lovely.remotetask.store.timeindex import _SHIFTS, _spans
+from lovely.remotetask.store.tree import lane_of
 
 #: Enough for pages, segments and entries that fill several leaves of their trees.
 MANY = 110
@@ -488,7 +488,7 @@ def test_inline_a_run_is_not_kept_whose_job_is_removed_and_packed_away_meanwhile
 def test_a_job_is_not_acknowledged_whose_page_is_removed_and_packed_away_meanwhile(
     file_workshop: Any, look_always: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "FRESH_SECONDS", -1.0)  # the page does not stay for others
+    monkeypatch.setattr(tree, "FRESH_SECONDS", -1.0)  # the page does not stay for others
     with file_workshop.service() as service:
         first = service.add("echo")
         first_page = first // 16

@@ -12,7 +12,7 @@ import transaction
 import ZODB
 
 from lovely.remotetask.interfaces import COMPLETED, CRONJOB, DELAYED, QUEUED, STARTLATER
-from lovely.remotetask.job import CronJob, Job, JobTree
+from lovely.remotetask.job import CronJob, Job
 from lovely.remotetask.store import ready as line_module
 from lovely.remotetask.store.queue import START_SIZE, JobQueue, TimeIndex
 from lovely.remotetask.store.ready import (
@@ -23,6 +23,7 @@ from lovely.remotetask.store.ready import (
     ReadyQueue,
     is_closed,
 )
+from lovely.remotetask.store.tree import JobTree
 
 # -- the index by time -------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from persistent.mapping import PersistentMapping
 from ZODB.POSException import ConflictError
 
 from lovely.remotetask.base.shelf import Shelf, merged
-from lovely.remotetask.job import Job, JobTree
+from lovely.remotetask.job import Job
+from lovely.remotetask.store.tree import JobTree
 
 
 @pytest.mark.parametrize(

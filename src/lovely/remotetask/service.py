@@ -53,11 +53,12 @@ from lovely.remotetask.interfaces import (
     ITask,
     ITaskService,
 )
-from lovely.remotetask.job import CronJob, Job, JobTree, Progress
+from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.retry import MAX_DEATHS, RetryPolicy
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.store.queue import JobQueue
+from lovely.remotetask.store.tree import JobTree, holds_new
 from lovely.remotetask.store.worker import LEASE_SECONDS, Identity, is_exclusive
 from lovely.remotetask.task import available, check_input, look_up
 
@@ -139,6 +140,10 @@ class TaskService(Persistent, Location):
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
         note_service(self)
+
+    def holds_new(self, job: Any) -> bool:
+        """Say whether the service has got a job in the current transaction; see `service_of`."""
+        return holds_new(vars(self).get("jobs"), job)
 
     def __init__(self) -> None:
         self.jobs = JobTree()

@@ -7,13 +7,13 @@ whoever adds to a leaf collides with whoever splits, or empties, another leaf of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from persistent import Persistent
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask.base.ownership import check_sound
+from lovely.remotetask.base.ownership import check_sound, wrote
 
 
 def merged(old: Iterable[int], committed: Iterable[int], new: Iterable[int]) -> set[int]:
@@ -75,3 +75,36 @@ class Shelf(Persistent):
             raise ConflictError
         both = {**committed, **new}
         return {key: both[key] for key in merged(old, committed, new)}
+
+
+# Shelves in shelves are trees, which branch by the bits of their keys.  ``shifts`` are how many of
+# the bits are left at each level.
+
+
+def way(root: Shelf, key: int, shifts: Sequence[int]) -> list[Any]:
+    """Return the nodes on the way to a leaf, as far as they are there, and the leaf.
+
+    :raises StrayObject: one no longer belongs to the database.
+    """
+    nodes: list[Any] = [root]
+    for shift in shifts:
+        node = nodes[-1].entries.get(key >> shift)
+        if node is None:
+            break
+        nodes.append(node)
+    check_sound(*nodes)
+    return nodes
+
+
+def grow(root: Shelf, key: int, shifts: Sequence[int], make_leaf: Callable[[], Any]) -> Any:
+    """Return the leaf for a key; it is made, with the nodes on the way, if it is not there.
+
+    :raises StrayObject: see `way`.
+    """
+    nodes = way(root, key, shifts)
+    for shift in shifts[len(nodes) - 1 :]:
+        node = make_leaf() if shift == shifts[-1] else Shelf()
+        nodes[-1].put(key >> shift, node)
+        wrote(root, nodes[-1])
+        nodes.append(node)
+    return nodes[-1]

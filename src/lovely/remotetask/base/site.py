@@ -154,19 +154,18 @@ def note_service(service: Any) -> None:
         _oids.setdefault(service._p_jar.db(), set()).add(service._p_oid)
 
 
-def service_of(job: Any, path: Iterable[int]) -> Any:
+def service_of(job: Any) -> Any:
     """Return the service that holds a job, or None.
 
     Nothing of it is stored: the few services that there are are asked.
-
-    :param path: the keys that lead through the nodes of the tree of jobs to the job.
 
     Transaction: reads only.
     """
     services = [service for ref in _services.valuerefs() if (service := ref()) is not None]
     jar = job._p_jar
     if jar is None:
-        return next((service for service in services if _has_new(service, job, path)), None)
+        # Of the class, so that nothing is loaded: it may be the service of another thread.
+        return next((s for s in services if type(s).holds_new(s, job)), None)
     oids = {service._p_oid for service in services if service._p_jar is jar}
     for oid in oids.union(list(_oids.get(jar.db(), ()))):
         with suppress(POSKeyError):  # it was removed, and packed away
@@ -174,17 +173,3 @@ def service_of(job: Any, path: Iterable[int]) -> Any:
             if service.jobs.get(job.id) is job:
                 return service
     return None
-
-
-def _has_new(service: Any, job: Any, path: Iterable[int]) -> bool:
-    # Nothing must be loaded: it may be the service of another thread.  What leads to a new job
-    # was written, and so it is there.
-    found: Any = vars(service).get("jobs")
-    entries: Any = getattr(found, "__dict__", {}).get("lanes")
-    try:
-        for key in path:
-            found = entries[key]
-            entries = found.__dict__.get("entries")
-    except (LookupError, TypeError):
-        return False
-    return found is job

@@ -8,7 +8,9 @@ From top to bottom; each uses only those below it.
 ``ready``       the ready queue
 ``timeindex``   where jobs wait for a time
 ``ended``       the index of the jobs that have ended
+``index``       what both indexes by time are made of
 ``quarantine``  jobs whose records cannot be read or written here
+``tree``        all jobs by id
 ``notes``       what is noted about running jobs
 ``worker``      which process holds which jobs
 """

@@ -18,13 +18,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from BTrees.Length import Length
 from BTrees.OOBTree import OOBTree
-from persistent import Persistent
-from ZODB.POSException import ConflictError
 
 from lovely.remotetask.base.ownership import check_path, check_sound, removed, wrote
-from lovely.remotetask.base.shelf import merged
+from lovely.remotetask.store.index import EntryIndex, EntryPage, entry_of, parts_of
 
 #: So many lanes there are, and so many ids in a row share one.
 ENDED_LANES = 4
@@ -37,118 +34,17 @@ ENDED_PAGE_SIZE = 64
 #: So many empty pages are dropped together.
 SWEEP_SIZE = 32
 
-#: Floats from 2004 to 2038 are whole multiples of this part of a second.
-_TICKS = 2.0**22
 
-_ID_BITS = 31
-
-
-def entry_of(when: float, jobid: int) -> int:
-    """Return a time and an id as one number, which is in their order."""
-    return int(when * _TICKS) << _ID_BITS | jobid
-
-
-def parts_of(entry: int) -> tuple[float, int]:
-    return (entry >> _ID_BITS) / _TICKS, entry & 2**_ID_BITS - 1
-
-
-def tick(when: float) -> float:
-    """Return a time as the indexes keep it."""
-    return int(when * _TICKS) / _TICKS
-
-
-class EntryPage(Persistent):
-    """Some jobs that ended one after the other.
-
-    Stored: ``entries`` list of int, in order: the time and the id in one; ``cuts`` int: how often
-    another page was begun for what is later than those that stay.  The state is (cuts, first
-    entry, *distances from it), which takes fewer bytes; or None for a page that was dropped.
-    """
-
-    def __init__(self, entries: Iterable[int] = ()) -> None:
-        self.entries: list[int] = list(entries)
-        self.cuts = 0
-
-    def __getstate__(self) -> tuple[Any, ...] | None:
-        return None if self.entries is None else _state(self.cuts, self.entries)
-
-    def __setstate__(self, state: tuple[Any, ...] | None) -> None:
-        self.__dict__["cuts"] = 0 if state is None else state[0]
-        self.__dict__["entries"] = None if state is None else _entries(state)
-
-    def __contains__(self, entry: int) -> bool:
-        place = bisect_left(self.entries, entry)
-        return place < len(self.entries) and self.entries[place] == entry
-
-    def put(self, entry: int) -> bool:
-        """Put an entry in; say whether it is new."""
-        entries = self.entries
-        if not entries or entry > entries[-1]:
-            entries.append(entry)
-        else:
-            place = bisect_left(entries, entry)
-            if entries[place] == entry:
-                return False
-            entries.insert(place, entry)
-        self._p_changed = True
-        return True
-
-    def take(self, entry: int) -> None:
-        """Take an entry out."""
-        del self.entries[bisect_left(self.entries, entry)]
-        self._p_changed = True
-
-    def cut(self, entry: int) -> EntryPage:
-        """Return another page for this entry and what is later."""
-        place = bisect_left(self.entries, entry)
-        later = EntryPage(self.entries[place:])
-        del self.entries[place:]
-        self.cuts += 1
-        return later
-
-    def close(self) -> None:
-        """Let nothing be put in any more: the page is going to be dropped."""
-        self.entries = None  # type: ignore[assignment]
-
-    def _p_resolveConflict(self, old: Any, committed: Any, new: Any) -> tuple[Any, ...]:
-        if committed is None or new is None:
-            raise ConflictError
-        before, theirs, ours = map(_entries, (old, committed, new))
-        # What one side has put in, here or into another page, may belong into the page that the
-        # other one has begun.
-        have_cut = committed[0] > old[0], new[0] > old[0]
-        have_put = set(theirs).difference(before), set(ours).difference(before)
-        if all(have_cut) or (have_cut[0] and have_put[1]) or (have_cut[1] and have_put[0]):
-            raise ConflictError
-        return _state(max(committed[0], new[0]), sorted(merged(before, theirs, ours)))
-
-
-def _state(cuts: int, entries: list[int]) -> tuple[Any, ...]:
-    first = entries[0] if entries else 0
-    return (cuts, first, *(entry - first for entry in entries))
-
-
-def _entries(state: tuple[Any, ...]) -> list[int]:
-    return [state[1] + distance for distance in state[2:]]
-
-
-class EndedIndex(Persistent):
+class EndedIndex(EntryIndex):
     """Job ids in the order of the time at which the jobs ended.
 
-    Stored: ``lanes`` tuple of OOBTree of the first entry that a page can have -> `EntryPage`;
-    ``size`` `BTrees.Length`.
+    Stored: ``lanes`` tuple of OOBTree of the first entry that a page can have -> `EntryPage`.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         # Never empty: two who begin to fill an empty BTree collide.
         self.lanes = tuple(OOBTree({0: EntryPage()}) for _ in range(ENDED_LANES))
-        self.size = Length()
-
-    def __len__(self) -> int:
-        return max(0, int(self.size.value))
-
-    def __bool__(self) -> bool:
-        return True
 
     def __iter__(self) -> Iterator[tuple[float, int]]:
         runs = (_upwards(lane) for lane in self.lanes)
@@ -207,14 +103,6 @@ class EndedIndex(Persistent):
         """Drop empty pages at the old end, if there are many."""
         for lane in self.lanes:
             _sweep(lane)
-
-    def miscounted(self, jobs: object) -> int:
-        """Return by how much the size is too large; it takes a walk over all entries."""
-        return int(self.size.value) - sum(1 for _ in self)
-
-    def correct(self, difference: int) -> None:
-        """Make the size smaller."""
-        self.size.change(-difference)
 
 
 def _lane_number(jobid: int) -> int:

@@ -23,7 +23,8 @@ from ZODB.serialize import ObjectReader
 
 from lovely.remotetask.base.storable import PLAIN_TYPES, why_unstorable
 from lovely.remotetask.errors import OldRecord, describe
-from lovely.remotetask.job import Job, JobTree
+from lovely.remotetask.job import Job
+from lovely.remotetask.store.tree import JobTree
 
 job_log = logging.getLogger("remotetask.job")
 

@@ -25,18 +25,14 @@ from lovely.remotetask.interfaces import (
     QUEUED,
     STARTLATER,
 )
-from lovely.remotetask.job import (
-    CLOCK_TOLERANCE_SECONDS,
-    SCHEDULE_ERRORS,
-    CronJob,
-    Job,
-    JobTree,
-)
+from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, SCHEDULE_ERRORS, CronJob, Job
 from lovely.remotetask.schedule import is_zone_known
-from lovely.remotetask.store.ended import EndedIndex, tick
+from lovely.remotetask.store.ended import EndedIndex
+from lovely.remotetask.store.index import tick
 from lovely.remotetask.store.quarantine import load_usable
 from lovely.remotetask.store.ready import Memory, ReadyQueue, turned
 from lovely.remotetask.store.timeindex import TimeIndex
+from lovely.remotetask.store.tree import JobTree
 
 #: Workers beside each other begin at different ones of so many due jobs.
 START_SIZE = 200

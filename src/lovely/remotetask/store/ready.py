@@ -35,8 +35,9 @@ from zc.queue import PersistentQueue as BucketQueue
 
 from lovely.remotetask.base.ownership import check_sound, removed, wrote
 from lovely.remotetask.base.shelf import Shelf
-from lovely.remotetask.job import LANES, Job, JobTree, lane_of
+from lovely.remotetask.job import Job
 from lovely.remotetask.store.quarantine import load_many, why_unreadable, why_unusable
+from lovely.remotetask.store.tree import LANES, JobTree, lane_of
 
 #: How many ids a segment of the ready queue holds, and one that many ids are put into at once.
 SEGMENT_SIZE = 32

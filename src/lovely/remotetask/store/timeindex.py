@@ -10,16 +10,15 @@ would be run again because of others.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain, groupby
 from typing import Any
 
-from BTrees.Length import Length
 from persistent import Persistent
 
 from lovely.remotetask.base.ownership import check_sound, removed, wrote
-from lovely.remotetask.base.shelf import Shelf
-from lovely.remotetask.store.ended import EntryPage, entry_of, parts_of
+from lovely.remotetask.base.shelf import Shelf, grow, way
+from lovely.remotetask.store.index import EntryIndex, EntryPage, entry_of, parts_of
 
 #: How long a time the entries of a page span, in seconds.
 PAGE_SECONDS = 16
@@ -33,23 +32,17 @@ PAGE_COUNT = 1 << HIGH_BITS + LOW_BITS
 _SHIFTS = (22, 16, 10, 0)
 
 
-class TimeIndex(Persistent):
+class TimeIndex(EntryIndex):
     """Ids of waiting jobs in the order of a time.
 
     Stored: ``pages`` `Shelf`: the root of a tree that branches by the bits of the pages' keys, in
-    steps of `_SHIFTS`; its leaves are `EntryPage`.  ``size`` `BTrees.Length`, whose change tells
-    waiting workers that there is something new.
+    steps of `_SHIFTS`; its leaves are `EntryPage`.  The change of the ``size`` tells waiting
+    workers that there is something new.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.pages = Shelf()
-        self.size = Length()
-
-    def __len__(self) -> int:
-        return max(0, int(self.size.value))
-
-    def __bool__(self) -> bool:
-        return True
 
     def __iter__(self) -> Iterator[tuple[float, int]]:
         return self.between(-math.inf, math.inf)
@@ -60,30 +53,16 @@ class TimeIndex(Persistent):
 
     def insert(self, when: float, jobid: int) -> None:
         """File a job; nothing happens if it is there already."""
-        key, entry = _key(when, jobid), entry_of(when, jobid)
-        nodes = self._nodes(key)
-        for shift in _SHIFTS[len(nodes) - 1 :]:
-            node = Shelf() if shift else EntryPage()
-            nodes[-1].put(key >> shift, node)
-            wrote(self, nodes[-1])
-            nodes.append(node)
-        page = nodes[-1]
-        if entry not in page:
-            page.put(entry)
+        check_sound(self, self.pages, self.size)
+        page = grow(self.pages, _key(when, jobid), _SHIFTS, EntryPage)
+        if page.put(entry_of(when, jobid)):
             wrote(self, page)
             self.size.change(1)
 
     def _nodes(self, key: int) -> list[Any]:
         """Return the nodes on the way to a page, as far as they are there, and the page."""
         check_sound(self, self.pages, self.size)
-        nodes: list[Any] = [self.pages]
-        for shift in _SHIFTS:
-            node = nodes[-1].entries.get(key >> shift)
-            if node is None:
-                break
-            nodes.append(node)
-        check_sound(*nodes)
-        return nodes
+        return way(self.pages, key, _SHIFTS)
 
     def remove(self, when: float, jobid: int) -> None:
         """Take a job out; nothing happens if it is not there."""
@@ -135,14 +114,6 @@ class TimeIndex(Persistent):
     def signal(self) -> Persistent:
         """The object whose change tells that jobs came or went."""
         return self.size
-
-    def miscounted(self, jobs: Mapping[int, object]) -> int:
-        """Return by how much the size is too large; it takes a walk over all entries."""
-        return int(self.size.value) - sum(1 for _ in self)
-
-    def correct(self, difference: int) -> None:
-        """Make the size smaller."""
-        self.size.change(-difference)
 
 
 def _key(when: float, jobid: int) -> int:

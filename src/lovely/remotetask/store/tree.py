@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""All jobs of a service, by id."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import (
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
+from typing import Any
+
+from persistent import Persistent
+
+from lovely.remotetask.base.ownership import check_sound, removed, wrote
+from lovely.remotetask.base.shelf import Shelf, grow, way
+from lovely.remotetask.job import Job
+
+#: Into so many parts job ids are divided, by their highest bits.
+LANES = 16
+_LANE_SHIFT = 27
+
+#: How the ids are divided further in the `JobTree`, by how many of their bits are left.  Each
+#: new job writes the page of its 16 ids, and each page the node above.
+_SHIFTS = (22, 16, 10, 4)
+_PAGE_SHIFT = _SHIFTS[-1]
+
+#: The last page of a run of ids stays, even if it is empty, for so long after the last job.
+FRESH_SECONDS = 5.0
+
+
+def lane_of(jobid: int) -> int:
+    """Return the lane of a job, of `LANES`: who adds jobs in different ones shares nothing."""
+    return jobid >> _LANE_SHIFT
+
+
+class JobKeys(KeysView[int]):
+    """The ids of a `JobTree`.  Classes of their own, for the declarations in configure.zcml."""
+
+
+class JobValues(ValuesView["Job"]):
+    """The jobs of a `JobTree`."""
+
+
+class JobItems(ItemsView[int, "Job"]):
+    """The (id, job) pairs of a `JobTree`."""
+
+
+class JobTree(Persistent, MutableMapping[int, "Job"]):
+    """Job id -> job.
+
+    Stored: ``lanes`` tuple of `Shelf`, by `lane_of`: the upper nodes of trees that branch by the
+    bits of the id, in steps of `_SHIFTS`.  The lowest nodes, the *pages*, have the ids as keys.
+
+    No BTree, of which each leaf that is split or emptied collides with all who add elsewhere
+    below the same node.  Here nodes are only put in and taken out.
+    """
+
+    def __init__(self) -> None:
+        self.lanes = tuple(Shelf() for _ in range(LANES))
+
+    def __getitem__(self, jobid: int) -> Job:
+        job = self.get(jobid)
+        if job is None:
+            raise KeyError(jobid)
+        found: Job = job
+        return found
+
+    def get(self, jobid: int, default: Any = None) -> Any:
+        """Return a job, or the default.
+
+        :raises StrayObject: it no longer belongs to the database.
+        """
+        try:
+            job = self._page_entries(jobid).get(jobid)
+        except (TypeError, IndexError):  # no id at all
+            return default
+        if job is None:
+            return default
+        if job._p_jar is None:
+            check_sound(self, job)
+        return job
+
+    def get_many(self, jobids: Iterable[int]) -> list[Job | None]:
+        """Return jobs, or None in the place of those that are not there.
+
+        :raises StrayObject: one no longer belongs to the database.
+        """
+        jobs: list[Job | None] = []
+        last = -1
+        entries: dict[int, Job] = {}
+        for jobid in jobids:
+            if jobid >> _PAGE_SHIFT != last:  # jobs that came together lie together
+                last = jobid >> _PAGE_SHIFT
+                entries = self._page_entries(jobid)
+            job = entries.get(jobid)
+            if job is not None and job._p_jar is None:
+                check_sound(self, job)
+            jobs.append(job)
+        return jobs
+
+    def _page_entries(self, jobid: int) -> dict[int, Job]:
+        """Return what is in the page for an id."""
+        node: Any = self.lanes[jobid >> _LANE_SHIFT]
+        for shift in _SHIFTS:
+            if node._p_jar is None:
+                check_sound(self, node)
+            node = node.entries.get(jobid >> shift)
+            if node is None:
+                return {}
+        if node._p_jar is None:
+            check_sound(self, node)
+        entries: dict[int, Job] = node.entries
+        return entries
+
+    def __setitem__(self, jobid: int, job: Job) -> None:
+        self.add({jobid: job})
+
+    def add(self, jobs: Mapping[int, Job]) -> None:
+        """Put jobs in, by id."""
+        last = -1
+        page: Any = None
+        for jobid, job in jobs.items():
+            if jobid >> _PAGE_SHIFT != last:
+                last = jobid >> _PAGE_SHIFT
+                page = grow(self._lane(jobid), jobid, _SHIFTS, Shelf)
+                wrote(self, page)
+            page.put(jobid, job)
+        wrote(self, *jobs.values())
+
+    def _lane(self, jobid: int) -> Shelf:
+        lane = self.lanes[lane_of(jobid)]
+        check_sound(self, lane)
+        return lane
+
+    def __delitem__(self, jobid: int) -> None:
+        nodes = way(self._lane(jobid), jobid, _SHIFTS)
+        if len(nodes) <= len(_SHIFTS):
+            raise KeyError(jobid)
+        job = nodes[-1].entries[jobid]
+        nodes[-1].take(jobid)
+        wrote(self, nodes[-1])
+        removed(self, job)
+        # Somebody may be adding just behind a new job.  (A record that is not loaded may be
+        # lost, or unreadable; it can be taken out all the same.)
+        is_passed = (jobid >> _PAGE_SHIFT) + 1 in nodes[-2].entries
+        is_new = job._p_changed is not None and time.time() - job.created_at < FRESH_SECONDS
+        if is_new and not is_passed:
+            return
+        for node, parent, shift in zip(nodes[:0:-1], nodes[-2::-1], _SHIFTS[::-1], strict=True):
+            if node.entries:
+                return
+            node.close()
+            parent.take(jobid >> shift)
+            wrote(self, parent)
+            removed(self, node)
+
+    def __contains__(self, jobid: object) -> bool:
+        return isinstance(jobid, int) and self.get(jobid) is not None
+
+    def __iter__(self) -> Iterator[int]:
+        return self.ids_from(0)
+
+    def _pages(self, first: int = 0) -> Iterator[Shelf]:
+        """Yield the pages that can hold ids from one on, in order."""
+        nodes: Iterable[Shelf] = self.lanes[lane_of(first) :]
+        for shift in _SHIFTS:
+            nodes = _children(nodes, first >> shift)
+        return iter(nodes)
+
+    def __len__(self) -> int:
+        """The number of jobs; it takes a walk over all pages."""
+        return sum(len(page.entries) for page in self._pages())
+
+    def __bool__(self) -> bool:
+        return any(page.entries for page in self._pages())
+
+    def keys(self) -> JobKeys:
+        """Return the ids, in order."""
+        return JobKeys(self)
+
+    def values(self) -> JobValues:
+        """Return the jobs, by id."""
+        return JobValues(self)
+
+    def items(self) -> JobItems:
+        """Return the (id, job) pairs, by id."""
+        return JobItems(self)
+
+    def ids_from(self, first: int) -> Iterator[int]:
+        """Yield the ids from one on, in order."""
+        for page in self._pages(first):
+            yield from sorted(jobid for jobid in page.entries if jobid >= first)
+
+
+def _children(nodes: Iterable[Shelf], first: int) -> Iterator[Shelf]:
+    for node in nodes:
+        for key, child in sorted(node.entries.items()):
+            if key >= first:
+                yield child
+
+
+def holds_new(tree: Any, job: Job) -> bool:
+    """Say whether a tree holds a job that was put in by the current transaction.
+
+    Nothing is loaded: what leads to such a job was written, and so it is there.
+
+    :param tree: a `JobTree`, which may be a ghost, or None.
+    """
+    node: Any = tree
+    entries: Any = getattr(node, "__dict__", {}).get("lanes")
+    try:
+        for key in (lane_of(job.id), *(job.id >> shift for shift in _SHIFTS), job.id):
+            node = entries[key]
+            entries = node.__dict__.get("entries")
+    except (LookupError, TypeError):
+        return False
+    return node is job
