@@ -30,12 +30,18 @@
 
 from __future__ import annotations
 
+from traceback import walk_tb
 from typing import Any, SupportsFloat, SupportsIndex
 
 from transaction.interfaces import TransientError
+from ZODB.POSException import POSError
 
 #: No job waits longer than this many seconds for what comes next: a hundred years.
 MAX_WAIT_SECONDS = 100 * 365.25 * 86_400.0
+
+#: What a storage in a relational database raises when the database is away, or has ended the
+#: session: the names of PEP 249, and RelStorage's own.  Each driver has classes of its own.
+AWAY_NAMES = frozenset({"OperationalError", "InterfaceError", "ReplicaClosedException"})
 
 
 class RemoteTaskError(Exception):
@@ -177,6 +183,33 @@ def check_honest(error: BaseException) -> None:
         isinstance(error, TaskError)
     except BaseException:  # its property `__class__`
         raise TaskError(f"{name_of(error)}: {describe(error)}") from None
+
+
+def is_storage_fault(error: BaseException) -> bool:
+    """Say whether storages raise an error of this kind when they do not work."""
+    return isinstance(error, (POSError, OSError, TransientError)) or _is_away(error)
+
+
+def is_read_fault(error: BaseException) -> bool:
+    """Say whether a storage did not work when a task has asked for an object.
+
+    A task's own file, or its own connection to such a database, raises the same; but not by way
+    of ZODB.  Objects that are missing are no fault of the storage.
+    """
+    return (isinstance(error, OSError) or _is_away(error)) and is_from_zodb(error)
+
+
+def is_from_zodb(error: BaseException) -> bool:
+    """Say whether an error has come by way of a ZODB connection."""
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__") == "ZODB.Connection" for frame in frames)
+
+
+def _is_away(error: BaseException) -> bool:
+    # What a database refuses is of a subclass; an answer that breaks off is of no other kind.
+    return type(error).__name__ == "DatabaseError" or not AWAY_NAMES.isdisjoint(
+        kind.__name__ for kind in type(error).__mro__
+    )
 
 
 def name_of(error: BaseException) -> str:
