@@ -95,7 +95,7 @@ class Claimant:
         self.pause = pause
         self.clock = clock
         self.monotonic = monotonic
-        self.identity = Identity()
+        self.identity = Identity(db, getattr(path, "oid", None))
         self.transact = Transactor(".".join(path), pause, monotonic)
         self.memory = Memory()
         self.in_hand: dict[int, Claim] = {}
@@ -158,6 +158,7 @@ class Claimant:
         service: Any,
     ) -> list[Claim]:
         is_repeated = bool(next(tries))
+        self.identity.oid = service._p_oid  # a path of names alone has not told it
         self._fetch_news(seat)
         self.memory.renew()
         claims = self._retire(service, held)  # first, as some of them may be due again
