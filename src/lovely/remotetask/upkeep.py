@@ -211,10 +211,11 @@ def add_job(arguments: argparse.Namespace, screen: Screen) -> int:
             names = ", ".join(_pattern(match) for match in matches)
             raise InvalidArgument(f"--service must name one of {names}")
         service = matches[0].service
+        max_bytes, max_depth = service.max_input_bytes, service.max_input_depth
         check_limits(
             value,
-            service.max_input_bytes or OUTSIDE_MAX_BYTES,
-            service.max_input_depth or OUTSIDE_MAX_DEPTH,
+            OUTSIDE_MAX_BYTES if max_bytes is None else max_bytes,
+            OUTSIDE_MAX_DEPTH if max_depth is None else max_depth,
         )
         with entered(match_site(matches[0])):
             jobid = service.add(arguments.task, value)
