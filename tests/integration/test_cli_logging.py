@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
@@ -16,11 +17,12 @@ SECONDS = 30  # within which a command must have ended
 
 SHOP = """
     from pathlib import Path
+    from lovely.remotetask import TaskError
     from lovely.remotetask.task import task
 
     @task("fail")
     def fail(input):
-        raise ValueError("there is no such order")
+        raise TaskError("there is no such order")
 
     @task("end")
     def end(input):
@@ -85,27 +87,30 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def log_of_run(shop: Path, *arguments: str) -> list[str]:
-    """Run the services until both jobs have ended, and return what is logged."""
-    with subprocess.Popen(
-        [*COMMAND, "run", f"file://{shop}/Data.fs", "--import", "shop", *arguments],
-        cwd=shop,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        try:
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                if "fail, attempt" in line:
-                    process.send_signal(signal.SIGTERM)
-        finally:
-            process.kill()
-    assert process.returncode == 0
-    return lines
+@pytest.fixture
+def log_of_run(shop: Path, until: Callable[..., None]) -> Callable[..., list[str]]:
+    """Return a function that runs the services until both jobs have ended: what is logged."""
+
+    def log_of_run(*arguments: str) -> list[str]:
+        with (
+            (shop / "log").open("w+") as log,
+            subprocess.Popen(
+                [*COMMAND, "run", f"file://{shop}/Data.fs", "--import", "shop", *arguments],
+                cwd=shop,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            ) as process,
+        ):
+            try:
+                until((shop / "ended").exists, "the jobs")  # in the order in which they were added
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(SECONDS) == 0
+            finally:
+                process.kill()
+        return (shop / "log").read_text().splitlines()
+
+    return log_of_run
 
 
 @pytest.mark.parametrize(
@@ -114,26 +119,28 @@ def log_of_run(shop: Path, *arguments: str) -> list[str]:
     ids=["none", "disables", "disables only", "root", "handler"],
 )
 def test_each_line_is_logged_once_whatever_a_module_has_set_up(
-    shop: Path, setup: str, start: str
+    shop: Path, log_of_run: Callable[..., list[str]], setup: str, start: str
 ) -> None:
     (shop / "shop.py").write_text(dedent(setup) + dedent(SHOP))
-    lines = log_of_run(shop)
+    lines = log_of_run()
     for text in ("service tasks on site root started", "failed: there is no such order"):
         [line] = [line for line in lines if text in line]
         assert line.startswith(start)
         assert start or line.startswith("20")  # the time
 
 
-def test_a_level_that_a_module_has_set_stays(shop: Path) -> None:
+def test_a_level_that_a_module_has_set_stays(
+    shop: Path, log_of_run: Callable[..., list[str]]
+) -> None:
     levels = """
         import logging
         logging.getLogger("lovely.remotetask").setLevel("WARNING")
     """
     (shop / "shop.py").write_text(dedent(levels) + dedent(SHOP))
-    assert not [line for line in log_of_run(shop) if "started" in line]
+    assert not [line for line in log_of_run() if "started" in line]
 
 
-def test_who_asks_for_all_of_it_gets_it(shop: Path) -> None:
+def test_who_asks_for_all_of_it_gets_it(shop: Path, log_of_run: Callable[..., list[str]]) -> None:
     (shop / "shop.py").write_text(dedent(DISABLES[0]) + dedent(SHOP))
-    lines = log_of_run(shop, "--verbose")
+    lines = log_of_run("--verbose")
     assert [line for line in lines if line.startswith("SHOP remotetask.job job ")]

@@ -34,7 +34,8 @@ def add_database_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "uri",
         metavar="URI",
-        help="the database: file:///path/Data.fs, zeo://host:port, postgresql://user@host/name",
+        help="the database: file:///path/Data.fs, zeo://host:port, postgresql://user@host/name, "
+        "or zconfig:///path/zodb.conf with several",
     )
     parser.add_argument(
         "--import",

@@ -185,9 +185,12 @@ def check_honest(error: BaseException) -> None:
         raise TaskError(f"{name_of(error)}: {describe(error)}") from None
 
 
+# Nor is an exception asked what it is in the three that follow: it may be any task's.
+
+
 def is_storage_fault(error: BaseException) -> bool:
     """Say whether storages raise an error of this kind when they do not work."""
-    return isinstance(error, (POSError, OSError, TransientError)) or _is_away(error)
+    return issubclass(type(error), (POSError, OSError, TransientError)) or _is_away(error)
 
 
 def is_read_fault(error: BaseException) -> bool:
@@ -196,25 +199,30 @@ def is_read_fault(error: BaseException) -> bool:
     A task's own file, or its own connection to such a database, raises the same; but not by way
     of ZODB.  Objects that are missing are no fault of the storage.
     """
-    return (isinstance(error, OSError) or _is_away(error)) and is_from_zodb(error)
+    return (issubclass(type(error), OSError) or _is_away(error)) and is_from_zodb(error)
 
 
 def is_from_zodb(error: BaseException) -> bool:
     """Say whether an error has come by way of a ZODB connection."""
-    frames = (frame for frame, _ in walk_tb(error.__traceback__))
-    return any(frame.f_globals.get("__name__") == "ZODB.Connection" for frame in frames)
+    traceback = BaseException.__dict__["__traceback__"].__get__(error)
+    return any(
+        frame.f_globals.get("__name__") == "ZODB.Connection" for frame, _ in walk_tb(traceback)
+    )
 
 
 def _is_away(error: BaseException) -> bool:
+    names = [_name_of_class(kind) for kind in type.__dict__["__mro__"].__get__(type(error))]
     # What a database refuses is of a subclass; an answer that breaks off is of no other kind.
-    return type(error).__name__ == "DatabaseError" or not AWAY_NAMES.isdisjoint(
-        kind.__name__ for kind in type(error).__mro__
-    )
+    return names[0] == "DatabaseError" or not AWAY_NAMES.isdisjoint(names)
 
 
 def name_of(error: BaseException) -> str:
     """Return the name of the class of an exception, whatever its metaclass says."""
-    return plain(type.__dict__["__name__"].__get__(type(error)))
+    return _name_of_class(type(error))
+
+
+def _name_of_class(kind: type) -> str:
+    return plain(type.__dict__["__name__"].__get__(kind))
 
 
 def plain(text: str) -> str:
