@@ -421,8 +421,9 @@ class SimpleProcessor:
         claim = self._engine.in_hand.get(jobid)
         if claim is not None:
             return claim
-        job = load(seat.begin().jobs, jobid)
-        if job is not None and job.status == PROCESSING and job.owner in local_ids():
+        service = seat.begin()
+        job = load(service.jobs, jobid)
+        if job is not None and job.status == PROCESSING and job.owner in local_ids(service):
             return claim_of(job)
         return None
 

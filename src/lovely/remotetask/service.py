@@ -59,14 +59,13 @@ from lovely.remotetask.step import (
 from lovely.remotetask.storable import check_limits, check_storable
 from lovely.remotetask.task import available, check_input, look_up
 from lovely.remotetask.witness import check_parts, check_path
-from lovely.remotetask.worker import LEASE_SECONDS, Identity, is_exclusive
+from lovely.remotetask.worker import LEASE_SECONDS, caller_of, is_caller, is_exclusive
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 
 #: Job ids lie in 1..MAX_JOB_ID.
 MAX_JOB_ID = 2**31 - 1
 
-_caller = Identity()
 
 #: How names begin that even a service of 0.5 may get: those of ZODB, what is not stored, and
 #: where it stands, so that it can be taken out of a container.
@@ -407,10 +406,11 @@ class TaskService(Persistent, Location):
 
     def claimNextJob(self, now: float | None = None) -> int | None:
         """See `ITaskService`."""
-        job = claim_inline(self, _caller.id, _time(now), self._next_turn())
+        caller = caller_of(self).id
+        job = claim_inline(self, caller, _time(now), self._next_turn())
         if job is None:
             return None
-        record = worker_record(self, _caller.id)
+        record = worker_record(self, caller)
         record.held = (*record.held, job.id)
         record.is_inline = True
         return job.id
@@ -421,7 +421,7 @@ class TaskService(Persistent, Location):
         if jobid is None:
             return self._process_one(now, self._next_turn(), set())
         job = self._job(jobid)
-        if job.status != PROCESSING or job.owner != _caller.id:
+        if job.status != PROCESSING or not is_caller(job.owner, self):
             return False
         self._run(job, now)
         return True
@@ -443,7 +443,7 @@ class TaskService(Persistent, Location):
         if self._p_jar is not None and is_exclusive(self._p_jar.db().storage):
             for worker_id in orphans(self):
                 rescue(self, worker_id, now)
-        job = claim_inline(self, _caller.id, now, turn, done)
+        job = claim_inline(self, caller_of(self).id, now, turn, done)
         if job is None:
             return False
         done.add(job.id)
@@ -451,9 +451,9 @@ class TaskService(Persistent, Location):
         return True
 
     def _run(self, job: Job, now: float) -> None:
-        jobid = job.id
+        jobid, owner = job.id, job.owner or ""
         run_inline(self, job, now)
-        release(self, _caller.id, jobid, now)
+        release(self, owner, jobid, now)
 
     # -- the thread -------------------------------------------------------------------------
 
