@@ -694,6 +694,13 @@ def test_tighter_limits_of_the_service_win(place: Place) -> None:
     assert place.inputs("tight") == [[[1]]]
 
 
+def test_a_limit_of_nothing_is_one(place: Place) -> None:
+    place.new_service("flat", max_input_depth=0)
+    arguments = ("note", "--import", "shop", "--service", "@flat", "--input")
+    assert "deeper than 0 levels" in error_of(place.add(*arguments, nested(1)), 1)
+    assert place.add(*arguments, "1").returncode == 0
+
+
 def test_wider_limits_of_the_service_win(
     place: Place, register: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -405,10 +405,10 @@ FORK = """
     for number in range(50):
         service.add("echo", number)
         transaction.commit()
-    before = local_ids()
+    before = local_ids(service)
     child = os.fork()
     if child == 0:
-        ok = not service.isProcessing() and not (local_ids() & before)
+        ok = not service.isProcessing() and not (local_ids(service) & before)
         service.stopProcessing(1)  # of nobody
         os._exit(0 if ok else 1)
     assert os.waitpid(child, 0)[1] == 0, "the child took the parent's processor for its own"

@@ -603,16 +603,35 @@ def test_a_storage_that_cannot_write_is_waited_for(
     assert type(error).__name__ in caplog.text
 
 
-def test_a_long_fault_is_logged_once_a_minute_and_asked_after_often(
+def test_a_long_fault_is_logged_once_and_so_is_its_end_and_it_is_asked_after_often(
     workshop: Any, fail_commits: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "lovely.remotetask")
     workshop.add("echo")
-    fail_commits(*[StorageError("gone")] * 40)
+    fail_commits(*[StorageError("gone"), OSError(28, "No space")] * 20)
     begun = workshop.now
     workshop.claim()
-    minutes = (workshop.now - begun) / 60
-    assert minutes > 5
+    assert workshop.now - begun > 5 * 60
     assert max(workshop.pauses) == 15.0
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        (
+            "WARNING",
+            "the storage of service tasks does not work, waiting for it: StorageError: gone",
+        ),
+        ("INFO", "the storage of service tasks works again"),
+    ]
+
+
+def test_faults_that_follow_each_other_fast_are_logged_once_a_minute(
+    workshop: Any, fail_commits: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = workshop.now
+    for _ in range(200):
+        workshop.add("echo")
+        fail_commits(StorageError("gone"))
+        workshop.claim()
+        workshop.now += 1.0
+    minutes = (workshop.now - begun) / 60
     assert minutes - 1 <= len(caplog.records) <= minutes + 1
 
 

@@ -19,6 +19,7 @@ from lovely.remotetask.interfaces import (
     QUEUED,
 )
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, MAX_DEATHS
+from lovely.remotetask.service import TaskService
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.worker import Identity, Observer, Worker, local_ids
 
@@ -287,7 +288,7 @@ def test_an_id_of_a_worker_is_new_for_each_one() -> None:
     first, second = Identity(), Identity()
     assert first.id != second.id
     assert first.id == first.id
-    assert {first.id, second.id} <= local_ids()
+    assert {first.id, second.id} <= local_ids(TaskService())
 
 
 # -- the observer ------------------------------------------------------------------------------

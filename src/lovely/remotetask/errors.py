@@ -31,6 +31,7 @@
 
 from __future__ import annotations
 
+from traceback import walk_tb
 from typing import Any, SupportsFloat, SupportsIndex
 
 from transaction.interfaces import TransientError
@@ -38,6 +39,10 @@ from ZODB.POSException import POSError
 
 #: No job waits longer than this many seconds for what comes next: a hundred years.
 MAX_WAIT_SECONDS = 100 * 365.25 * 86_400.0
+
+#: What a storage in a relational database raises when the database is away, or has ended the
+#: session: the names of PEP 249, and RelStorage's own.  Each driver has classes of its own.
+AWAY_NAMES = frozenset({"OperationalError", "InterfaceError", "ReplicaClosedException"})
 
 
 class RemoteTaskError(Exception):
@@ -193,9 +198,44 @@ def check_honest(error: BaseException) -> None:
         raise TaskError(f"{name_of(error)}: {describe(error)}") from None
 
 
+# Nor is an exception asked what it is in the three that follow: it may be any task's.
+
+
+def is_storage_fault(error: BaseException) -> bool:
+    """Say whether storages raise an error of this kind when they do not work."""
+    return issubclass(type(error), (POSError, OSError, TransientError)) or _is_away(error)
+
+
+def is_read_fault(error: BaseException) -> bool:
+    """Say whether a storage did not work when a task has asked for an object.
+
+    A task's own file, or its own connection to such a database, raises the same; but not by way
+    of ZODB.  Objects that are missing are no fault of the storage.
+    """
+    return (issubclass(type(error), OSError) or _is_away(error)) and is_from_zodb(error)
+
+
+def is_from_zodb(error: BaseException) -> bool:
+    """Say whether an error has come by way of a ZODB connection."""
+    traceback = BaseException.__dict__["__traceback__"].__get__(error)
+    return any(
+        frame.f_globals.get("__name__") == "ZODB.Connection" for frame, _ in walk_tb(traceback)
+    )
+
+
+def _is_away(error: BaseException) -> bool:
+    names = [_name_of_class(kind) for kind in type.__dict__["__mro__"].__get__(type(error))]
+    # What a database refuses is of a subclass; an answer that breaks off is of no other kind.
+    return names[0] == "DatabaseError" or not AWAY_NAMES.isdisjoint(names)
+
+
 def name_of(error: BaseException) -> str:
     """Return the name of the class of an exception, whatever its metaclass says."""
-    return plain(type.__dict__["__name__"].__get__(type(error)))
+    return _name_of_class(type(error))
+
+
+def _name_of_class(kind: type) -> str:
+    return plain(type.__dict__["__name__"].__get__(kind))
 
 
 def plain(text: str) -> str:

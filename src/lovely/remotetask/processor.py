@@ -421,8 +421,9 @@ class SimpleProcessor:
         claim = self._engine.in_hand.get(jobid)
         if claim is not None:
             return claim
-        job = load(session.begin().jobs, jobid)
-        if job is not None and job.status == PROCESSING and job.owner in local_ids():
+        service = session.begin()
+        job = load(service.jobs, jobid)
+        if job is not None and job.status == PROCESSING and job.owner in local_ids(service):
             return claim_of(job)
         return None
 

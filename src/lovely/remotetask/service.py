@@ -59,7 +59,7 @@ from lovely.remotetask.retry import MAX_DEATHS, RetryPolicy
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.store.queue import JobQueue
 from lovely.remotetask.store.tree import JobTree, holds_new
-from lovely.remotetask.store.worker import LEASE_SECONDS, Identity, is_exclusive
+from lovely.remotetask.store.worker import LEASE_SECONDS, caller_of, is_caller, is_exclusive
 from lovely.remotetask.task import available, check_input, look_up
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
@@ -67,7 +67,6 @@ __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 #: Job ids lie in 1..MAX_JOB_ID.
 MAX_JOB_ID = 2**31 - 1
 
-_caller = Identity()
 
 #: How names begin that even a service of 0.5 may get: those of ZODB, what is not stored, and
 #: where it stands, so that it can be taken out of a container.
@@ -412,10 +411,11 @@ class TaskService(Persistent, Location):
 
     def claimNextJob(self, now: float | None = None) -> int | None:
         """See `ITaskService`."""
-        job = claim_inline(self, _caller.id, _time(now), self._next_turn())
+        caller = caller_of(self).id
+        job = claim_inline(self, caller, _time(now), self._next_turn())
         if job is None:
             return None
-        record = worker_record(self, _caller.id)
+        record = worker_record(self, caller)
         record.held = (*record.held, job.id)
         record.is_inline = True
         return job.id
@@ -426,7 +426,7 @@ class TaskService(Persistent, Location):
         if jobid is None:
             return self._process_one(now, self._next_turn(), set())
         job = self._job(jobid)
-        if job.status != PROCESSING or job.owner != _caller.id:
+        if job.status != PROCESSING or not is_caller(job.owner, self):
             return False
         self._run(job, now)
         return True
@@ -448,7 +448,7 @@ class TaskService(Persistent, Location):
         if self._p_jar is not None and is_exclusive(self._p_jar.db().storage):
             for worker_id in orphans(self):
                 rescue(self, worker_id, now)
-        job = claim_inline(self, _caller.id, now, turn, done)
+        job = claim_inline(self, caller_of(self).id, now, turn, done)
         if job is None:
             return False
         done.add(job.id)
@@ -456,9 +456,9 @@ class TaskService(Persistent, Location):
         return True
 
     def _run(self, job: Job, now: float) -> None:
-        jobid = job.id
+        jobid, owner = job.id, job.owner or ""
         run_inline(self, job, now)
-        release(self, _caller.id, jobid, now)
+        release(self, owner, jobid, now)
 
     # -- the thread -------------------------------------------------------------------------
 

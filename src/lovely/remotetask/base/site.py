@@ -37,6 +37,7 @@ class ServicePath(list[str]):
 
     :ivar oid: the object id of the service, or None.
     :ivar site_oid: the object id of the site around it, or None.
+    :ivar site_database: the name of the database the site is in, which may be another one.
     :ivar is_reachable: whether the names led to the service; then it is gone when no names
         do any more.
     """
@@ -47,10 +48,12 @@ class ServicePath(list[str]):
         oid: bytes | None = None,
         site_oid: bytes | None = None,
         is_reachable: bool = False,
+        site_database: str | None = None,
     ) -> None:
         super().__init__(names)
         self.oid = oid
         self.site_oid = site_oid
+        self.site_database = site_database
         self.is_reachable = is_reachable
 
 
@@ -59,12 +62,16 @@ def path_to(service: Any) -> ServicePath:
 
     Transaction: reads only.
     """
-    site = site_of(service) or _same_database(getSite(), service)
+    site = site_of(service)
+    if site is None:  # not `or`: a site may be a container, and empty
+        site = getSite()
+    is_found = _can_reach(service, site)
     return ServicePath(
         _names(service),
         service._p_oid,
-        None if site is None else getattr(site, "_p_oid", None),
+        site._p_oid if is_found else None,
         is_reachable(service),
+        site._p_jar.db().database_name if is_found else None,
     )
 
 
@@ -89,9 +96,13 @@ def site_of(context: Any) -> Any:
     return None
 
 
-def _same_database(site: Any, service: Any) -> Any:
+def _can_reach(service: Any, site: Any) -> bool:
+    """Say whether a connection to the database of the service leads to a site too."""
     jar = getattr(site, "_p_jar", None)
-    return site if jar is not None and jar.db() is service._p_jar.db() else None
+    if jar is None:
+        return False
+    databases = service._p_jar.db().databases
+    return databases.get(jar.db().database_name) is jar.db()
 
 
 def _names(service: Any) -> list[str]:

@@ -9,14 +9,19 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, unquote, urlencode, urlsplit
 
 from zc.lockfile import LockError
 from ZODB import DB
 from ZODB.FileStorage.FileStorage import FileStorageFormatError
 
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError, describe
+
+#: What can stand behind the ``?`` of a URI of PostgreSQL, beside the options of RelStorage.
+POSTGRES_OPTIONS = ("host", "port", "user", "password", "connect_timeout", "sslmode", "service")
 
 
 def describe_kind(error: BaseException) -> str:
@@ -30,7 +35,8 @@ def add_database_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "uri",
         metavar="URI",
-        help="the database: file:///path/Data.fs, zeo://host:port, postgresql://user@host/name",
+        help="the database: file:///path/Data.fs, zeo://host:port, postgresql://user@host/name, "
+        "or zconfig:///path/zodb.conf with several",
     )
     parser.add_argument(
         "--import",
@@ -57,15 +63,15 @@ def import_modules(names: list[str]) -> None:
 
 
 def open_database(uri: str) -> Any:
-    """Open the database that a URI names.
+    """Open the database that a URI names; of a file that configures several, all of them.
 
     :raises InvalidArgument: the URI is malformed.
     :raises RemoteTaskError: the database is in use, or cannot be opened.
     """
-    factory, options = _resolve(uri)
+    opener = _resolve(uri)
     shown = without_password(uri)
     try:
-        return DB(factory(), **options)
+        return opener()
     except LockError as error:
         raise RemoteTaskError(f"{shown} is in use by another process") from error
     except FileStorageFormatError as error:
@@ -74,7 +80,13 @@ def open_database(uri: str) -> Any:
         raise RemoteTaskError(f"{shown} cannot be opened: {describe_kind(error)}") from error
 
 
-def _resolve(uri: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+def close_database(db: Any) -> None:
+    """Close a database, and those that were opened together with it."""
+    for opened in (db, *db.databases.values()):
+        opened.close()
+
+
+def _resolve(uri: str) -> Callable[[], Any]:
     try:
         import zodburi
     except ImportError:
@@ -85,19 +97,128 @@ def _resolve(uri: str) -> tuple[Callable[[], Any], dict[str, Any]]:
     scheme, separator, rest = uri.partition("://")
     if not separator:
         raise InvalidArgument(f"{shown!r} is no URI such as file:///path/Data.fs")
-    path = Path(rest.partition("?")[0])
+    path = Path(re.split("[?#]" if scheme == "zconfig" else "[?]", rest)[0])
     if scheme == "file" and not path.is_file():  # it would be made, and hold no service
         raise RemoteTaskError(f"there is no database file {path}")
-    if scheme == "postgresql":  # as the whole world calls it, and RelStorage does not
-        uri = f"postgres://{rest}"
     try:
-        resolved: tuple[Callable[[], Any], dict[str, Any]] = zodburi.resolve_uri(uri)
+        if scheme == "zconfig" and (opener := _resolve_configuration(path, urlsplit(uri).fragment)):
+            return opener
+        # As the whole world calls it, and RelStorage does not.
+        is_postgres = scheme in ("postgresql", "postgres")
+        resolve = _resolve_postgres if is_postgres else zodburi.resolve_uri
+        factory, options = resolve(uri)
+    except RemoteTaskError:
+        raise
     except zodburi.NoResolverForScheme:
-        hint = " (it needs lovely.remotetask[relstorage])" if scheme.startswith("postgres") else ""
-        raise InvalidArgument(f"no storage is known for {scheme}://{hint}") from None
+        raise InvalidArgument(f"no storage is known for {scheme}://") from None
     except Exception as error:  # each storage has a resolver of its own
         raise InvalidArgument(f"{shown} is malformed: {describe_kind(error)}") from error
-    return resolved
+    return lambda: DB(factory(), **options)
+
+
+# -- several databases in one file ----------------------------------------------------------
+
+
+def _resolve_configuration(path: Path, name: str) -> Callable[[], Any] | None:
+    """Return what opens all databases of a configuration file, as one multi-database.
+
+    What refers from one to another could not be loaded otherwise.  Zodburi would open one.
+
+    :param name: which of them is returned; empty for the first one.
+    :returns: None where the name is that of a storage by itself, or there is no database.
+    """
+    if not path.is_file():
+        raise RemoteTaskError(f"there is no file {path}")
+    import ZConfig  # zodburi needs it too
+
+    schema = ZConfig.loadSchemaFile(StringIO(_SCHEMA))
+    configuration, _ = ZConfig.loadConfig(schema, str(path))
+    sections = {_name_of(section): section for section in configuration.databases}
+    if len(sections) < len(configuration.databases):
+        raise InvalidArgument(f"the databases in {path} need names of their own, as in <zodb NAME>")
+    if not sections or name in [storage.name for storage in configuration.storages]:
+        return None
+    if name and name not in sections:
+        known = ", ".join(map(repr, sections))
+        raise InvalidArgument(f"there is no database {name!r} in {path}, which has {known}")
+    return lambda: _open_all(sections)[name or next(iter(sections))]
+
+
+_SCHEMA = """
+<schema>
+  <import package="ZODB"/>
+  <multisection type="ZODB.storage" name="*" attribute="storages"/>
+  <multisection type="ZODB.database" name="*" attribute="databases"/>
+</schema>
+"""
+
+
+def _name_of(section: Any) -> str:
+    return str(section.config.database_name or section.name or "")
+
+
+def _open_all(sections: dict[str, Any]) -> dict[str, Any]:
+    databases: dict[str, Any] = {}
+    try:
+        for section in sections.values():
+            section.open(databases)
+    except BaseException:
+        for database in databases.values():
+            database.close()
+        raise
+    return databases
+
+
+# -- PostgreSQL -----------------------------------------------------------------------------
+
+
+def _resolve_postgres(uri: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """Do as RelStorage does, but leave to PostgreSQL what the URI does not say.
+
+    RelStorage would ask for the port, and for the password, "None".
+    """
+    import zodburi
+
+    try:
+        from relstorage.zodburi_resolver import RelStorageURIResolver
+    except ImportError:
+        raise InvalidArgument("PostgreSQL takes lovely.remotetask[relstorage]") from None
+    factory, left = RelStorageURIResolver(_postgres_adapter)(
+        f"postgres://{uri.partition('://')[2]}"
+    )
+    _, options = zodburi.resolve_uri(f"memory://?{urlencode(left)}")  # those of the database
+    return factory, options
+
+
+def _postgres_adapter(
+    parsed: SplitResult, keywords: dict[str, str]
+) -> tuple[Callable[[Any], Any], dict[str, str]]:
+    """Return what makes the adapter, and the keywords that are left for others."""
+    given: dict[str, Any] = {
+        "dbname": parsed.path[1:],
+        "user": parsed.username,
+        "password": parsed.password,
+        "host": parsed.hostname,
+        "port": parsed.port,
+    }
+    given = {name: unquote(str(value)) for name, value in given.items() if value}
+    left = dict(keywords)
+    for name in POSTGRES_OPTIONS:
+        if name in left:
+            given[name] = left.pop(name)
+    dsn = " ".join(f"{name}={_quoted(value)}" for name, value in given.items())
+
+    def make(options: Any) -> Any:
+        from relstorage.adapters.postgresql import PostgreSQLAdapter
+
+        return PostgreSQLAdapter(dsn=dsn, options=options)
+
+    return make, left
+
+
+def _quoted(value: str) -> str:
+    escaped = re.sub(r"(['\\])", r"\\\1", value)
+    return f"'{escaped}'"
 
 
 def _why_no_format(path: str) -> str:

@@ -24,7 +24,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -36,12 +36,20 @@ from zc.lockfile import LockError
 
 from lovely.remotetask.command.database import (
     add_database_arguments,
+    close_database,
     describe_kind,
     import_modules,
     open_database,
     without_password,
 )
-from lovely.remotetask.command.output import Screen
+from lovely.remotetask.command.output import (
+    Screen,
+    complain,
+    give_up_broken_streams,
+    replace_closed_streams,
+    say,
+    set_up_logging,
+)
 from lovely.remotetask.command.upkeep import (
     add_add_arguments,
     add_check_arguments,
@@ -168,7 +176,7 @@ def run_demo(arguments: argparse.Namespace, screen: Screen) -> int:
     # Not at the top: importing it registers its tasks, which no other command needs.
     from lovely.remotetask.command import demo
 
-    _set_up_logging(arguments, package=logging.WARNING, jobs=logging.CRITICAL)
+    set_up_logging(arguments.verbose, package=logging.WARNING, jobs=logging.CRITICAL)
     directory = Path(arguments.database).absolute()
     files = demo.find_files(Path(arguments.path), arguments.limit, directory)
     try:
@@ -266,11 +274,12 @@ def run_services(arguments: argparse.Namespace, screen: Screen) -> int:
 
     Transaction: must not run in one; commits.
     """
-    _set_up_logging(arguments, package=logging.INFO, jobs=logging.WARNING)
     import_modules(arguments.modules)
+    is_ours = set_up_logging(arguments.verbose, package=logging.INFO, jobs=logging.WARNING)
     shown = without_password(arguments.uri)
     db = open_database(arguments.uri)
-    logging.getLogger().setLevel(logging.WARNING)  # what cannot be opened is told once, by us
+    if is_ours:
+        logging.getLogger().setLevel(logging.WARNING)  # what cannot be opened is told once, by us
     try:
         with Signals() as signals:
             started = start_services(db, split_patterns(arguments.autostart))
@@ -288,7 +297,7 @@ def run_services(arguments: argparse.Namespace, screen: Screen) -> int:
                 screen.note("remotetask: jobs were still running; they will be run again")
                 _leave_now(FAILED)
     finally:
-        db.close()
+        close_database(db)
     return DONE
 
 
@@ -437,12 +446,6 @@ def _program() -> str:
     return "remotetask" if shutil.which("remotetask") == called else shlex.quote(called)
 
 
-def _set_up_logging(arguments: argparse.Namespace, package: int, jobs: int) -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.ERROR)
-    for name, level in (("lovely.remotetask", package), ("remotetask.job", jobs)):
-        logging.getLogger(name).setLevel(logging.DEBUG if arguments.verbose else level)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command ``remotetask`` and return its exit code.
 
@@ -450,31 +453,42 @@ def main(argv: list[str] | None = None) -> int:
 
     Transaction: must not run in one; commits.
     """
+    replace_closed_streams()
     try:
-        arguments = _parser().parse_args(argv)
-    except SystemExit as end:  # argparse has said it all
+        code = _run(argv)
+        sys.stdout.flush()  # what cannot be written is to be noticed
+        return code
+    except KeyboardInterrupt:
+        return BY_SIGNAL + signal.SIGINT
+    except BrokenPipeError:  # nobody reads any more, as in ``remotetask demo | head -1``
+        return FAILED
+    except Exception as error:
+        if "--verbose" in (sys.argv[1:] if argv is None else argv):
+            complain(traceback.format_exc())
+        text = str(error) if isinstance(error, (RemoteTaskError, OSError)) else describe_kind(error)
+        complain(f"remotetask: {' '.join(text.split())}\n")
+        return WRONG_USAGE if isinstance(error, InvalidArgument) else FAILED
+    finally:
+        give_up_broken_streams()
+
+
+def _run(argv: list[str] | None) -> int:
+    # Not at once: argparse passes over what cannot be written.
+    answer = io.StringIO()
+    try:
+        with redirect_stdout(answer):
+            arguments = _parser().parse_args(argv)
+    except SystemExit as end:
+        if answer.getvalue():
+            say(answer.getvalue().rstrip("\n"))
         return DONE if end.code is None else int(end.code)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may be no text
             stream.reconfigure(errors="backslashreplace")
     arguments.program = _program()
     arguments.again = shlex.join(sys.argv[1:] if argv is None else argv)
-    _set_up_logging(arguments, package=logging.ERROR, jobs=logging.ERROR)
-    try:
-        code: int = arguments.run(arguments, Screen(arguments.json))
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        return BY_SIGNAL + signal.SIGINT
-    except BrokenPipeError:  # nobody reads any more, as in ``remotetask demo | head -1``
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except Exception as error:
-        if arguments.verbose:
-            traceback.print_exc()
-        text = str(error) if isinstance(error, (RemoteTaskError, OSError)) else describe_kind(error)
-        print("remotetask:", " ".join(text.split()), file=sys.stderr)
-        return WRONG_USAGE if isinstance(error, InvalidArgument) else FAILED
+    code: int = arguments.run(arguments, Screen(arguments.json))
+    return code
 
 
 if __name__ == "__main__":

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+
+from lovely.remotetask.errors import RemoteTaskError
 
 #: Seconds between two lines of progress where there is no terminal.
 PROGRESS_SECONDS = 1.0
@@ -28,6 +32,77 @@ def _rich_console(stream: Any) -> Any:
     return Console(file=stream, markup=False, highlight=False, emoji=False)
 
 
+def replace_closed_streams() -> None:
+    """Let the standard streams that were closed lead nowhere.
+
+    The next file that is opened would have the number of one, a database say, and what is
+    printed on stderr would go to stdout.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free: this one.  Processes that are started have it too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def give_up_broken_streams() -> None:
+    """Let streams that cannot be written lead nowhere: Python flushes them when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def say(text: str) -> None:
+    """Print on stdout.
+
+    :raises BrokenPipeError: nobody reads any more.
+    :raises RemoteTaskError: it cannot be written.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RemoteTaskError(f"the result cannot be written: {error}") from error
+
+
+def complain(text: str) -> None:
+    """Print on stderr, if that is possible; the command's end does not depend on it."""
+    with suppress(OSError, ValueError):
+        print(text, end="", file=sys.stderr, flush=True)
+
+
+def set_up_logging(is_verbose: bool, package: int, jobs: int) -> bool:
+    """Let the loggers of the package write to stderr, or where an application lets them write.
+
+    It comes after the imports: a module of the application may set up the logging too, which
+    can disable all loggers that are there by then.
+
+    :param package: the level of ``lovely.remotetask``, unless the application has set one.
+    :param jobs: the same of ``remotetask.job``.
+    :returns: whether the root logger writes by this alone.
+    """
+    loggers = {logging.getLogger("lovely.remotetask"): package}
+    loggers[logging.getLogger("remotetask.job")] = jobs
+    served = {logger.name for logger in loggers if logger.hasHandlers()}
+    for logger, level in loggers.items():
+        logger.disabled = False
+        if is_verbose or logger.level == logging.NOTSET:
+            logger.setLevel(logging.DEBUG if is_verbose else level)
+    root = logging.getLogger()
+    if root.handlers:
+        return False
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.ERROR)
+    root.handlers[0].addFilter(lambda record: record.name not in served)  # no line comes twice
+    return True
+
+
 class Screen:
     """Shows results to people or, as JSON, to programs.
 
@@ -40,17 +115,17 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Print a line that is no result."""
-        print(text, file=sys.stderr, flush=True)
+        complain(f"{text}\n")
 
     def tell(self, text: str = "") -> None:
         """Print a line for people."""
         if not self.is_json:
-            print(text, flush=True)
+            say(text)
 
     def result(self, value: Any) -> None:
         """Print a value for programs."""
         if self.is_json:
-            print(json.dumps(value, indent=2), flush=True)
+            say(json.dumps(value, indent=2))
 
     def table(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
         """Print a table of names and values for people."""
@@ -58,7 +133,7 @@ class Screen:
             return
         if self._console is None:
             width = max(len(name) for name, _ in rows)
-            print(f"\n{title}", *(f"  {name:{width}}  {value}" for name, value in rows), sep="\n")
+            say("\n".join([f"\n{title}", *(f"  {name:{width}}  {value}" for name, value in rows)]))
             return
         from rich import box
         from rich.table import Table

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import re
 import sys
 import time
@@ -18,11 +19,12 @@ from lovely.remotetask.base.site import entered
 from lovely.remotetask.base.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
 from lovely.remotetask.command.database import (
     add_database_arguments,
+    close_database,
     import_modules,
     open_database,
     without_password,
 )
-from lovely.remotetask.command.output import Screen
+from lovely.remotetask.command.output import Screen, set_up_logging
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 from lovely.remotetask.hosts.autostart import Match, find_services, match_site, split_patterns
 from lovely.remotetask.interfaces import FINAL_STATUSES
@@ -101,6 +103,7 @@ def add_add_arguments(parser: argparse.ArgumentParser) -> None:
 def _services(arguments: argparse.Namespace) -> Iterator[tuple[Any, list[Match]]]:
     """Give the transaction manager and the services that are named."""
     import_modules(arguments.modules)
+    set_up_logging(arguments.verbose, package=logging.ERROR, jobs=logging.ERROR)
     db = open_database(arguments.uri)
     manager = transaction.TransactionManager()
     try:
@@ -115,7 +118,7 @@ def _services(arguments: argparse.Namespace) -> Iterator[tuple[Any, list[Match]]
             manager.abort()
             connection.close()
     finally:
-        db.close()
+        close_database(db)
 
 
 def check_services(arguments: argparse.Namespace, screen: Screen) -> int:
@@ -211,10 +214,11 @@ def add_job(arguments: argparse.Namespace, screen: Screen) -> int:
             names = ", ".join(_pattern(match) for match in matches)
             raise InvalidArgument(f"--service must name one of {names}")
         service = matches[0].service
+        max_bytes, max_depth = service.max_input_bytes, service.max_input_depth
         check_limits(
             value,
-            service.max_input_bytes or OUTSIDE_MAX_BYTES,
-            service.max_input_depth or OUTSIDE_MAX_DEPTH,
+            OUTSIDE_MAX_BYTES if max_bytes is None else max_bytes,
+            OUTSIDE_MAX_DEPTH if max_depth is None else max_depth,
         )
         with entered(match_site(matches[0])):
             jobid = service.add(arguments.task, value)

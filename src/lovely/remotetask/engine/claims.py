@@ -95,7 +95,7 @@ class Claims:
         self.pause = pause
         self.clock = clock
         self.monotonic = monotonic
-        self.identity = Identity()
+        self.identity = Identity(db, getattr(path, "oid", None))
         self.transact = Transactor(".".join(path), pause, monotonic)
         self.memory = Memory()
         self.in_hand: dict[int, Claim] = {}
@@ -104,7 +104,7 @@ class Claims:
         self.news: list[bytes] = []  # oids of objects that came with a signal
         self.is_probing = False  # whether `has_signal` will be asked
         self.signals: list[Any] = []
-        self.signals_seen: list[int] = []
+        self.signals_seen: list[bytes] = []
         self.holds = False  # whether the worker's record holds something, or may do so
         self.has_left = False  # whether nothing is to be claimed any more
         self.uncertain: set[int] = set()  # reserved jobs that may have ended by a failed commit
@@ -158,6 +158,7 @@ class Claims:
         service: Any,
     ) -> list[Claim]:
         is_repeated = bool(next(tries))
+        self.identity.oid = service._p_oid  # a path of names alone has not told it
         self._fetch_news(session)
         self.memory.renew()
         claims = self._retire(service, held)  # first, as some of them may be due again
@@ -169,7 +170,7 @@ class Claims:
         self._hold(service, [*held, *(claim.jobid for claim in claims)])
         if self.is_probing:
             self.signals = service.queue.signals
-            self.signals_seen = [signal.value for signal in self.signals]
+            self.signals_seen = _serials(self.signals)
         return claims
 
     def _fetch_news(self, session: Session) -> None:
@@ -360,7 +361,7 @@ class Claims:
         compared at no cost.
         """
         session.manager.begin()
-        return [signal.value for signal in self.signals] != self.signals_seen
+        return _serials(self.signals) != self.signals_seen
 
     def next_due(self, session: Session) -> float | None:
         """Return when the next waiting job is due, in seconds since the epoch.
@@ -442,3 +443,10 @@ class Claims:
     def short_session(self) -> Session:
         """Open a connection of its own, with a transaction manager of its own."""
         return Session(self.db, self.path, transaction.TransactionManager())
+
+
+def _serials(signals: list[Any]) -> list[bytes]:
+    # Not their values: of what is taken out and put in again none tells.
+    for signal in signals:
+        signal._p_activate()  # a ghost has no serial
+    return [signal._p_serial for signal in signals]

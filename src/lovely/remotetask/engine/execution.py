@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ZODB.POSException import ConflictError, POSError
+from ZODB.POSException import ConflictError
 
 from lovely.remotetask.base.guard import guarded
 from lovely.remotetask.base.ownership import is_id_again, wrote
@@ -53,6 +53,9 @@ from lovely.remotetask.errors import (
     ServiceGone,
     TransactionMeddled,
     describe,
+    is_from_zodb,
+    is_read_fault,
+    is_storage_fault,
 )
 from lovely.remotetask.interfaces import ERROR
 from lovely.remotetask.job import Job
@@ -170,11 +173,14 @@ class Engine(Claims):
                 if transient and conflicts <= MAX_REPEATS and self.monotonic() < end:
                     self.transact.back_off(conflicts)
                     continue
-                if transient or (in_commit and isinstance(error, (POSError, OSError))):
+                is_fault = is_storage_fault(error) if in_commit else is_read_fault(error)
+                if transient or is_fault:
                     # The storage's fault or the task's own?  The storage's, if it takes
                     # no heartbeat either; then it was no attempt of the job.  The first
                     # time it has the benefit of the doubt: it may work again by now.
                     waits = self.transact.waits
+                    if is_fault and not transient and is_from_zodb(error):
+                        self.transact.log(error)
                     self.beat(session)
                     faults += 1
                     if self.transact.waits > waits or (faults == 1 and not transient):

@@ -17,7 +17,13 @@ from lovely.remotetask.base.guard import guarded
 from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import entered, site_of
 from lovely.remotetask.engine.step import call_task, finish, settle, take
-from lovely.remotetask.errors import CannotTakeBack, JobCancelled, RetryLater, describe
+from lovely.remotetask.errors import (
+    CannotTakeBack,
+    JobCancelled,
+    RetryLater,
+    describe,
+    is_read_fault,
+)
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.ready import Memory
 from lovely.remotetask.task import TaskContext, look_up
@@ -60,7 +66,8 @@ def claim_inline(
 def run_inline(service: Any, job: Job, now: float) -> None:
     """Run a claimed job in the caller's transaction; see `ITaskService.processNext`.
 
-    :raises TransientError: the caller's transaction is to be repeated.
+    :raises TransientError: the caller's transaction is to be repeated.  So it is where a storage
+        that is away raises an error of its own.
     :raises CannotTakeBack: the caller's transaction is to be aborted.
     """
     with entered(site_of(service)):
@@ -100,6 +107,8 @@ def _attempt(service: Any, job: Job, task: Any, now: float) -> BaseException | N
     except (TransientError, CannotTakeBack):
         raise
     except (Exception, SystemExit) as error:
+        if is_read_fault(error):
+            raise
         return error
     except (
         BaseException
@@ -150,6 +159,8 @@ def _taken_back(manager: Any, job: Job) -> Iterator[None]:
     except TransientError:
         raise
     except BaseException as error:
+        if is_read_fault(error):
+            raise
         for added, length in hooks:
             del added[length:]
         if stuck:

@@ -142,7 +142,7 @@ class Maintenance:
         return lease
 
     def _dead(self, service: Any, lease: float) -> list[tuple[str, bytes]]:
-        local = local_ids()
+        local = local_ids(service)
         others = {
             worker_id: worker
             for worker_id, worker in service.workers.items()

@@ -134,7 +134,11 @@ class Session:
     def site(self, service: Any) -> Any:
         """Return the site that tasks of the service run in, or None."""
         oid = getattr(self.path, "site_oid", None)
-        return site_of(service) if oid is None else self.connection.get(oid)
+        if oid is None:
+            return site_of(service)
+        name = self.path.site_database  # type: ignore[union-attr]
+        connection = self.connection if name is None else self.connection.get_connection(name)
+        return connection.get(oid)
 
     def abort(self, error: BaseException | None = None) -> None:
         """Abort, and let nothing that goes wrong with it hide what went wrong before.

@@ -336,7 +336,7 @@ def release(service: Any, worker_id: str, jobid: int, now: float) -> None:
 
 def orphans(service: Any) -> list[str]:
     """Return the ids of the workers of other processes."""
-    local = local_ids()
+    local = local_ids(service)
     return [worker_id for worker_id in service.workers if worker_id not in local]
 
 

@@ -7,15 +7,13 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
-from transaction.interfaces import TransientError
-from ZODB.POSException import POSError, POSKeyError
+from ZODB.POSException import POSKeyError
 
 from lovely.remotetask.base.ownership import is_id_again
 from lovely.remotetask.engine.session import Session, is_transient
-from lovely.remotetask.errors import ServiceGone, describe
+from lovely.remotetask.errors import ServiceGone, describe, is_storage_fault
 
 log = logging.getLogger("lovely.remotetask")
 
@@ -62,6 +60,8 @@ class Transactor:
         self._pause = pause
         self._monotonic = monotonic
         self._logged: dict[str, float] = {}
+        self._is_away = False  # the storage, and that was logged
+        self._is_awaited = False  # by a transaction that is repeated until it comes to pass
         self.waits = 0
 
     def __call__(self, session: Session, change: Callable[[Any], Result]) -> Result:
@@ -75,6 +75,8 @@ class Transactor:
             try:
                 result = change(session.begin())
                 session.commit()
+                if self._is_away and (faults or not self._is_awaited):
+                    self._say_back()
                 return result
             except ServiceGone:
                 session.abort()
@@ -89,12 +91,12 @@ class Transactor:
                 elif transient and conflicts < CONFLICT_BUDGET:
                     conflicts += 1
                     self.back_off(conflicts)
-                elif isinstance(error, (POSError, OSError)) or transient:
+                elif is_storage_fault(error) or transient:
                     if isinstance(error, POSKeyError):
                         _check_reachable(session)
                     faults += 1
                     session.empty_cache()  # in case that what is there is not what is stored
-                    self.wait_for_storage(error, faults)
+                    self.wait_for_storage(error, faults, is_repeated=True)
                 else:
                     raise
 
@@ -129,31 +131,51 @@ class Transactor:
         limit = min(CONFLICT_CAP_SECONDS, 0.002 * 2**conflicts)
         self._pause(random.uniform(0, limit))
 
-    def wait_for_storage(self, error: BaseException, faults: int) -> None:
+    def wait_for_storage(
+        self, error: BaseException, faults: int, is_repeated: bool = False
+    ) -> None:
         """Wait, the longer the more faults came in a row.
 
+        :param is_repeated: see `log`.
         :raises Stopping: the processor is to stop.
         """
         self.waits += 1
-        self.log(error)
+        self.log(error, is_repeated)
         if self._pause(min(FAULT_CAP_SECONDS, 0.05 * 2 ** min(faults, 20))):
             raise Stopping from error
 
-    def log(self, error: BaseException) -> None:
-        """Log a fault, once a kind and minute."""
-        kind = type(error).__name__
+    def log(self, error: BaseException, is_repeated: bool = False) -> None:
+        """Log a fault, once a kind and minute; one of the storage once until it works again.
+
+        :param is_repeated: the transaction is, and tells when it comes to pass; else any one does.
+        """
+        is_away = is_storage_fault(error)
+        if is_away and self._is_away:
+            self._is_awaited = self._is_awaited or is_repeated
+            return
+        kind = "storage" if is_away else type(error).__name__
         now = self._monotonic()
-        if now - self._logged.get(kind, -LOG_SECONDS) >= LOG_SECONDS:
-            self._logged[kind] = now
-            if isinstance(error, (POSError, OSError, TransientError)):
-                text = "the storage of service %s does not work, waiting for it: %s: %s"
-                log.warning(text, self._name, kind, describe(error)[:200])
-            else:
-                log.error("service %s has stumbled, trying again", self._name, exc_info=error)
+        if now - self._logged.get(kind, -LOG_SECONDS) < LOG_SECONDS:
+            return
+        self._logged[kind] = now
+        if is_away:
+            self._is_away, self._is_awaited = True, is_repeated
+            text = "the storage of service %s does not work, waiting for it: %s: %s"
+            message = " ".join(describe(error).split())  # drivers tell it in several lines
+            log.warning(text, self._name, type(error).__name__, message[:200])
+        else:
+            log.error("service %s has stumbled, trying again", self._name, exc_info=error)
+
+    def _say_back(self) -> None:
+        self._is_away = self._is_awaited = False
+        log.info("the storage of service %s works again", self._name)
 
 
 def _check_reachable(session: Session) -> None:
     """Raise if the service is gone: then its parts may be packed away."""
-    with suppress(POSError, OSError):
+    try:
         session.check_reachable(session.begin())
+    except Exception as error:
+        if not is_storage_fault(error):
+            raise
     session.abort()

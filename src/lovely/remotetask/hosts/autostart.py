@@ -143,8 +143,11 @@ def find_services(database_root: Any, patterns: Iterable[str]) -> Iterator[Match
     for pattern in patterns:
         site_name, _, service_name = pattern.partition("@")
         for match in _matching(database_root, site_name, service_name or "*"):
-            if match.service is not None and match.service._p_oid not in seen:
-                seen.add(match.service._p_oid)
+            if match.service is None:
+                continue
+            place = match.service._p_jar, match.service._p_oid  # ids are those of a database
+            if place not in seen:
+                seen.add(place)
                 yield match
 
 

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from transaction.interfaces import TransientError
 from ZODB import POSException
+from ZODB.Connection import Connection
 from ZODB.POSException import POSError, POSKeyError
 from ZODB.serialize import ObjectReader
 
@@ -105,7 +106,7 @@ def why_unreadable(job: Job, jobid: int) -> str | None:
         if cause is None:
             raise
         fault = error
-        reason = f"its record cannot be read: {describe(cause)}"
+        reason = f"its record cannot be read: {_describe(cause)}"
     if fault is None and isinstance(job, Job):
         if aside is not None and aside.serial is None:
             del _asides[job._p_jar.db()][job._p_oid]
@@ -126,6 +127,13 @@ def _of_record(error: BaseException) -> BaseException | None:
     code = ObjectReader.setGhostState.__code__
     is_own = any(frame.f_code is code for frame, _ in walk_tb(error.__traceback__))
     return error if is_own else None
+
+
+def _describe(cause: BaseException) -> str:
+    frame = [frame for frame, _ in walk_tb(cause.__traceback__)][-1:]
+    if frame and frame[0].f_code is Connection.get_connection.__code__:
+        return f"it refers to the database {describe(cause)}, which is not open here"
+    return describe(cause)
 
 
 def why_unusable(job: Job, jobid: int) -> str | None:

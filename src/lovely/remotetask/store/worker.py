@@ -53,9 +53,14 @@ class Identity:
 
     The id is new for each one, and in a forked child: a host and a process id come again
     after a restart.
+
+    :param db: the database of its service.  None: the worker is of any service.
+    :param oid: the object id of its service, or None as long as nobody has looked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, db: Any = None, oid: bytes | None = None) -> None:
+        self._db = None if db is None else weakref.ref(db)
+        self.oid = oid
         self._pid = 0
         self._id = ""
 
@@ -68,6 +73,17 @@ class Identity:
             _local.add(self)
         return self._id
 
+    def is_of(self, service: Any) -> bool:
+        """Say whether it is a worker of this service.
+
+        A service that was exported and imported has the records of the workers of the one that it
+        is a copy of, and these know nothing of it.
+        """
+        if self._db is None:
+            return True
+        jar = service._p_jar
+        return jar is not None and jar.db() is self._db() and self.oid in (None, service._p_oid)
+
     def retire(self) -> None:
         """Count as dead: what this worker still holds may be taken from it."""
         _local.discard(self)
@@ -75,10 +91,28 @@ class Identity:
 
 _local: weakref.WeakSet[Identity] = weakref.WeakSet()
 
+#: Who claims jobs in the transactions of applications, by database and service.
+_callers: weakref.WeakKeyDictionary[Any, dict[bytes, Identity]] = weakref.WeakKeyDictionary()
+_caller_nowhere = Identity()  # the same of services that are in no database yet
 
-def local_ids() -> set[str]:
-    """Return the ids of the workers of this process."""
-    return {identity.id for identity in list(_local)}
+
+def local_ids(service: Any) -> set[str]:
+    """Return the ids of the workers that a service has in this process."""
+    return {identity.id for identity in list(_local) if identity.is_of(service)}
+
+
+def caller_of(service: Any) -> Identity:
+    """Return the worker that claims jobs of a service in the transactions of applications."""
+    jar = service._p_jar
+    if jar is None:
+        return _caller_nowhere
+    callers = _callers.setdefault(jar.db(), {})
+    return callers.setdefault(service._p_oid, Identity(jar.db(), service._p_oid))
+
+
+def is_caller(owner: str | None, service: Any) -> bool:
+    """Say whether a job was claimed in a transaction of an application, in this process."""
+    return owner in (caller_of(service).id, _caller_nowhere.id)
 
 
 if hasattr(os, "register_at_fork"):  # a platform without has no fork either
