@@ -13,7 +13,7 @@ import ZODB
 from zodbpickle import pickle
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask.engine.step import Retention
+from lovely.remotetask.engine.retention import Retention
 from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import DELAYED, STATUSES, ITask
 from lovely.remotetask.job import CronJob, Job, Progress
@@ -54,7 +54,7 @@ ALLOWED = {
 ALLOWED_IF_SET = {
     "lovely.remotetask.processor.MultiProcessor",
     "lovely.remotetask.processor.SimpleProcessor",
-    "lovely.remotetask.engine.step.Retention",
+    "lovely.remotetask.engine.retention.Retention",
 }
 
 

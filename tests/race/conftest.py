@@ -20,8 +20,8 @@ from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.base.site import ServicePath, path_to
 from lovely.remotetask.engine.execution import Engine
+from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.engine.step import rescue
 from lovely.remotetask.interfaces import FINAL_STATUSES, ITask
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.service import TaskService

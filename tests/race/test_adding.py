@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask.engine.step import Retention
+from lovely.remotetask.engine.retention import Retention
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.service import MAX_JOB_ID
 from lovely.remotetask.store import ended, ready

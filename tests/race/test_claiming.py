@@ -13,12 +13,12 @@ import pytest
 from ZODB.POSException import ConflictError, StorageError
 from zope.component import getGlobalSiteManager
 
+from lovely.remotetask.engine.identity import Observer
+from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.engine.step import rescue
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, ITask
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.store.worker import Observer
 from lovely.remotetask.task import SimpleTask
 
 pytestmark = pytest.mark.race

@@ -390,7 +390,7 @@ FORK = """
     from ZODB.FileStorage import FileStorage
     from lovely.remotetask import processor, task
     from lovely.remotetask.service import TaskService
-    from lovely.remotetask.store.worker import local_ids
+    from lovely.remotetask.engine.identity import local_ids
 
     @task.task("echo")
     def echo(input):

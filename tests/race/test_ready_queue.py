@@ -19,7 +19,7 @@ from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask import service as service_module
-from lovely.remotetask.engine.step import take
+from lovely.remotetask.engine.claim import take
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.store import ready as line_module

@@ -14,9 +14,9 @@ import ZODB
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.base.site import path_to
+from lovely.remotetask.engine.claim import Claim
 from lovely.remotetask.engine.execution import Engine, Outcome
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.engine.step import Claim
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import SimpleTask

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from ZODB.POSException import ReadConflictError
 
-from lovely.remotetask.engine.step import rescue
+from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.errors import InvalidSchedule, RetryLater, TaskError
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, CRONJOB, DELAYED, ERROR
 from lovely.remotetask.job import MAX_MISSED

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import transaction
 
+from lovely.remotetask.engine.identity import Identity, Observer, local_ids
 from lovely.remotetask.engine.maintenance import free, free_orphans
-from lovely.remotetask.engine.step import orphans
+from lovely.remotetask.engine.rescue import orphans
 from lovely.remotetask.interfaces import (
     CANCELLED,
     COMPLETED,
@@ -21,7 +22,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, MAX_DEATHS
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.store.check import check_all
-from lovely.remotetask.store.worker import Identity, Observer, Worker, local_ids
+from lovely.remotetask.store.worker import Worker
 
 
 def die(workshop: Any) -> None:

@@ -16,8 +16,8 @@ from ZODB.DemoStorage import DemoStorage
 from lovely.remotetask.base.site import path_to
 from lovely.remotetask.engine.execution import Engine
 from lovely.remotetask.engine.maintenance import Maintenance, free_orphans
+from lovely.remotetask.engine.rescue import orphans
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.engine.step import orphans
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.worker import LEASE_SECONDS

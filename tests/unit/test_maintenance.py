@@ -12,7 +12,8 @@ from ZODB.POSException import POSKeyError
 
 from lovely.remotetask.engine import maintenance
 from lovely.remotetask.engine.maintenance import CHECK_SECONDS, Maintenance
-from lovely.remotetask.engine.step import DEFAULT_RETENTION, Retention, prune, rescue
+from lovely.remotetask.engine.rescue import rescue
+from lovely.remotetask.engine.retention import DEFAULT_RETENTION, Retention, prune
 from lovely.remotetask.errors import InvalidArgument, JobIsLive, ServiceGone
 from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, QUEUED, STATUSES
 from lovely.remotetask.store.worker import LEASE_SECONDS, Worker

@@ -19,7 +19,7 @@ from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError, InvalidObjectReference
 
 from lovely.remotetask.base import ownership
-from lovely.remotetask.engine.step import rescue
+from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.errors import StrayObject
 from lovely.remotetask.interfaces import COMPLETED, ERROR
 from lovely.remotetask.retry import RetryPolicy

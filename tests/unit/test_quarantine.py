@@ -23,7 +23,8 @@ from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.base.storable import why_unstorable
 from lovely.remotetask.engine.maintenance import free
-from lovely.remotetask.engine.step import prune, rescue
+from lovely.remotetask.engine.rescue import rescue
+from lovely.remotetask.engine.retention import prune
 from lovely.remotetask.errors import InvalidInput, JobNotFound, JobUnusable
 from lovely.remotetask.interfaces import (
     COMPLETED,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import transaction
 
-from lovely.remotetask.engine.step import failure_of
+from lovely.remotetask.engine.outcome import failure_of
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,

@@ -2,7 +2,7 @@
 """A transactional job queue that lives in the application's own ZODB."""
 
 from lovely.remotetask import task
-from lovely.remotetask.engine.step import Retention
+from lovely.remotetask.engine.retention import Retention
 from lovely.remotetask.errors import RemoteTaskError, RetryLater, TaskError
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService

@@ -8,6 +8,7 @@ change it only one commits.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import (
@@ -44,6 +45,9 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.schedule import Schedule, make_schedule
+
+#: For what is told about single jobs: beside the package's logger, not below it.
+job_log = logging.getLogger("remotetask.job")
 
 #: Of a job that fails on and on, this many of its last failures are kept.
 MAX_FAILURES = 20

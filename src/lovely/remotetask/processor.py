@@ -21,16 +21,16 @@ from typing import Any
 from zope.interface import implementer
 
 from lovely.remotetask.engine import registry
+from lovely.remotetask.engine.claim import Claim, claim_of
 from lovely.remotetask.engine.execution import Deadline, Engine
+from lovely.remotetask.engine.identity import is_exclusive, local_ids
 from lovely.remotetask.engine.maintenance import Maintenance, free_orphans
 from lovely.remotetask.engine.session import Session, check_no_transaction, is_closed
-from lovely.remotetask.engine.step import Claim, claim_of
 from lovely.remotetask.engine.transactions import Stopping
 from lovely.remotetask.engine.wakeup import listener_of
 from lovely.remotetask.errors import OldRecord, ServiceGone
 from lovely.remotetask.interfaces import PROCESSING, IProcessor
 from lovely.remotetask.store.quarantine import load
-from lovely.remotetask.store.worker import is_exclusive, local_ids
 
 log = logging.getLogger("lovely.remotetask")
 

@@ -21,16 +21,11 @@ from lovely.remotetask.base.ownership import check_parts, check_path
 from lovely.remotetask.base.site import note_service
 from lovely.remotetask.base.storable import check_limits, check_storable
 from lovely.remotetask.engine import later, registry
+from lovely.remotetask.engine.filing import release
+from lovely.remotetask.engine.identity import caller_of, is_caller, is_exclusive
 from lovely.remotetask.engine.inline import can_go_on, claim_inline, run_inline
-from lovely.remotetask.engine.step import (
-    DEFAULT_RETENTION,
-    Retention,
-    orphans,
-    release,
-    remove_oldest,
-    rescue,
-    worker_record,
-)
+from lovely.remotetask.engine.rescue import orphans, rescue
+from lovely.remotetask.engine.retention import DEFAULT_RETENTION, Retention, remove_oldest
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
@@ -59,7 +54,7 @@ from lovely.remotetask.retry import MAX_DEATHS, RetryPolicy
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.store.queue import JobQueue
 from lovely.remotetask.store.tree import JobTree, holds_new
-from lovely.remotetask.store.worker import LEASE_SECONDS, caller_of, is_caller, is_exclusive
+from lovely.remotetask.store.worker import LEASE_SECONDS, worker_record
 from lovely.remotetask.task import available, check_input, look_up
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]

@@ -3,12 +3,17 @@
 
 From top to bottom; each uses only those below it.
 
-``maintenance``   what a worker does beside its jobs
+``maintenance``   what a worker does beside its jobs: signs of life, rescue, timeouts, clean-up
 ``execution``     runs jobs in threads
 ``claims``        what one worker has in hand
 ``inline``        runs jobs in the caller's transaction
 ``progress``      cancel requests and progress of a running job
-``step``          what each step of a job's way writes
+``rescue``        frees what dead workers held
+``claim``         what a claim is, and what it writes
+``filing``        files the jobs whose runs have ended
+``retention``     how long jobs that have ended are kept
+``outcome``       what becomes of a run
+``identity``      who a worker is, and whether others are still alive
 ``transactions``  repeats transactions, and waits for the storage
 ``session``       a connection and its transactions
 ``later``         starts services when they are committed

@@ -27,26 +27,15 @@ from typing import Any
 import transaction
 
 from lovely.remotetask.base.site import ServicePath, entered
+from lovely.remotetask.engine.claim import Claim, can_share, claim_of, give_back, reserve, take
+from lovely.remotetask.engine.filing import release, retire_jobs
+from lovely.remotetask.engine.identity import Identity
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.engine.step import (
-    Claim,
-    can_share,
-    claim_of,
-    find_worker,
-    give_back,
-    job_log,
-    release,
-    remove_worker,
-    reserve,
-    retire_jobs,
-    take,
-    worker_record,
-)
 from lovely.remotetask.engine.transactions import Stopping, Transactor
-from lovely.remotetask.job import Job
+from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.store.ready import Memory
-from lovely.remotetask.store.worker import Identity
+from lovely.remotetask.store.worker import find_worker, remove_worker, worker_record
 from lovely.remotetask.task import look_up
 
 #: After a rival was seen, the strict order is left for so many seconds.

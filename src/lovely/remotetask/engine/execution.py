@@ -31,19 +31,11 @@ from ZODB.POSException import ConflictError
 from lovely.remotetask.base.guard import guarded
 from lovely.remotetask.base.ownership import is_id_again, wrote
 from lovely.remotetask.base.site import entered
+from lovely.remotetask.engine.claim import Claim, can_share, take
 from lovely.remotetask.engine.claims import Claims, Tasks
+from lovely.remotetask.engine.outcome import call_task, finish, postpone, settle
 from lovely.remotetask.engine.progress import Notes
 from lovely.remotetask.engine.session import Session, is_transient
-from lovely.remotetask.engine.step import (
-    Claim,
-    call_task,
-    can_share,
-    finish,
-    job_log,
-    postpone,
-    settle,
-    take,
-)
 from lovely.remotetask.engine.transactions import ID_BUDGET, Stopping
 from lovely.remotetask.errors import (
     JobCancelled,
@@ -58,7 +50,7 @@ from lovely.remotetask.errors import (
     is_storage_fault,
 )
 from lovely.remotetask.interfaces import ERROR
-from lovely.remotetask.job import Job
+from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.task import TaskContext, look_up
 

@@ -16,7 +16,8 @@ from transaction.interfaces import NoTransaction, TransientError
 from lovely.remotetask.base.guard import guarded
 from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import entered, site_of
-from lovely.remotetask.engine.step import call_task, finish, settle, take
+from lovely.remotetask.engine.claim import take
+from lovely.remotetask.engine.outcome import call_task, finish, settle
 from lovely.remotetask.errors import (
     CannotTakeBack,
     JobCancelled,

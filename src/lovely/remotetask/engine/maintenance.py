@@ -11,10 +11,12 @@ from contextlib import suppress
 from typing import Any
 
 from lovely.remotetask.engine.execution import Deadline, Engine
+from lovely.remotetask.engine.identity import Observer, local_ids
+from lovely.remotetask.engine.rescue import orphans, rescue
+from lovely.remotetask.engine.retention import PRUNE_SIZE, prune
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.engine.step import PRUNE_SIZE, job_log, orphans, prune, rescue
+from lovely.remotetask.job import job_log
 from lovely.remotetask.store.check import check_jobs
-from lovely.remotetask.store.worker import Observer, local_ids
 
 #: Jobs and indexes are checked against each other at the start and then each hour, so many jobs.
 CHECK_SECONDS = 3600.0

@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from lovely.remotetask.base.ownership import check_path
+from lovely.remotetask.engine.outcome import MAX_MESSAGE
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.engine.step import MAX_MESSAGE
 from lovely.remotetask.engine.transactions import Transactor
 from lovely.remotetask.errors import plain
 from lovely.remotetask.interfaces import PROCESSING

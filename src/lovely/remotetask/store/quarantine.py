@@ -9,7 +9,6 @@ until a process that has the code comes to it, or this one has it when it looks 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Mapping
 from traceback import walk_tb
@@ -24,10 +23,8 @@ from ZODB.serialize import ObjectReader
 
 from lovely.remotetask.base.storable import PLAIN_TYPES, why_unstorable
 from lovely.remotetask.errors import OldRecord, describe
-from lovely.remotetask.job import Job
+from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.tree import JobTree
-
-job_log = logging.getLogger("remotetask.job")
 
 #: A record is tried again after so many seconds; each time in vain after twice as many.
 FIRST_WAIT_SECONDS = 60.0

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What a claim is, and what it writes.  Nothing here begins, commits or aborts."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, NamedTuple
+
+from lovely.remotetask.engine.filing import retire
+from lovely.remotetask.engine.outcome import failure_of
+from lovely.remotetask.errors import JobInterrupted, UnknownZone, describe
+from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job, job_log
+
+
+class Claim(NamedTuple):
+    """The right to run one attempt of one job.
+
+    One that ``is_reserved`` stands in the worker's record alone, and the job's still says
+    that it waits: `Engine.run_together` writes it once, when it has run.
+    """
+
+    jobid: int
+    attempt: int
+    task: str
+    owner: str
+    is_suspect: bool = False
+    is_reserved: bool = False
+
+
+def claim_of(job: Job) -> Claim:
+    """Return the claim that stands in the record of a processing job."""
+    return Claim(job.id, job.attempt, job.task, job.owner or "", bool(job.deaths))
+
+
+def can_share(job: Job, task: Any) -> bool:
+    """Say whether a waiting job may be reserved, to share a commit with others.
+
+    One that has failed before, or whose process has died, has left the line for good.
+    """
+    return (
+        job.is_in_line
+        and getattr(task, "shared_commit", False)
+        and getattr(task, "timeout_seconds", None) is None
+    )
+
+
+def reserve(job: Job, owner: str) -> Claim:
+    """Return the claim of a waiting job whose record is not written before it has run."""
+    return Claim(job.id, job.attempt + 1, job.task, owner, is_reserved=True)
+
+
+def take(service: Any, job: Job, owner: str, now: float) -> bool:
+    """Claim one waiting job; say whether it can be run.
+
+    A job whose stored schedule is broken is set aside as an error, it alone.  One whose time
+    zone is not known here waits until it comes to where it is.
+    """
+    service.queue.remove(job)
+    try:
+        if isinstance(job, CronJob) and job.due is None:  # it ended where nobody could count
+            job.go_on(now)
+            service.queue.file(job)
+            return False
+        job.start(owner, now)
+    except UnknownZone as error:
+        service.queue.park_for_zone(job)
+        job_log.warning("job %s: %s; it waits for a machine that knows it", job.id, error)
+        return False
+    except SCHEDULE_ERRORS as error:
+        Job.fail(job, failure_of(error, job.attempt, now), now)
+        retire(service, job.id, now)
+        job_log.error("job %s: the stored schedule is broken: %s", job.id, describe(error))
+        return False
+    return True
+
+
+def give_back(service: Any, job: Job, claim: Claim, is_running: bool, now: float) -> None:
+    """Undo a claim, which then counts as no attempt, if the job is still held by it.
+
+    :param is_running: it is being run, and stopped with its process: the job tells so, and what
+        the run comes to collides.
+    """
+    is_held = job.is_held_by(claim.owner, claim.attempt)
+    if is_running and (is_held or (claim.is_reserved and job.is_in_line)):
+        message = f"the process {os.getpid()} on {socket.gethostname()} was stopped while it ran"
+        message += " the job; it runs again"
+        note = Failure(claim.attempt, now, JobInterrupted.__name__, message, "")
+        if note not in job.failures:  # it is, if a commit came to pass although it has failed
+            job.note(note)
+            job_log.info("job %s: %s", job.id, message)
+    if is_held:
+        job.give_back(now)
+        service.queue.file(job)

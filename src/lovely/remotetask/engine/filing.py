@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Filing the jobs whose runs have ended.  Nothing here commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from lovely.remotetask.base.ownership import wrote
+from lovely.remotetask.engine.retention import remove_job
+from lovely.remotetask.interfaces import PROCESSING
+from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Job
+from lovely.remotetask.store.notes import take_note
+from lovely.remotetask.store.quarantine import load
+from lovely.remotetask.store.worker import find_worker, remove_worker
+
+
+def retire(service: Any, jobid: int, now: float) -> None:
+    """File a job whose run has ended, and heed the notes that were made while it ran.
+
+    A cancel request that the run did not see holds for what would follow it: a further
+    attempt, or the next run of a cron job.  A schedule that was edited counts from now on.
+    """
+    retire_jobs(service, [(jobid, load(service.jobs, jobid))], now)
+
+
+def retire_jobs(service: Any, ended: Iterable[tuple[int, Job | None]], now: float) -> None:
+    """Do as `retire`, with jobs that are loaded; None if one is gone or cannot be read."""
+    service.queue.file_ended(
+        [job for jobid, job in ended if _heed_notes(service, jobid, job, now) and job is not None]
+    )
+
+
+def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
+    """Heed the notes about a job whose run has ended; say whether it is to be filed."""
+    if job is not None and job.status == PROCESSING:
+        return False  # another worker has it by now, and the notes are about that run
+    if take_note(service.requests, jobid) and job is not None and not job.is_final:
+        service.queue.remove(job)
+        job.cancel(now)
+    take_note(service.progress, jobid)
+    edit = take_note(service.edits, jobid)
+    if edit is not None and isinstance(job, CronJob) and job.take_over(edit):
+        try:
+            service.queue.reschedule(job, now)
+        except SCHEDULE_ERRORS:  # others, who have no part in the edit, have to go on
+            service.queue.count_later(job, now)
+    if job is None:
+        return False
+    if job.is_final and job.is_unwanted:
+        remove_job(service, jobid)
+        return False
+    return job.is_final or isinstance(job.place, float)
+
+
+def release(service: Any, worker_id: str, jobid: int, now: float) -> None:
+    """Take one job that has ended out of the record of a worker, and file it."""
+    job = load(service.jobs, jobid)
+    if job is not None and job.status == PROCESSING and job.owner == worker_id:
+        return  # that worker has claimed it again
+    record = find_worker(service, worker_id)
+    if record is not None and jobid in record.held:
+        wrote(service, record)
+        record.held = tuple(held for held in record.held if held != jobid)
+        if not record.held:
+            remove_worker(service, worker_id)
+    retire(service, jobid, now)

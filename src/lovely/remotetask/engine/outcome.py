@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What becomes of a run: its result, its failure, another attempt.  Nothing here commits."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from lovely.remotetask.base.isolation import call_isolated
+from lovely.remotetask.base.ownership import wrote
+from lovely.remotetask.base.storable import check_storable
+from lovely.remotetask.errors import (
+    InvalidInput,
+    InvalidResult,
+    JobCancelled,
+    RetryLater,
+    WriteConflicts,
+    check_honest,
+    describe,
+    name_of,
+    seconds_of,
+)
+from lovely.remotetask.job import Failure, Job
+from lovely.remotetask.retry import DEFAULT_POLICY, MAX_COLLISIONS, collision_wait_seconds
+from lovely.remotetask.task import TaskContext, check_output, running_in
+
+#: Characters that are kept of a message, and of a traceback (its end).
+MAX_MESSAGE = 2_000
+
+
+MAX_TRACEBACK = 8_000
+
+
+def failure_of(error: BaseException, attempt: int, now: float) -> Failure:
+    """Describe an exception in text: the exception itself is never stored."""
+    try:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except BaseException:  # see `describe`
+        text = "(the traceback cannot be printed)"
+    return Failure(
+        attempt,
+        now,
+        name_of(error),
+        describe(error)[:MAX_MESSAGE],
+        text[-MAX_TRACEBACK:],
+    )
+
+
+def settle(service: Any, job: Job, task: Any, error: BaseException, now: float) -> None:
+    """Write down that an attempt failed: another one later, or the end of the job.
+
+    Nothing that the exception or the retry policy does keeps this from its end.
+    """
+    wrote(service, job)
+    failure = failure_of(error, job.attempt, now)
+    # Not `isinstance`, which asks the exception too what it is.
+    if issubclass(type(error), JobCancelled) or job.id in service.requests:
+        job.note(failure)
+        job.cancel(now)
+        return
+    if not issubclass(type(error), RetryLater):
+        job.errors += 1
+    try:
+        wait = _wait_seconds(job, task, error)
+    except BaseException as fault:  # the code of a policy, or of a `RetryLater`
+        message = f"{failure.message} (when to try again cannot be told: {describe(fault)})"
+        failure = failure._replace(message=message[:MAX_MESSAGE])
+        wait = None
+    if wait is None:
+        job.fail(failure, now)
+    else:
+        job.note(failure)
+        job.wait(now + wait)
+    _rest(service, job)
+
+
+def _rest(service: Any, job: Job) -> None:
+    # Not filed here: the indexes are written by claims too, and a run that collides with
+    # one would be repeated for nothing.  `retire` files the job.
+    if not job.is_final:
+        service.queue.assign(job)
+
+
+def _wait_seconds(job: Job, task: Any, error: BaseException) -> float | None:
+    policy = job.retry
+    if policy is None:
+        policy = getattr(task, "retry", None)
+    if policy is None:
+        policy = DEFAULT_POLICY
+    wait = policy.wait_seconds(job.errors, error)
+    return None if wait is None else seconds_of(wait, "the wait")
+
+
+def call_task(service: Any, job: Job, task: Any, context: Callable[[], TaskContext]) -> Any:
+    """Call the task of a job, and check what it returns.
+
+    The task gets a copy of the input, and what is returned here is a copy of its result: what
+    the task changes in them must not be stored with the record, now or by a later attempt.
+
+    :raises InvalidInput: the input cannot be copied.
+    :raises InvalidResult: the result cannot be stored or breaks the task's schema.
+    """
+    input = check_storable(job.input, InvalidInput, "the input")
+    with running_in(job.id, context):
+        try:
+            output = call_isolated(task, service, job.id, input)
+            check_output(task, output)
+            return check_storable(output, InvalidResult, "the result")
+        except BaseException as error:
+            check_honest(error)
+            raise
+
+
+def finish(service: Any, job: Job, output: Any, now: float) -> None:
+    """Keep the result, of a job that `wrote` knows; a cron job waits for its next time."""
+    job.finish(output, now)
+    _rest(service, job)
+
+
+def postpone(service: Any, job: Job, conflicts: int, error: BaseException, now: float) -> None:
+    """Put back a job that has met write conflicts; one that meets nothing else has failed.
+
+    :param conflicts: how many runs of this attempt have met one.
+    """
+    wrote(service, job)
+    job.conflicts += conflicts
+    job.collisions += conflicts
+    if job.collisions >= MAX_COLLISIONS or job.id in service.requests:
+        settle(service, job, None, WriteConflicts.after(job.collisions, error), now)
+    else:
+        job.postpone(now, collision_wait_seconds(job.collisions))
+        _rest(service, job)
