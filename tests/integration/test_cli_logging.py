@@ -64,7 +64,7 @@ HANDLER = (
 DISABLES_ONLY = (
     """
     import logging.config
-    import lovely.remotetask.engine.step
+    import lovely.remotetask.engine.claim
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": True})
     """,
     "",

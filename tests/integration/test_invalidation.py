@@ -17,7 +17,7 @@ from ZODB.Connection import Connection
 
 from lovely.remotetask.base import ownership
 from lovely.remotetask.engine import registry
-from lovely.remotetask.engine.claims import PREFETCH_SIZE
+from lovely.remotetask.engine.news import PREFETCH_SIZE
 from lovely.remotetask.engine.wakeup import _ids_in_advance, drop_ids, listener_of
 from lovely.remotetask.interfaces import COMPLETED
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
@@ -110,8 +110,10 @@ def test_whatever_makes_a_job_ready_elsewhere_wakes(here: Any, elsewhere: Any, w
                 job.delay = 0
                 service.reschedule(jobid)
         case _:
-            with processor._session() as session:
-                processor._engine.give_back(session, list(processor._engine.in_hand.values()))
+            with processor.engine.claims.open() as session:
+                processor.engine.claims.give_back(
+                    session, list(processor.engine.claims.in_hand.values())
+                )
     assert elsewhere.wait_for([jobid]) == [COMPLETED]
 
 

@@ -19,9 +19,9 @@ from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.base.site import ServicePath, path_to
-from lovely.remotetask.engine.execution import Engine
 from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.engine.session import Session
+from lovely.remotetask.engine.zodb import Engine
 from lovely.remotetask.interfaces import FINAL_STATUSES, ITask
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.service import TaskService
@@ -201,7 +201,7 @@ class Arena:
     @staticmethod
     def give_up(engine: Engine, session: Session) -> None:
         """Let a worker give back what it holds, and leave."""
-        engine.give_back(session, list(engine.in_hand.values()))
+        engine.claims.give_back(session, list(engine.claims.in_hand.values()))
 
     @staticmethod
     def rescue(rescuer: Engine, session: Session, dead: Engine) -> int:

@@ -33,7 +33,7 @@ def test_rival_engines_never_claim_the_same_job(arena: Any) -> None:
         engine = arena.engine()
         with arena.session() as session:
             barrier.wait()
-            while claims := engine.claim(session, 7):
+            while claims := engine.claims.claim(session, 7):
                 claimed.extend(claim.jobid for claim in claims)
 
     for _ in range(4):
@@ -49,7 +49,7 @@ def test_threads_of_one_engine_never_claim_the_same_job(arena: Any) -> None:
 
     def claim() -> None:
         with arena.session() as session:
-            while claims := engine.claim(session, 3):
+            while claims := engine.claims.claim(session, 3):
                 claimed.extend(claim.jobid for claim in claims)
 
     for _ in range(4):
@@ -74,7 +74,7 @@ def test_a_claim_that_conflicts_loses_sight_of_no_job(arena: Any, until: Any) ->
 
         session.commit = commit_late  # type: ignore[method-assign]
         claims = []
-        while more := engine.claim(session, 100):
+        while more := engine.claims.claim(session, 100):
             claims += more
     taken = [claim.jobid for claim in (*claims, *itertools.chain(*conflicts))]
     assert sorted(taken) == sorted(jobids)
@@ -309,16 +309,16 @@ def test_a_claim_whose_answer_was_lost_loses_no_job(memory_arena: Any, unanswere
     engine = arena.engine()
     session = Unanswered(arena.db, arena.path)
     session.unanswered = unanswered
-    while claims := engine.claim(session, 4):
+    while claims := engine.claims.claim(session, 4):
         for claim in claims:
-            engine.run(session, claim)
+            engine.execution.run(session, claim)
     arena.give_up(engine, session)
     session.close()
     with arena.session() as session:
         engine = arena.engine()
-        while claims := engine.claim(session, 4):  # what may have been given back
+        while claims := engine.claims.claim(session, 4):  # what may have been given back
             for claim in claims:
-                engine.run(session, claim)
+                engine.execution.run(session, claim)
         arena.give_up(engine, session)
     assert arena.effects() == dict.fromkeys(range(10), 1)
     arena.check_books()
@@ -329,9 +329,9 @@ def test_an_end_whose_answer_was_lost_is_the_end(memory_arena: Any) -> None:
     arena.add(3)
     engine = arena.engine()
     session = Unanswered(arena.db, arena.path)
-    for claim in engine.claim(session, 10):
+    for claim in engine.claims.claim(session, 10):
         session.unanswered = 1
-        engine.run(session, claim)
+        engine.execution.run(session, claim)
     arena.give_up(engine, session)
     session.close()
     assert arena.effects() == dict.fromkeys(range(3), 1)
@@ -389,9 +389,9 @@ def test_a_request_to_cancel_survives_a_run_that_fails_at_that_moment(memory_are
         jobid = root["tasks"].add("fail", 1)
     engine = arena.engine()
     with arena.session() as session:
-        while claims := engine.claim(session, 1):
+        while claims := engine.claims.claim(session, 1):
             for claim in claims:
-                engine.run(session, claim)
+                engine.execution.run(session, claim)
     assert arena.statuses() == {jobid: "cancelled"}
     assert runs == [1]
 

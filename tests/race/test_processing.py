@@ -81,7 +81,7 @@ def test_delayed_and_cron_jobs_run_once_a_slot_with_rivals(
             service.addCronJob("count", number, delay=float(number * 20))
     for factory in (SimpleProcessor, MultiProcessor, SimpleProcessor):
         processor = factory(arena.db, arena.path, waitTime=0.02)
-        processor._engine.clock = clock
+        processor.engine.claims.clock = clock
         thread = threading.Thread(target=processor, name="remotetasks.race", daemon=True)
         arena._processors.append((processor, thread))
         thread.start()
@@ -376,7 +376,7 @@ def test_a_schedule_goes_on_beside_a_run_that_hangs(memory_arena: Any, until: An
         root["tasks"].queue.file(job)
     processor = arena.work()
     until(lambda: runs)
-    until(lambda: arena.statuses()[jobid] == "cronjob" and not processor._engine.in_hand)
+    until(lambda: arena.statuses()[jobid] == "cronjob" and not processor.engine.claims.in_hand)
     with arena.connected() as (_, root):
         assert root["tasks"].jobs[jobid].failures
     release.set()

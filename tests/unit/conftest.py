@@ -15,8 +15,9 @@ from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.base.site import path_to
 from lovely.remotetask.engine.claim import Claim
-from lovely.remotetask.engine.execution import Engine, Outcome
+from lovely.remotetask.engine.protocol import Outcome
 from lovely.remotetask.engine.session import Session
+from lovely.remotetask.engine.zodb import Engine
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import SimpleTask
@@ -115,23 +116,23 @@ class Workshop:
 
     def claim(self, limit: int = 1) -> list[Claim]:
         """Claim jobs."""
-        return self.engine.claim(self.session, limit)
+        return self.engine.claims.claim(self.session, limit)
 
     def reserve(self, limit: int = 10) -> list[Claim]:
         """Claim jobs, or reserve those that may share a commit."""
-        return self.engine.claim(self.session, limit, may_reserve=True)
+        return self.engine.claims.claim(self.session, limit, may_reserve=True)
 
     def run_together(self, claims: list[Claim]) -> list[Outcome] | None:
         """Run reserved jobs in one transaction."""
-        return self.engine.run_together(self.session, claims)
+        return self.engine.execution.run_together(self.session, claims)
 
     def claim_reserved(self, claims: list[Claim]) -> list[Claim]:
         """Claim what is still to be had of reserved jobs."""
-        return self.engine.claim_reserved(self.session, claims)
+        return self.engine.claims.claim_reserved(self.session, claims)
 
     def run(self, claim: Claim) -> Outcome:
         """Run one claimed job."""
-        return self.engine.run(self.session, claim)
+        return self.engine.execution.run(self.session, claim)
 
     def step(self) -> Outcome | None:
         """Claim one job and run it."""

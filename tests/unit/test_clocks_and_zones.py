@@ -90,7 +90,7 @@ def test_a_job_that_was_given_back_by_a_clock_ahead_is_due_at_once(
     jobid = workshop.add("echo")
     monkeypatch.undo()
     workshop.now += FAR + 10
-    workshop.engine.give_back(workshop.session, workshop.claim())
+    workshop.engine.claims.give_back(workshop.session, workshop.claim())
     put_back(workshop)
     assert workshop.work() == [jobid]
 
@@ -100,7 +100,7 @@ def test_a_cron_job_that_was_given_back_by_a_clock_ahead_is_due_at_once(workshop
     workshop.now += HOUR
     claims = workshop.claim()
     workshop.now += FAR  # while it runs
-    workshop.engine.give_back(workshop.session, claims)
+    workshop.engine.claims.give_back(workshop.session, claims)
     put_back(workshop)
     assert workshop.work() == [jobid]
     workshop.now += HOUR

@@ -56,7 +56,7 @@ def test_a_claim_is_committed_before_the_job_runs(workshop: Any, register: Any) 
     register("look", look, context=True)
     workshop.add("look")
     workshop.work()
-    assert seen == [(PROCESSING, 1, workshop.engine.identity.id)]
+    assert seen == [(PROCESSING, 1, workshop.engine.claims.identity.id)]
 
 
 def test_jobs_are_claimed_in_the_order_they_were_added(workshop: Any) -> None:
@@ -91,7 +91,7 @@ def test_a_worker_has_a_record_as_long_as_it_holds_something(workshop: Any) -> N
     [claim] = workshop.claim()
     with workshop.service() as service:
         assert {key: worker.held for key, worker in service.workers.items()} == {
-            workshop.engine.identity.id: (jobid,)
+            workshop.engine.claims.identity.id: (jobid,)
         }
     workshop.run(claim)
     workshop.claim()
@@ -103,7 +103,7 @@ def test_two_workers_never_hold_the_same_job(workshop: Any) -> None:
     added = [workshop.add("echo", number) for number in range(4)]
     rival = workshop.new_engine()
     claims = workshop.claim(2)
-    while more := rival.claim(workshop.session, 4):
+    while more := rival.claims.claim(workshop.session, 4):
         claims += more
     assert sorted(claim.jobid for claim in claims) == sorted(added)
 
@@ -854,10 +854,10 @@ def test_a_task_is_told_when_its_processor_stops(workshop: Any, register: Any) -
 def test_what_a_job_does_after_its_timeout_is_not_kept(workshop: Any, register: Any) -> None:
     def hang(context: TaskContext, input: Any) -> None:
         write(context, input)
-        [deadline] = workshop.engine.deadlines
+        [deadline] = workshop.engine.execution.deadlines
         assert (deadline.end, deadline.seconds) == (workshop.now + 5, 5)
-        with workshop.engine.short_session() as session:  # as the maintenance does
-            workshop.engine.expire(session, deadline.claim, deadline.seconds)
+        with workshop.engine.claims.open_beside() as session:  # as the maintenance does
+            workshop.engine.execution.expire(session, deadline.claim, deadline.seconds)
 
     register("hang", hang, context=True, timeout_seconds=5)
     jobid = workshop.add("hang", "something")
@@ -868,8 +868,8 @@ def test_what_a_job_does_after_its_timeout_is_not_kept(workshop: Any, register: 
         "the job ran longer than 5 s",
         1,
     )
-    assert list(workshop.engine.deadlines) == []
-    assert workshop.engine.in_hand == {}
+    assert list(workshop.engine.execution.deadlines) == []
+    assert workshop.engine.claims.in_hand == {}
 
 
 def test_a_job_that_has_just_ended_does_not_expire(workshop: Any, register: Any) -> None:
@@ -877,8 +877,8 @@ def test_a_job_that_has_just_ended_does_not_expire(workshop: Any, register: Any)
     jobid = workshop.add("quick")
     [claim] = workshop.claim()
     workshop.run(claim)
-    with workshop.engine.short_session() as session:
-        workshop.engine.expire(session, claim, 5)
+    with workshop.engine.claims.open_beside() as session:
+        workshop.engine.execution.expire(session, claim, 5)
     assert workshop.get(jobid, "status", "output") == (COMPLETED, "done")
 
 
@@ -892,7 +892,7 @@ def test_a_job_that_is_not_filed_yet_is_removed_by_its_worker(workshop: Any, reg
     register("fail", fail)
     kept, gone = workshop.add("echo"), workshop.add("fail")
     for claim in workshop.claim(2):
-        workshop.engine.run(workshop.session, claim)
+        workshop.engine.execution.run(workshop.session, claim)
     with workshop.service() as service:
         assert (service.getStatus(kept), service.getStatus(gone)) == (COMPLETED, ERROR)
         service.clean([ERROR])
@@ -907,7 +907,7 @@ def test_a_job_that_is_not_filed_yet_is_removed_by_its_worker(workshop: Any, reg
 
 def test_a_job_that_is_filed_while_it_is_cleaned_is_removed_by_the_next(workshop: Any) -> None:
     jobid = workshop.add("echo")
-    workshop.engine.run(workshop.session, *workshop.claim(1))
+    workshop.engine.execution.run(workshop.session, *workshop.claim(1))
     manager = transaction.TransactionManager()
     connection = workshop.db.open(manager)
     service = connection.root()["tasks"]

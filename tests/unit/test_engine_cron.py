@@ -97,9 +97,9 @@ def test_two_workers_run_a_slot_once(workshop: Any, ticks: list[float]) -> None:
     rival = workshop.new_engine()
     workshop.now += HOUR
     [claim] = workshop.claim()
-    assert rival.claim(workshop.session, 1) == []
+    assert rival.claims.claim(workshop.session, 1) == []
     workshop.run(claim)
-    assert rival.claim(workshop.session, 1) == []
+    assert rival.claims.claim(workshop.session, 1) == []
     assert len(ticks) == 1
 
 
@@ -343,7 +343,7 @@ def test_a_job_that_waits_again_is_not_lost_with_its_worker(
     workshop.step()
     dead, workshop.engine = workshop.engine, workshop.new_engine()
     with workshop.service() as service:
-        assert rescue(service, dead.identity.id, workshop.now) == 0
+        assert rescue(service, dead.claims.identity.id, workshop.now) == 0
         assert check_all(service, workshop.now, False) == []
     run_at(workshop, begun + 120)
     assert ticks == [begun + 60, begun + 120]
@@ -471,7 +471,7 @@ def test_an_edit_outlives_the_worker(workshop: Any, ticks: list[float]) -> None:
     with workshop.service() as service:
         service.jobs[jobid].update(minute=(45,))
     with workshop.service() as service:
-        rescue(service, workshop.engine.identity.id, workshop.now)
+        rescue(service, workshop.engine.claims.identity.id, workshop.now)
     assert workshop.get(jobid, "status", "due") == (CRONJOB, workshop.now + 15 * 60)
 
 

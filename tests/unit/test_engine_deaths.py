@@ -9,7 +9,6 @@ import pytest
 import transaction
 
 from lovely.remotetask.engine.identity import Identity, Observer, local_ids
-from lovely.remotetask.engine.maintenance import free, free_orphans
 from lovely.remotetask.engine.rescue import orphans
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -27,9 +26,9 @@ from lovely.remotetask.store.worker import Worker
 
 def die(workshop: Any) -> None:
     """Let the worker die with what it holds, and somebody else free that."""
-    dead = workshop.engine.identity.id
+    dead = workshop.engine.claims.identity.id
     workshop.engine = workshop.new_engine()
-    free(workshop.engine, workshop.session, [dead])
+    workshop.engine.upkeep.free(workshop.session, [dead])
 
 
 def check_books(workshop: Any) -> None:
@@ -56,8 +55,8 @@ def test_a_rescue_says_how_many_jobs_were_freed(workshop: Any) -> None:
     claims = workshop.claim(3)
     workshop.run(claims[0])
     rescuer = workshop.new_engine()
-    assert free(rescuer, workshop.session, [workshop.engine.identity.id]) == 2
-    assert free(rescuer, workshop.session, [workshop.engine.identity.id]) == 0
+    assert rescuer.upkeep.free(workshop.session, [workshop.engine.claims.identity.id]) == 2
+    assert rescuer.upkeep.free(workshop.session, [workshop.engine.claims.identity.id]) == 0
 
 
 def test_three_deaths_are_an_error_that_tells_of_them(
@@ -188,10 +187,10 @@ def test_a_worker_that_was_taken_for_dead_keeps_nothing(workshop: Any, register:
         if len(calls) == 1:
             with workshop.service() as service:
                 [worker_id] = service.workers
-            free(workshop.new_engine(), workshop.rescuer, [worker_id])
+            workshop.new_engine().upkeep.free(workshop.rescuer, [worker_id])
 
     register("zombie", zombie)
-    with workshop.engine.short_session() as workshop.rescuer:
+    with workshop.engine.claims.open_beside() as workshop.rescuer:
         jobid = workshop.add("zombie")
         assert workshop.step().status is None
     assert workshop.get(jobid, "status", "deaths") == (QUEUED, 1)
@@ -202,10 +201,10 @@ def test_a_worker_that_was_taken_for_dead_keeps_nothing(workshop: Any, register:
 def test_a_heartbeat_collides_with_the_rescue(workshop: Any) -> None:
     workshop.add("echo")
     workshop.claim()
-    late = workshop.session.begin().workers[workshop.engine.identity.id]
+    late = workshop.session.begin().workers[workshop.engine.claims.identity.id]
     late.beat()
-    with workshop.engine.short_session() as session:
-        free(workshop.new_engine(), session, [workshop.engine.identity.id])
+    with workshop.engine.claims.open_beside() as session:
+        workshop.new_engine().upkeep.free(session, [workshop.engine.claims.identity.id])
     with pytest.raises(transaction.interfaces.TransientError):
         workshop.session.commit()
 
@@ -244,7 +243,7 @@ def test_workers_of_other_processes_are_orphans(workshop: Any) -> None:
 def test_orphans_are_freed_where_no_other_process_can_be_alive(workshop: Any) -> None:
     jobid = workshop.add("echo")
     hold(workshop, jobid, "former")
-    free_orphans(workshop.engine, workshop.session)
+    workshop.engine.upkeep.free_orphans(workshop.session)
     assert workshop.get(jobid, "status", "deaths") == (QUEUED, 1)
 
 
@@ -267,7 +266,7 @@ def test_what_was_claimed_inline_is_given_back_and_no_death(workshop: Any, add: 
             assert service.claimNextJob(workshop.now) == jobid
             assert service.jobs[jobid].status == PROCESSING
             [worker_id] = service.workers
-        assert free(workshop.engine, workshop.session, [worker_id]) == 1
+        assert workshop.engine.upkeep.free(workshop.session, [worker_id]) == 1
         assert workshop.get(jobid, "attempt", "deaths") == (0, 0)
         check_books(workshop)
     assert {note.type for note in workshop.get(jobid, "failures")} == {"JobInterrupted"}
@@ -280,7 +279,7 @@ def test_what_was_claimed_inline_and_cancelled_stays_cancelled(workshop: Any) ->
         service.claimNextJob(workshop.now)
         service.cancel(jobid)
         [worker_id] = service.workers
-    free(workshop.engine, workshop.session, [worker_id])
+    workshop.engine.upkeep.free(workshop.session, [worker_id])
     assert workshop.get(jobid, "status") == CANCELLED
     check_books(workshop)
 
@@ -368,18 +367,18 @@ def test_a_heartbeat_moves_the_serial_of_the_record(workshop: Any) -> None:
     workshop.add("echo")
     workshop.claim()
     with workshop.service() as service:
-        before = service.workers[workshop.engine.identity.id]._p_mtime
-    workshop.engine.beat(workshop.session)
+        before = service.workers[workshop.engine.claims.identity.id]._p_mtime
+    workshop.engine.claims.beat(workshop.session)
     with workshop.service() as service:
-        record = service.workers[workshop.engine.identity.id]
+        record = service.workers[workshop.engine.claims.identity.id]
         assert len(record.held) == 1
         assert record._p_mtime > before
 
 
 def test_a_heartbeat_disturbs_no_running_job(workshop: Any, register: Any) -> None:
     def beat(input: Any) -> None:
-        with workshop.engine.short_session() as session:
-            workshop.engine.beat(session)
+        with workshop.engine.claims.open_beside() as session:
+            workshop.engine.claims.beat(session)
 
     register("beat", beat)
     jobid = workshop.add("beat")
@@ -391,24 +390,26 @@ def test_a_claim_and_a_heartbeat_are_signs_of_life(workshop: Any) -> None:
     workshop.now += 100
     workshop.add("echo")
     workshop.claim()
-    assert workshop.engine.last_sign == workshop.now
+    assert workshop.engine.claims.last_sign == workshop.now
     workshop.now += 100
-    workshop.engine.beat(workshop.session)
-    assert workshop.engine.last_sign == workshop.now
+    workshop.engine.claims.beat(workshop.session)
+    assert workshop.engine.claims.last_sign == workshop.now
 
 
 # -- goodbye -----------------------------------------------------------------------------------
 
 
 def give_back_all(workshop: Any) -> None:
-    workshop.engine.give_back(workshop.session, list(workshop.engine.in_hand.values()))
+    workshop.engine.claims.give_back(
+        workshop.session, list(workshop.engine.claims.in_hand.values())
+    )
 
 
 def test_what_was_not_started_is_given_back_without_the_attempt(workshop: Any) -> None:
     jobids = [workshop.add("echo", number) for number in range(3)]
     workshop.claim(3)
     give_back_all(workshop)
-    assert workshop.engine.in_hand == {}
+    assert workshop.engine.claims.in_hand == {}
     assert {workshop.get(jobid, "status", "attempt", "owner") for jobid in jobids} == {
         (QUEUED, 0, None)
     }

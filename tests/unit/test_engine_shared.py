@@ -9,7 +9,6 @@ import pytest
 import transaction
 from ZODB.POSException import ConflictError
 
-from lovely.remotetask.engine.maintenance import free
 from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import (
     CANCELLED,
@@ -80,7 +79,7 @@ def test_jobs_that_declare_it_share_a_transaction(file_workshop: Any, share: Any
     ]
     assert [file_workshop.get(jobid, "output") for jobid in added] == [0, 1, 2, 3, 4]
     assert {file_workshop.get(jobid, "attempt") for jobid in added} == {1}
-    assert file_workshop.engine.in_hand == {}
+    assert file_workshop.engine.claims.in_hand == {}
     file_workshop.claim()
     check_books(file_workshop)
 
@@ -149,8 +148,8 @@ def test_a_job_that_ends_while_another_claim_has_begun_is_not_reserved_anew(
     def begin_and_let_them_end() -> Any:
         service = begin()
         workshop.session.begin = begin
-        with workshop.engine.short_session() as session:
-            assert workshop.engine.run_together(session, claims)
+        with workshop.engine.claims.open_beside() as session:
+            assert workshop.engine.execution.run_together(session, claims)
         return service
 
     workshop.session.begin = begin_and_let_them_end
@@ -176,7 +175,7 @@ def test_what_was_taken_away_is_not_run(workshop: Any, share: list[Any], waits: 
                 job.start("somebody else", workshop.now)
     assert workshop.run_together(claims) is None
     assert [claim.jobid for claim in workshop.claim_reserved(claims)] == [second]
-    assert set(workshop.engine.in_hand) == {second}
+    assert set(workshop.engine.claims.in_hand) == {second}
 
 
 def test_of_a_shared_commit_and_a_cancelling_meanwhile_one_wins(
@@ -205,10 +204,12 @@ def test_a_job_that_another_worker_has_run_is_left_to_that_one_to_file(
     first = workshop.engine
     claims = workshop.reserve()
     workshop.engine = workshop.new_engine()
-    workshop.engine._reserved = lambda service, held: {waiting}  # both claim at the same moment
+    workshop.engine.claims._reserved = lambda service, held: {
+        waiting
+    }  # both claim at the same moment
     rival = workshop.reserve()
-    with first.short_session() as session:
-        assert first.run_together(session, claims[:1])
+    with first.claims.open_beside() as session:
+        assert first.execution.run_together(session, claims[:1])
     assert workshop.run_together(rival) is None
     begin = workshop.session.begin
 
@@ -216,18 +217,18 @@ def test_a_job_that_another_worker_has_run_is_left_to_that_one_to_file(
         service = begin()
         assert len(service.jobs) == 2
         workshop.session.begin = begin
-        with first.short_session() as session:
-            first.claim(session, 0)
+        with first.claims.open_beside() as session:
+            first.claims.claim(session, 0)
         with workshop.service() as other:
             other.clean()
         return service
 
     workshop.session.begin = begin_and_let_it_be_filed_and_removed
-    getattr(workshop.engine, step)(workshop.session, rival)
+    getattr(workshop.engine.claims, step)(workshop.session, rival)
     with workshop.service() as service:
         assert list(service.jobs) == [waiting]
         assert service.countJobs()[COMPLETED] == 0
-        assert list(service.workers) == [first.identity.id]
+        assert list(service.workers) == [first.claims.identity.id]
     check_books(workshop)
 
 
@@ -299,9 +300,9 @@ def test_single_steps_reserve_nothing(workshop: Any, share: Any) -> None:
 
 
 def die(workshop: Any) -> int:
-    dead = workshop.engine.identity.id
+    dead = workshop.engine.claims.identity.id
     workshop.engine = workshop.new_engine()
-    return free(workshop.engine, workshop.session, [dead])
+    return workshop.engine.upkeep.free(workshop.session, [dead])
 
 
 def test_the_death_of_a_process_counts_for_what_it_had_reserved(workshop: Any, share: Any) -> None:
@@ -347,17 +348,17 @@ def test_a_worker_that_was_taken_for_dead_keeps_nothing_of_what_it_reserved(
         root["written"] = root.get("written", 0) + 1
         calls.append(input)
         if when == "while" and len(calls) == 2:
-            with workshop.engine.short_session() as session:
-                free(workshop.new_engine(), session, [workshop.engine.identity.id])
+            with workshop.engine.claims.open_beside() as session:
+                workshop.new_engine().upkeep.free(session, [workshop.engine.claims.identity.id])
 
     register("share", zombie, context=True, shared_commit=True)
     added = add(workshop, 3)
     claims = workshop.reserve()
     if when == "before":
-        free(workshop.new_engine(), workshop.session, [workshop.engine.identity.id])
+        workshop.new_engine().upkeep.free(workshop.session, [workshop.engine.claims.identity.id])
     assert workshop.run_together(claims) is None
     assert workshop.claim_reserved(claims) == []
-    assert workshop.engine.in_hand == {}
+    assert workshop.engine.claims.in_hand == {}
     assert {workshop.get(jobid, "status", "deaths") for jobid in added} == {(QUEUED, 1)}
     assert sorted(workshop.work()) == sorted(added)
     assert written(workshop) == 3
@@ -371,10 +372,10 @@ def test_a_worker_that_was_taken_for_dead_can_claim_what_it_reserved_if_that_is_
     [jobid] = add(workshop, 1)
     claims = workshop.reserve()
     with workshop.service() as service:
-        del service.workers[workshop.engine.identity.id]
+        del service.workers[workshop.engine.claims.identity.id]
     [claim] = workshop.claim_reserved(claims)
     with workshop.service() as service:
-        assert service.workers[workshop.engine.identity.id].held == (jobid,)
+        assert service.workers[workshop.engine.claims.identity.id].held == (jobid,)
     assert workshop.run(claim).status == COMPLETED
 
 
@@ -382,9 +383,9 @@ def test_what_was_reserved_is_given_back_without_a_trace(workshop: Any, share: A
     added = add(workshop, 3)
     before = records(workshop, added)
     claims = workshop.reserve()
-    workshop.engine.give_back(workshop.session, claims)
+    workshop.engine.claims.give_back(workshop.session, claims)
     assert records(workshop, added) == before
-    assert workshop.engine.in_hand == {}
+    assert workshop.engine.claims.in_hand == {}
     with workshop.service() as service:
         assert not service.workers
     workshop.engine = workshop.new_engine()

@@ -123,18 +123,18 @@ def test_a_database_of_the_tasks_own_that_is_away_is_the_error_of_the_job(
 @pytest.mark.parametrize("moment", ["an add", "a schedule that is counted anew"])
 def test_news_of_other_processes_are_seen_without_being_told(workshop: Any, moment: str) -> None:
     jobid = workshop.add_cron_job("echo", delay=3600)
-    workshop.engine.is_probing = True
+    workshop.engine.news.is_asked = True
     assert workshop.claim() == []
-    assert not workshop.engine.has_signal(workshop.session)
+    assert not workshop.engine.news.has_signal(workshop.session)
     if moment == "an add":
         workshop.add("echo")
     else:  # taken out of its place and put in again: the counter of the place stays as it was
         with workshop.service() as service:
             service.reschedule(jobid)
-    assert workshop.engine.has_signal(workshop.session)
+    assert workshop.engine.news.has_signal(workshop.session)
     workshop.claim()
     workshop.claim()
-    assert not workshop.engine.has_signal(workshop.session)
+    assert not workshop.engine.news.has_signal(workshop.session)
 
 
 @pytest.mark.parametrize("error", AWAY, ids=repr)

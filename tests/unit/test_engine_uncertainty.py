@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from transaction import TransactionManager
 
-from lovely.remotetask.engine.maintenance import free
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.transactions import Stopping
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED
@@ -33,7 +32,7 @@ def test_a_job_that_ends_while_a_claim_has_begun_is_filed_all_the_same(workshop:
     late = LateSeat(workshop.db, workshop.path, TransactionManager())
     late.meanwhile = lambda: workshop.run(claim)
     workshop.add("echo")
-    workshop.engine.claim(late, 1)
+    workshop.engine.claims.claim(late, 1)
     late.close()
     workshop.work()
     with workshop.service() as service:
@@ -69,7 +68,7 @@ def test_giving_back_twice_gives_back_once(workshop: Any, lose_the_reply: Any) -
     claims = workshop.claim()
     assert workshop.get(jobid, "status") == PROCESSING
     lose_the_reply()
-    workshop.engine.give_back(workshop.session, claims)
+    workshop.engine.claims.give_back(workshop.session, claims)
     assert workshop.get(jobid, "status", "attempt") == (QUEUED, 0)
     with workshop.service() as service:
         assert check_all(service, workshop.now, repair=False) == []
@@ -99,8 +98,8 @@ def test_a_claim_whose_reply_is_lost_is_given_back_by_a_worker_that_stops(
     with pytest.raises(Stopping):
         workshop.claim()
     assert workshop.get(jobid, "status") == PROCESSING
-    assert workshop.engine.holds
-    workshop.engine.give_back(workshop.session, [])
+    assert workshop.engine.claims.holds
+    workshop.engine.claims.give_back(workshop.session, [])
     assert workshop.get(jobid, "status", "attempt") == (QUEUED, 0)
     with workshop.service() as service:
         assert not service.workers
@@ -110,5 +109,5 @@ def test_a_death_whose_reply_is_lost_counts_once(workshop: Any, lose_the_reply: 
     jobid = workshop.add("echo")
     [claim] = workshop.claim()
     lose_the_reply()
-    free(workshop.new_engine(), workshop.session, [claim.owner])
+    workshop.new_engine().upkeep.free(workshop.session, [claim.owner])
     assert workshop.get(jobid, "status", "deaths") == (QUEUED, 1)

@@ -14,10 +14,10 @@ import ZODB
 from ZODB.DemoStorage import DemoStorage
 
 from lovely.remotetask.base.site import path_to
-from lovely.remotetask.engine.execution import Engine
-from lovely.remotetask.engine.maintenance import Maintenance, free_orphans
+from lovely.remotetask.engine.maintenance import Maintenance
 from lovely.remotetask.engine.rescue import orphans
 from lovely.remotetask.engine.session import Session
+from lovely.remotetask.engine.zodb import Engine
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.worker import LEASE_SECONDS
@@ -99,8 +99,8 @@ def test_the_worker_of_the_original_is_none_of_the_copys(
     with workshop.service() as service:
         assert orphans(service) == []
     with copy.service() as service:
-        assert orphans(service) == [workshop.engine.identity.id]
-    free_orphans(copy.engine, copy.session)
+        assert orphans(service) == [workshop.engine.claims.identity.id]
+    copy.engine.upkeep.free_orphans(copy.session)
     assert [copy.status(jobid) for jobid in jobids] == [QUEUED, QUEUED]
     with copy.service() as service:
         assert check_all(service, workshop.now, False, lambda: None) == []

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lovely.remotetask.engine import step
+from lovely.remotetask.engine.filing import release
+from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.transactions import Stopping
 from lovely.remotetask.interfaces import COMPLETED, ERROR, PROCESSING, QUEUED
@@ -30,8 +31,8 @@ def has_left_nothing(workshop: Any) -> bool:
 def processor(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> SimpleProcessor:
     """A processor without a maintenance's thread."""
     processor = SimpleProcessor(workshop.db, workshop.path)
-    monkeypatch.setattr(processor, "_start_maintenance", lambda: None)
-    processor._batch = 20.0
+    monkeypatch.setattr(processor.loop, "start_maintenance", lambda: None)
+    processor.loop.crew.runner.batch = 20.0
     return processor
 
 
@@ -44,23 +45,23 @@ def test_a_thread_that_was_given_up_finds_nothing_more_to_do(
     ran = []
 
     def hang(input: Any) -> None:
-        processor._engine.monotonic = lambda: time.monotonic() + 1000.0
-        processor._maintenance._expire()
+        processor.engine.claims.monotonic = lambda: time.monotonic() + 1000.0
+        processor.loop.maintenance._expire()
 
     register("hang", hang, timeout_seconds=100.0)
     register("share", ran.append, shared_commit=True)
     register("alone", ran.append)
     hanging = workshop.add("hang")
     others = [workshop.add(task) for task in ("alone", "share", "share", "alone", "share")]
-    processor._work(workshop.session)
+    processor.loop.crew.work(workshop.session)
     assert ran == []
     assert workshop.get(hanging, "status") == ERROR
-    assert processor._batch == 20.0
-    processor._give_back_left(workshop.session)  # as its successor does
+    assert processor.loop.crew.runner.batch == 20.0
+    processor.loop.give_back_left(workshop.session)  # as its successor does
     assert {workshop.get(jobid, "status", "attempt") for jobid in others} == {(QUEUED, 0)}
-    processor._work(workshop.session)
+    processor.loop.crew.work(workshop.session)
     assert len(ran) == 5
-    processor._engine.give_back(workshop.session, [])
+    processor.engine.claims.give_back(workshop.session, [])
     assert has_left_nothing(workshop)
 
 
@@ -70,12 +71,12 @@ def test_a_job_that_has_just_ended_is_not_given_up(
     deadlines = []
 
     def look(input: Any) -> None:
-        deadlines.extend(processor._engine.deadlines)
+        deadlines.extend(processor.engine.execution.deadlines)
 
     register("look", look, timeout_seconds=100.0)
     jobid, other = workshop.add("look"), workshop.add("echo")
-    processor._work(workshop.session)
-    assert not processor._abandon(deadlines[0])
+    processor.loop.crew.work(workshop.session)
+    assert not processor.loop.ledger.abandon(deadlines[0])
     assert workshop.get(jobid, "status") == workshop.get(other, "status") == COMPLETED
 
 
@@ -91,12 +92,12 @@ def test_only_a_thread_that_carries_claims_picks_them_up(
     workshop: Any, processor: SimpleProcessor
 ) -> None:
     workshop.add("echo")
-    claims = processor._engine.claim(workshop.session, 1)
-    assert not processor._pick_up(claims)
-    with processor._carrying(claims):
-        assert processor._pick_up(claims)
+    claims = processor.engine.claims.claim(workshop.session, 1)
+    assert not processor.loop.crew.runner.pick_up(claims)
+    with processor.loop.ledger.carrying(claims):
+        assert processor.loop.crew.runner.pick_up(claims)
         processor.stop()
-        assert not processor._pick_up(claims)
+        assert not processor.loop.crew.runner.pick_up(claims)
 
 
 # -- claims are compared, and not ids ----------------------------------------------------------
@@ -105,10 +106,10 @@ def test_only_a_thread_that_carries_claims_picks_them_up(
 def test_a_claim_that_was_given_back_is_not_given_back_again(workshop: Any) -> None:
     jobid = workshop.add("echo")
     before = workshop.claim()
-    workshop.engine.give_back(workshop.session, before)
+    workshop.engine.claims.give_back(workshop.session, before)
     [claim] = workshop.claim()
     assert claim == before[0]  # to look at
-    workshop.engine.give_back(workshop.session, before)
+    workshop.engine.claims.give_back(workshop.session, before)
     assert workshop.get(jobid, "status") == PROCESSING
     with workshop.service() as service:
         assert [worker.held for worker in service.workers.values()] == [(jobid,)]
@@ -119,18 +120,18 @@ def test_a_job_that_is_claimed_again_is_not_left_by_who_had_it_before(
     workshop: Any, processor: SimpleProcessor
 ) -> None:
     workshop.add("echo")
-    before = processor._engine.claim(workshop.session, 1)
-    with processor._carrying(before):
-        processor._engine.give_back(workshop.session, before)
-        processor._engine.claim(workshop.session, 1)
-    assert processor._failed == []
+    before = processor.engine.claims.claim(workshop.session, 1)
+    with processor.loop.ledger.carrying(before):
+        processor.engine.claims.give_back(workshop.session, before)
+        processor.engine.claims.claim(workshop.session, 1)
+    assert processor.loop.ledger.left() == []
 
 
 def test_a_job_that_its_worker_has_claimed_again_stays_in_the_record(workshop: Any) -> None:
     jobid = workshop.add("echo")
     [claim] = workshop.claim()
     with workshop.service() as service:
-        step.release(service, claim.owner, jobid, workshop.now)
+        release(service, claim.owner, jobid, workshop.now)
     with workshop.service() as service:
         assert service.workers[claim.owner].held == (jobid,)
 
@@ -140,7 +141,7 @@ def test_a_job_stands_in_the_record_once(workshop: Any, register: Any) -> None:
     jobid = workshop.add("stumble")
     [claim] = workshop.claim()
     workshop.run(claim)
-    workshop.engine.in_hand[jobid] = claim  # its thread is about to let it go
+    workshop.engine.claims.in_hand[jobid] = claim  # its thread is about to let it go
     with workshop.service() as service:
         service.queue.file(service.jobs[jobid])
     workshop.now += 1
@@ -156,8 +157,8 @@ def test_a_job_stands_in_the_record_once(workshop: Any, register: Any) -> None:
 
 def test_what_runs_at_an_exit_is_given_back_with_a_note(workshop: Any, register: Any) -> None:
     def exit(input: Any) -> None:
-        with workshop.engine.short_session() as session:
-            workshop.engine.leave(session, [claim])
+        with workshop.engine.claims.open_beside() as session:
+            workshop.engine.claims.leave(session, [claim])
 
     register("exit", exit, retry=ONCE)
     jobid = workshop.add("exit")
@@ -176,8 +177,8 @@ def test_what_runs_at_an_exit_is_given_back_with_a_note(workshop: Any, register:
 
 def test_what_shares_a_commit_at_an_exit_is_not_kept_either(workshop: Any, register: Any) -> None:
     def exit(input: Any) -> None:
-        with workshop.engine.short_session() as session:
-            workshop.engine.leave(session, claims)
+        with workshop.engine.claims.open_beside() as session:
+            workshop.engine.claims.leave(session, claims)
 
     register("exit", exit, shared_commit=True)
     jobid = workshop.add("exit")
@@ -196,7 +197,7 @@ def test_a_lost_reply_leaves_one_note(workshop: Any, register: Any, lose_the_rep
     claims = workshop.reserve()
     assert {claim.is_reserved for claim in claims} == {True, False}
     lose_the_reply()
-    workshop.engine.leave(workshop.session, claims)
+    workshop.engine.claims.leave(workshop.session, claims)
     assert [len(workshop.get(jobid, "failures")) for jobid in jobids] == [1, 1]
 
 
@@ -209,7 +210,7 @@ def test_the_limit_of_deaths_is_a_setting(workshop: Any, max_deaths: int) -> Non
         assert workshop.get(jobid, "status") == QUEUED
         [claim] = workshop.claim()
         with workshop.service() as service:
-            step.rescue(service, claim.owner, workshop.now)
+            rescue(service, claim.owner, workshop.now)
         workshop.engine = workshop.new_engine()
         assert workshop.get(jobid, "deaths") == death
         workshop.now += max(DEATH_WAITS_SECONDS)
@@ -275,13 +276,13 @@ def test_a_loop_in_the_main_thread_ends_by_an_interrupt_and_leaves_nothing(
 ) -> None:
     jobid = workshop.add("echo")
     processor = kind(workshop.db, workshop.path)
-    claim = processor._engine.claim
+    claim = processor.engine.claims.claim
 
     def claim_and_be_interrupted(*arguments: Any, **options: Any) -> Any:
         claim(*arguments, **options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(processor._engine, "claim", claim_and_be_interrupted)
+    monkeypatch.setattr(processor.engine.claims, "claim", claim_and_be_interrupted)
     with pytest.raises(KeyboardInterrupt):
         processor()
     assert not processor.running
@@ -302,7 +303,7 @@ def test_what_would_end_a_thread_does_not_end_the_loop(
         processor.stop()
         return True
 
-    monkeypatch.setattr(processor, "_work", work)
+    monkeypatch.setattr(processor.loop.crew, "work", work)
     processor()
     assert len(rounds) == 2
 
@@ -337,5 +338,5 @@ def test_a_run_that_is_refused_as_the_interpreter_ends_is_no_attempt(
     monkeypatch.setattr(threading, "main_thread", lambda: ended)
     with pytest.raises(Stopping):
         workshop.run(claim)
-    workshop.engine.give_back(workshop.session, [claim])
+    workshop.engine.claims.give_back(workshop.session, [claim])
     assert workshop.get(jobid, "status", "attempt") == (QUEUED, 0)

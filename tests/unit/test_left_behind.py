@@ -627,7 +627,7 @@ def test_what_waits_for_the_only_thread_runs_when_that_hangs(
     jobids = [workshop.add(task) for task in ("slow", *["echo"] * 9)]
     processor = crew.hire(MultiProcessor)
     processor.maxThreads = 1
-    processor._batch = 10.0
+    processor.loop.crew.runner.batch = 10.0
     thread = threading.Thread(target=processor, daemon=True)
     crew.threads.append(thread)
     thread.start()
@@ -725,11 +725,11 @@ def test_after_a_conflict_with_a_rival_chance_decides_where_to_begin(
     for number in range(10):
         workshop.add("echo", number)
     rival = workshop.new_engine()
-    rival.claim(workshop.session, 1)
+    rival.claims.claim(workshop.session, 1)
     fail_commits(ConflictError("the rival was quicker"))
     assert workshop.claim(1)
-    place = sorted([workshop.engine.identity.id, rival.identity.id]).index(
-        workshop.engine.identity.id
+    place = sorted([workshop.engine.claims.identity.id, rival.claims.identity.id]).index(
+        workshop.engine.claims.identity.id
     )
     assert starts == [None, place / 2, 0.123]
 
@@ -739,12 +739,12 @@ def test_after_a_rival_was_seen_the_strict_order_is_left_for_a_while(
 ) -> None:
     workshop.add("echo")
     rival = workshop.new_engine()
-    [claim] = rival.claim(workshop.session, 1)
+    [claim] = rival.claims.claim(workshop.session, 1)
     assert not keeps_order(workshop, orders)
     workshop.now += 2 * RIVAL_SECONDS
     assert not keeps_order(workshop, orders)  # it is still there
-    rival.run(workshop.session, claim)
-    rival.claim(workshop.session, 0)
+    rival.execution.run(workshop.session, claim)
+    rival.claims.claim(workshop.session, 0)
     assert not keeps_order(workshop, orders)
     workshop.now += RIVAL_SECONDS + 1
     assert keeps_order(workshop, orders)
@@ -755,11 +755,11 @@ def test_workers_that_know_of_each_other_take_different_jobs(workshop: Any) -> N
         workshop.add("echo", number)
     workers = [workshop.new_engine() for _ in range(4)]
     for worker in workers:  # each leaves a record for the others to see
-        worker.claim(workshop.session, 1)
+        worker.claims.claim(workshop.session, 1)
     firsts: set[int] = set()
     for worker in workers:
         service = workshop.session.begin()
-        start, _ = worker._share(service, 10, False)
+        start, _ = worker.claims._share(service, 10, False)
         firsts.add(next(service.queue.pull(service.jobs, workshop.now, start)).id)
         workshop.session.abort()
     assert len(firsts) == 4
@@ -769,7 +769,7 @@ def test_the_last_jobs_are_divided_among_the_workers(workshop: Any) -> None:
     for number in range(42):
         workshop.add("echo", number)
     rival = workshop.new_engine()
-    rival.claim(workshop.session, 1)
+    rival.claims.claim(workshop.session, 1)
     workshop.claim(1)
     sizes = []
     while claims := workshop.claim(30):
@@ -777,7 +777,7 @@ def test_the_last_jobs_are_divided_among_the_workers(workshop: Any) -> None:
     assert sizes == [20, 10, 5, 2, 1, 1, 1]
     workshop.engine, alone = rival, workshop.engine
     assert not workshop.claim(1)
-    assert sum(map(len, (alone.in_hand, rival.in_hand))) == 42
+    assert sum(map(len, (alone.in_hand, rival.claims.in_hand))) == 42
 
 
 def test_a_worker_that_is_alone_takes_all_it_may(workshop: Any) -> None:

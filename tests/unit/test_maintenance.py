@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ZODB.POSException import POSKeyError
 
-from lovely.remotetask.engine import maintenance
+from lovely.remotetask.engine import upkeep
 from lovely.remotetask.engine.maintenance import CHECK_SECONDS, Maintenance
 from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.engine.retention import DEFAULT_RETENTION, Retention, prune
@@ -24,6 +24,7 @@ class Kept:
 
     def __init__(self, workshop: Any, session: Any) -> None:
         self.session = session
+        self.upkeep = workshop.engine.upkeep
         self.freed: list[float] = []
         self.maintenance = Maintenance(
             workshop.engine,
@@ -38,7 +39,7 @@ class Kept:
 
 @pytest.fixture
 def kept(workshop: Any) -> Iterator[Kept]:
-    with workshop.engine.short_session() as session:
+    with workshop.engine.claims.open_beside() as session:
         yield Kept(workshop, session)
 
 
@@ -119,7 +120,7 @@ def test_who_was_stopped_for_a_lease_robs_nobody(workshop: Any, kept: Kept) -> N
 def test_a_sign_of_life_after_the_look_is_no_death(workshop: Any, kept: Kept) -> None:
     jobid = workshop.add("echo")
     stranger(workshop, jobid)
-    look = kept.maintenance._dead
+    look = kept.upkeep._dead
     judged: list[Any] = []
 
     def look_and_beat(service: Any, lease: float) -> Any:
@@ -131,7 +132,7 @@ def test_a_sign_of_life_after_the_look_is_no_death(workshop: Any, kept: Kept) ->
     for _ in range(3):
         kept.tick()
         workshop.now += LEASE_SECONDS / 3
-    kept.maintenance._dead = look_and_beat  # type: ignore[method-assign]
+    kept.upkeep._dead = look_and_beat  # type: ignore[method-assign]
     kept.tick()
     assert judged
     assert workshop.get(jobid, "owner", "deaths") == ("stranger", 0)
@@ -155,7 +156,7 @@ def test_a_sign_of_life_in_the_moment_of_the_rescue_is_no_death(
                 other.workers["stranger"].beat()
         return freed
 
-    monkeypatch.setattr(maintenance, "rescue", rescue_late)
+    monkeypatch.setattr(upkeep, "rescue", rescue_late)
     kept.tick()
     assert tries == [1, 0]
     assert workshop.get(jobid, "owner", "deaths") == ("stranger", 0)
@@ -174,7 +175,7 @@ def test_a_worker_that_cannot_be_freed_keeps_nobody_waiting(
         raise POSKeyError(b"\0" * 8)
 
     with monkeypatch.context() as patch:
-        patch.setattr(maintenance, "rescue", fail)
+        patch.setattr(upkeep, "rescue", fail)
         kept.tick()
     workshop.now += LEASE_SECONDS / 3
     kept.tick()
@@ -196,11 +197,11 @@ def test_a_worker_that_beats_is_left_alone(workshop: Any, kept: Kept) -> None:
 def test_workers_of_the_same_process_are_left_alone(workshop: Any, kept: Kept) -> None:
     jobid = workshop.add("echo")
     sibling = workshop.new_engine()
-    sibling.claim(workshop.session, 1)
+    sibling.claims.claim(workshop.session, 1)
     for _ in range(3):
         kept.tick()
         workshop.now += LEASE_SECONDS
-    assert workshop.get(jobid, "owner") == sibling.identity.id
+    assert workshop.get(jobid, "owner") == sibling.claims.identity.id
 
 
 def test_a_service_that_was_taken_out_is_noticed(workshop: Any, kept: Kept) -> None:
@@ -335,16 +336,16 @@ def test_what_can_wait_keeps_nothing_waiting_that_cannot(
         service.retention = {"cancelled": Retention(None, 0)}
     workshop.add("echo")
     workshop.claim()
-    slow = Slow(workshop, getattr(maintenance, name), 0.01)
-    monkeypatch.setattr(maintenance, name, slow)
+    slow = Slow(workshop, getattr(upkeep, name), 0.01)
+    monkeypatch.setattr(upkeep, name, slow)
     beats = []
-    beat = workshop.engine.beat
+    beat = workshop.engine.claims.beat
 
     def note(session: Any) -> None:
         beats.append(workshop.now)
         beat(session)
 
-    workshop.engine.beat = note
+    workshop.engine.claims.beat = note
     looks = 0
 
     def is_needed() -> bool:
@@ -369,7 +370,7 @@ def test_timeouts_are_heeded_while_the_keeper_prunes(
         for jobid in service.add_many("echo", range(1500)):
             service.cancel(jobid)
         service.retention = {"cancelled": Retention(None, 0)}
-    monkeypatch.setattr(maintenance, "prune", Slow(workshop, prune, 0.01))
+    monkeypatch.setattr(upkeep, "prune", Slow(workshop, prune, 0.01))
     looked = []
 
     the_keeper = Maintenance(
@@ -393,7 +394,7 @@ def test_a_step_that_fails_is_left_to_the_next_tick(
 
     workshop.add("echo")
     workshop.claim()
-    monkeypatch.setattr(maintenance, "prune", fail)
+    monkeypatch.setattr(upkeep, "prune", fail)
     before = workshop.last_transaction()
     workshop.now += LEASE_SECONDS / 3
     kept.tick()

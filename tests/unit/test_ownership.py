@@ -354,12 +354,12 @@ def test_a_worker_that_meets_its_own_record_again_goes_on(full: Any) -> None:
     [claim] = full.claim()
     full.add("echo")
     with full.service() as service:
-        oid = service.workers[full.engine.identity.id]._p_oid
-    full.session.begin().workers[full.engine.identity.id]._p_activate()
+        oid = service.workers[full.engine.claims.identity.id]._p_oid
+    full.session.begin().workers[full.engine.claims.identity.id]._p_activate()
     full.session.connection._invalidate_creating([oid])
-    full.engine.beat(full.session)
+    full.engine.claims.beat(full.session)
     with full.service() as service:
-        assert service.workers[full.engine.identity.id].beats == 1
+        assert service.workers[full.engine.claims.identity.id].beats == 1
     assert full.run(claim).status == COMPLETED
 
 
@@ -565,7 +565,7 @@ def test_a_task_that_closes_its_connection_fails_and_the_next_job_runs(
     if reserved:
         assert workshop.run_together(reserved) is None
         workshop.claim_reserved(reserved)
-    for claim in list(workshop.engine.in_hand.values()):
+    for claim in list(workshop.engine.claims.in_hand.values()):
         workshop.run(claim)
     workshop.work()
     assert workshop.get(bad, "status") == ERROR

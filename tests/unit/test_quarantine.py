@@ -22,7 +22,6 @@ from ZODB.POSException import StorageError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.base.storable import why_unstorable
-from lovely.remotetask.engine.maintenance import free
 from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.engine.retention import prune
 from lovely.remotetask.errors import InvalidInput, JobNotFound, JobUnusable
@@ -272,7 +271,7 @@ def test_an_idle_worker_does_not_turn_around_one_that_is_due(
     later = workshop.add_cron_job("echo", delay=500)
     workshop.now += 100.0
     assert workshop.claim() == []
-    assert workshop.engine.next_due(workshop.session) == workshop.get(later, "due")
+    assert workshop.engine.news.next_due(workshop.session) == workshop.get(later, "due")
 
 
 def test_users_are_told(workshop: Any, code: Code, add: Any) -> None:
@@ -312,23 +311,23 @@ def test_the_rescue_frees_the_others(
     jobid = add(task=task)
     other = workshop.add(task)
     dead = workshop.new_engine()
-    claims = dead.claim(workshop.session, 10, may_reserve=is_reserved)
+    claims = dead.claims.claim(workshop.session, 10, may_reserve=is_reserved)
     assert [claim.jobid for claim in claims] == [jobid, other]
     code.go()
-    free(workshop.engine, workshop.session, [dead.identity.id])
+    workshop.engine.upkeep.free(workshop.session, [dead.claims.identity.id])
     assert workshop.work() == [other]
     assert workshop.get(jobid, "status") == (QUEUED if is_reserved else PROCESSING)
     with workshop.service() as service:
-        assert service.workers[dead.identity.id].held == (jobid,)
+        assert service.workers[dead.claims.identity.id].held == (jobid,)
     before = workshop.last_transaction()
-    free(workshop.engine, workshop.session, [dead.identity.id])
+    workshop.engine.upkeep.free(workshop.session, [dead.claims.identity.id])
     assert workshop.last_transaction() == before
     code.come()
-    free(workshop.engine, workshop.session, [dead.identity.id])
+    workshop.engine.upkeep.free(workshop.session, [dead.claims.identity.id])
     workshop.now += 10.0
     assert jobid in workshop.work()
     with workshop.service() as service:
-        assert dead.identity.id not in service.workers
+        assert dead.claims.identity.id not in service.workers
 
 
 def test_an_ended_job_with_a_lost_result_is_filed_and_removed(
@@ -339,7 +338,7 @@ def test_an_ended_job_with_a_lost_result_is_filed_and_removed(
     workshop.step()
     code.go()
     with workshop.service() as service:
-        assert rescue(service, workshop.engine.identity.id, workshop.now) == 0
+        assert rescue(service, workshop.engine.claims.identity.id, workshop.now) == 0
         assert service.countJobs()[COMPLETED] == 1
         assert check_all(service, workshop.now, repair=False) == []
         service.clean()
@@ -400,16 +399,16 @@ def test_one_that_would_go_on_by_an_edit_waits_for_who_can_write_it(
     with workshop.service() as service:
         jobid = service.addCronJob("classify", {"minute": (0,)}, delay=0)
         other = service.add("echo")
-    dead = workshop.engine.identity.id
+    dead = workshop.engine.claims.identity.id
     for claim in workshop.claim(2):
         if claim.jobid == jobid:
             workshop.run(claim)
     code.go()
-    free(workshop.new_engine(), workshop.session, [dead])
+    workshop.new_engine().upkeep.free(workshop.session, [dead])
     assert workshop.get(other, "status") == QUEUED
     assert workshop.get(jobid, "status") == COMPLETED
     code.come()
-    free(workshop.new_engine(), workshop.session, [dead])
+    workshop.new_engine().upkeep.free(workshop.session, [dead])
     assert workshop.get(jobid, "status", "minute") == (CRONJOB, (0,))
     with workshop.service() as service:
         assert len(service.workers) == 0
@@ -618,7 +617,7 @@ def test_a_missing_record_of_a_job_in_hand_is_let_go(workshop: Any, add: Any, lo
     other = workshop.add("echo")
     assert workshop.work() == [other]
     with workshop.service() as service:
-        assert rescue(service, workshop.engine.identity.id, workshop.now) == 0
+        assert rescue(service, workshop.engine.claims.identity.id, workshop.now) == 0
         assert not len(service.workers)
 
 

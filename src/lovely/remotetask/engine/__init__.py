@@ -3,11 +3,18 @@
 
 From top to bottom; each uses only those below it.
 
-``maintenance``   what a worker does beside its jobs: signs of life, rescue, timeouts, clean-up
-``execution``     runs jobs in threads
+``loop``          claims jobs and has them run
+``crew``          who runs what a loop has claimed
+``ledger``        which thread answers for which claims
+``maintenance``   the thread beside a loop: signs of life, timeouts, upkeep
+``zodb``          the engine of services in ZODB
+``upkeep``        what is done for all workers, in steps
+``execution``     runs what was claimed
 ``claims``        what one worker has in hand
+``news``          whether there may be work
 ``inline``        runs jobs in the caller's transaction
 ``progress``      cancel requests and progress of a running job
+``protocol``      what loops know of an engine, of any store
 ``rescue``        frees what dead workers held
 ``claim``         what a claim is, and what it writes
 ``filing``        files the jobs whose runs have ended

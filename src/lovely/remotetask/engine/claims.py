@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import random
 import threading
 import time
@@ -29,9 +28,11 @@ import transaction
 from lovely.remotetask.base.site import ServicePath, entered
 from lovely.remotetask.engine.claim import Claim, can_share, claim_of, give_back, reserve, take
 from lovely.remotetask.engine.filing import release, retire_jobs
-from lovely.remotetask.engine.identity import Identity
+from lovely.remotetask.engine.identity import Identity, local_ids
+from lovely.remotetask.engine.news import News
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.transactions import Stopping, Transactor
+from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.store.ready import Memory
@@ -40,9 +41,6 @@ from lovely.remotetask.task import look_up
 
 #: After a rival was seen, the strict order is left for so many seconds.
 RIVAL_SECONDS = 10.0
-
-#: What a commit of others has changed is fetched before it is asked for, if it is so little.
-PREFETCH_SIZE = 32
 
 
 class Tasks:
@@ -90,15 +88,11 @@ class Claims:
         self.in_hand: dict[int, Claim] = {}
         self.last_sign = monotonic()
         self._lock = threading.Lock()
-        self.news: list[bytes] = []  # oids of objects that came with a signal
-        self.is_probing = False  # whether `has_signal` will be asked
-        self.signals: list[Any] = []
-        self.signals_seen: list[bytes] = []
+        self.news = News(db)
         self.holds = False  # whether the worker's record holds something, or may do so
         self.has_left = False  # whether nothing is to be claimed any more
         self.uncertain: set[int] = set()  # reserved jobs that may have ended by a failed commit
         self._turn = 0  # see `JobQueue.pull`
-        self._looked = -math.inf  # the time up to which the last claim has looked
         self._rivals: dict[str, float] = {}  # worker id -> when it was seen
         self._missing_tasks: set[str] = set()
 
@@ -148,26 +142,17 @@ class Claims:
     ) -> list[Claim]:
         is_repeated = bool(next(tries))
         self.identity.oid = service._p_oid  # a path of names alone has not told it
-        self._fetch_news(session)
+        self.news.fetch(session)
         self.memory.renew()
         claims = self._retire(service, held)  # first, as some of them may be due again
         if limit and not claims:
             start, limit = self._share(service, limit, is_repeated)
-            self._looked = self.clock()
+            now = self.news.looked = self.clock()
             with entered(session.site(service)):
-                claims = self._take(service, limit, start, may_reserve, held, self._looked)
+                claims = self._take(service, limit, start, may_reserve, held, now)
         self._hold(service, [*held, *(claim.jobid for claim in claims)])
-        if self.is_probing:
-            self.signals = service.queue.signals
-            self.signals_seen = _serials(self.signals)
+        self.news.note(service)
         return claims
-
-    def _fetch_news(self, session: Session) -> None:
-        # With a signal came the job, its page and its place in the line: asked for one after
-        # the other they would take a round trip each.
-        news, self.news = self.news, []
-        if 0 < len(news) <= PREFETCH_SIZE:
-            session.connection.prefetch(news)
 
     def _share(self, service: Any, limit: int, is_repeated: bool) -> tuple[float | None, int]:
         """Return where this worker begins among the jobs that are ready, and how many it takes.
@@ -324,6 +309,10 @@ class Claims:
         """
         return [c.jobid for c in claims if c.is_reserved and c.jobid not in self.uncertain]
 
+    def retire(self) -> None:
+        """Count as dead: what could not be given back is free for whoever comes next."""
+        self.identity.retire()
+
     def has(self, claim: Claim) -> bool:
         """Say whether this claim is in hand.
 
@@ -340,27 +329,6 @@ class Claims:
     def let_go(self, claim: Claim) -> None:
         if self.has(claim):
             del self.in_hand[claim.jobid]
-
-    # -- news ---------------------------------------------------------------------
-
-    def has_signal(self, session: Session) -> bool:
-        """Say whether jobs have come since the last claim, from any process.
-
-        For an engine that `is_probing`.  An object that no invalidation has reached since is
-        compared at no cost.
-        """
-        session.manager.begin()
-        return _serials(self.signals) != self.signals_seen
-
-    def next_due(self, session: Session) -> float | None:
-        """Return when the next waiting job is due, in seconds since the epoch.
-
-        Those that were due at the last claim, and were left, wait for something else.
-        """
-        service = session.begin()
-        session.check_reachable(service)
-        due: float | None = service.queue.next_due(after=self._looked)
-        return due
 
     # -- signs of life, the end ---------------------------------------------------
 
@@ -429,13 +397,23 @@ class Claims:
                 ),
             )
 
-    def short_session(self) -> Session:
-        """Open a connection of its own, with a transaction manager of its own."""
+    def find(self, session: Session, jobid: int) -> Claim | None:
+        """Return the claim that this process has on a job; another worker of it may hold it."""
+        claim = self.in_hand.get(jobid)
+        if claim is not None:
+            return claim
+        service = session.begin()
+        job = load(service.jobs, jobid)
+        if job is not None and job.status == PROCESSING and job.owner in local_ids(service):
+            return claim_of(job)
+        return None
+
+    # -- sessions -----------------------------------------------------------------
+
+    def open(self) -> Session:
+        """Open a session in the thread's own transactions."""
+        return Session(self.db, self.path)
+
+    def open_beside(self) -> Session:
+        """Open a session with a transaction manager of its own."""
         return Session(self.db, self.path, transaction.TransactionManager())
-
-
-def _serials(signals: list[Any]) -> list[bytes]:
-    # Not their values: of what is taken out and put in again none tells.
-    for signal in signals:
-        signal._p_activate()  # a ghost has no serial
-    return [signal._p_serial for signal in signals]

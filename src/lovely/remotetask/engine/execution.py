@@ -4,11 +4,11 @@
 The steps of one job:
 
 - `Claims.claim`: the job record names this worker and counts the attempt.  Commit.
-- `Engine.run`: check that the job is still held (the fence), call the task, store result
+- `Execution.run`: check that the job is still held (the fence), call the task, store result
   and status.  Commit, together with whatever the task wrote.
-- `Engine.record`, after a failure only: another attempt later, or the error.  Commit.
+- `Execution.record`, after a failure only: another attempt later, or the error.  Commit.
 
-Jobs that were only reserved run by `Engine.run_together`, in one transaction.
+Jobs that were only reserved run by `Execution.run_together`, in one transaction.
 
 A conflict repeats the transaction, not the attempt; a job that meets one after the other is
 put back for a while.  A storage that cannot write is waited for.  Any other failure is the
@@ -20,9 +20,8 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,6 +34,7 @@ from lovely.remotetask.engine.claim import Claim, can_share, take
 from lovely.remotetask.engine.claims import Claims, Tasks
 from lovely.remotetask.engine.outcome import call_task, finish, postpone, settle
 from lovely.remotetask.engine.progress import Notes
+from lovely.remotetask.engine.protocol import Deadline, Outcome
 from lovely.remotetask.engine.session import Session, is_transient
 from lovely.remotetask.engine.transactions import ID_BUDGET, Stopping
 from lovely.remotetask.errors import (
@@ -65,32 +65,6 @@ VAIN_FACTOR = 2.0
 SHORT_REPEAT_SECONDS = 0.02
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one attempt.
-
-    ``status`` is the job's status after it; None when the worker had lost the job and
-    nothing was kept.  ``seconds`` is the time the attempt took.
-    """
-
-    jobid: int
-    status: str | None
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class Deadline:
-    """When a running job is to be given up.
-
-    ``end`` is a time of the engine's monotonic clock; ``seconds`` is the timeout of the task.
-    """
-
-    claim: Claim
-    end: float
-    seconds: float
-    thread: threading.Thread
-
-
 def _is_interrupt(error: BaseException) -> bool:
     """Say whether an error is a user's Ctrl-C; in other threads it can only be a task's own."""
     return (
@@ -103,11 +77,12 @@ class Fenced(Exception):
     """The job is no longer held by this worker."""
 
 
-class Engine(Claims):
-    """Runs the jobs that a worker has claimed.  See `Claims` for its parameters."""
+class Execution:
+    """Runs the jobs that a worker has claimed.  See `protocol.Execution`."""
 
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
+    def __init__(self, claims: Claims) -> None:
+        self._claims = claims
+        self.on_deadline: Callable[[], None] = lambda: None
         self.deadlines: list[Deadline] = []
         self._hurries_until = -math.inf
 
@@ -120,7 +95,7 @@ class Engine(Claims):
             cannot go on, or the database was closed; nothing is kept.
         :raises KeyboardInterrupt: Ctrl-C, in the main thread; nothing is kept.
         """
-        begun = self.monotonic()
+        begun = self._claims.monotonic()
         status: str | None
         try:
             status = self._run_until_kept(session, claim)
@@ -128,8 +103,8 @@ class Engine(Claims):
             session.abort()
             status = None
             job_log.warning("job %s: no longer held, its run is not kept", claim.jobid)
-        self.let_go(claim)
-        seconds = self.monotonic() - begun
+        self._claims.let_go(claim)
+        seconds = self._claims.monotonic() - begun
         job_log.debug(
             "job %s: task %s, attempt %s: %s after %.3f s",
             claim.jobid,
@@ -142,7 +117,7 @@ class Engine(Claims):
 
     def _run_until_kept(self, session: Session, claim: Claim) -> str:
         conflicts = faults = ids = 0
-        begun = self.monotonic()
+        begun = self._claims.monotonic()
         hurries = begun < self._hurries_until
         end = begun + (SHORT_REPEAT_SECONDS if hurries else REPEAT_SECONDS)
         while True:
@@ -162,23 +137,23 @@ class Engine(Claims):
                     ids += 1
                     continue
                 conflicts += transient
-                if transient and conflicts <= MAX_REPEATS and self.monotonic() < end:
-                    self.transact.back_off(conflicts)
+                if transient and conflicts <= MAX_REPEATS and self._claims.monotonic() < end:
+                    self._claims.transact.back_off(conflicts)
                     continue
                 is_fault = is_storage_fault(error) if in_commit else is_read_fault(error)
                 if transient or is_fault:
                     # The storage's fault or the task's own?  The storage's, if it takes
                     # no heartbeat either; then it was no attempt of the job.  The first
                     # time it has the benefit of the doubt: it may work again by now.
-                    waits = self.transact.waits
+                    waits = self._claims.transact.waits
                     if is_fault and not transient and is_from_zodb(error):
-                        self.transact.log(error)
-                    self.beat(session)
+                        self._claims.transact.log(error)
+                    self._claims.beat(session)
                     faults += 1
-                    if self.transact.waits > waits or (faults == 1 and not transient):
+                    if self._claims.transact.waits > waits or (faults == 1 and not transient):
                         continue
                 if transient:
-                    now = self.monotonic()
+                    now = self._claims.monotonic()
                     until = now + VAIN_FACTOR * (now - begun)
                     self._hurries_until = max(self._hurries_until, until)
                     return self._postpone(session, claim, conflicts, error)
@@ -187,7 +162,7 @@ class Engine(Claims):
     def _is_stopped(self, error: BaseException) -> bool:
         """Say whether a run failed as its process comes to an end: no attempt of the job."""
         if isinstance(error, JobInterrupted):
-            return self.pause(0)
+            return self._claims.pause(0)
         # From the end of the main thread on Python starts no threads, and its pools no work.
         return (
             isinstance(error, RuntimeError)
@@ -219,7 +194,7 @@ class Engine(Claims):
             output = call_task(service, job, task, partial(self._context, service, claim, task))
         if not session.is_open:
             raise TransactionMeddled("a task must not close the connection it runs in")
-        finish(service, job, output, self.clock())
+        finish(service, job, output, self._claims.clock())
 
     def run_together(self, session: Session, claims: list[Claim]) -> list[Outcome] | None:
         """Run reserved jobs, whose tasks declare ``shared_commit``, in one transaction.
@@ -230,7 +205,7 @@ class Engine(Claims):
 
         :returns: None when that has come to pass.
         """
-        begun = self.monotonic()
+        begun = self._claims.monotonic()
         try:
             service = session.begin()
             tasks = Tasks(service.taskInterface)
@@ -244,7 +219,7 @@ class Engine(Claims):
                     if job is None or not can_share(job, tasks.get(job.task)):
                         raise Fenced
                     left.append((job.place, job.id))
-                    take(service, job, claim.owner, self.clock())
+                    take(service, job, claim.owner, self._claims.clock())
                     self._call(session, service, job, claim, tasks)
                     statuses.append(job.status)
             session.manager.get().note(f"remotetask {len(claims)} jobs")
@@ -253,15 +228,15 @@ class Engine(Claims):
             if _is_interrupt(error):
                 raise
             if session.in_commit and not isinstance(error, ConflictError):
-                self.uncertain.update(claim.jobid for claim in claims)
+                self._claims.uncertain.update(claim.jobid for claim in claims)
             session.abort(error)
             if session.is_closed:
                 raise Stopping from error
             return None
-        self.memory.note_stale(left)
+        self._claims.memory.note_stale(left)
         for claim in claims:
-            self.let_go(claim)
-        seconds = (self.monotonic() - begun) / len(claims)
+            self._claims.let_go(claim)
+        seconds = (self._claims.monotonic() - begun) / len(claims)
         return [
             Outcome(claim.jobid, status, seconds)
             for claim, status in zip(claims, statuses, strict=True)
@@ -275,7 +250,9 @@ class Engine(Claims):
 
     @contextmanager
     def _watched(self, claim: Claim, seconds: float) -> Iterator[None]:
-        deadline = Deadline(claim, self.monotonic() + seconds, seconds, threading.current_thread())
+        deadline = Deadline(
+            claim, self._claims.monotonic() + seconds, seconds, threading.current_thread()
+        )
         self.deadlines.append(deadline)
         self.on_deadline()
         try:
@@ -283,9 +260,6 @@ class Engine(Claims):
         finally:
             with suppress(ValueError):  # it has passed
                 self.deadlines.remove(deadline)
-
-    def on_deadline(self) -> None:
-        """Called when a job with a timeout starts; whoever watches sets it."""
 
     def _held_job(self, service: Any, claim: Claim) -> Job:
         job = load(service.jobs, claim.jobid)
@@ -305,10 +279,10 @@ class Engine(Claims):
             job = self._held_job(service, claim)
             with entered(session.site(service)):
                 task = look_up(service.taskInterface, job.task)
-            settle(service, job, task, error, self.clock())
+            settle(service, job, task, error, self._claims.clock())
             return job.status
 
-        status = self.transact(session, change)
+        status = self._claims.transact(session, change)
         level = logging.ERROR if status == ERROR else logging.INFO
         job_log.log(
             level,
@@ -330,10 +304,10 @@ class Engine(Claims):
 
         def change(service: Any) -> str:
             job = self._held_job(service, claim)
-            postpone(service, job, conflicts, error, self.clock())
+            postpone(service, job, conflicts, error, self._claims.clock())
             return job.status
 
-        status = self.transact(session, change)
+        status = self._claims.transact(session, change)
         job_log.log(
             logging.ERROR if status == ERROR else logging.INFO,
             "job %s: task %s, attempt %s met %s write conflicts, the last: %s",
@@ -355,20 +329,22 @@ class Engine(Claims):
         except Fenced:
             session.abort()
             return False
-        self.let_go(claim)
+        self._claims.let_go(claim)
         return True
 
     # -- what a running task is given ----------------------------------------------------
 
     def _context(self, service: Any, claim: Claim, task: Any) -> TaskContext:
-        notes = Notes(claim.jobid, self.short_session, self.transact, self.monotonic)
+        notes = Notes(
+            claim.jobid, self._claims.open_beside, self._claims.transact, self._claims.monotonic
+        )
         return TaskContext(
             service,
             claim.jobid,
             claim.attempt,
             getattr(task, "timeout_seconds", None),
-            should_stop=lambda: self.pause(0),
+            should_stop=lambda: self._claims.pause(0),
             is_cancelled=notes.is_cancelled,
             progress=notes.tell,
-            monotonic=self.monotonic,
+            monotonic=self._claims.monotonic,
         )

@@ -3,20 +3,12 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
-from lovely.remotetask.engine.execution import Deadline, Engine
-from lovely.remotetask.engine.identity import Observer, local_ids
-from lovely.remotetask.engine.rescue import orphans, rescue
-from lovely.remotetask.engine.retention import PRUNE_SIZE, prune
-from lovely.remotetask.engine.session import Session
-from lovely.remotetask.job import job_log
-from lovely.remotetask.store.check import check_jobs
+from lovely.remotetask.engine.protocol import Deadline, Engine, Session
 
 #: Jobs and indexes are checked against each other at the start and then each hour, so many jobs.
 CHECK_SECONDS = 3600.0
@@ -27,43 +19,10 @@ CHECK_SIZE = 20_000
 #: with few jobs; so long it goes on before the maintenance looks again what is due.
 CHORE_SECONDS = 0.1
 FIRST_CHORE_SIZE = 50
+MAX_CHORE_SIZE = 500
 
 #: Between two steps workers can commit.
 CHORE_PAUSE_SECONDS = 0.01
-
-
-def free(
-    engine: Engine,
-    session: Session,
-    worker_ids: Iterable[str],
-    serials: Mapping[str, bytes] | None = None,
-) -> int:
-    """Free what dead workers hold; return the number of freed jobs.
-
-    :param serials: those of their records by which they were found dead; see `rescue`.  Who is
-        found so can be freed later too, and must not keep the next sign of life waiting.  None:
-        they are dead in any case.
-
-    Transaction: commits.
-    """
-    now = engine.clock()
-    transact = engine.transact if serials is None else engine.transact.once
-    freed = 0
-    for worker_id in worker_ids:
-        serial = None if serials is None else serials[worker_id]
-        change = functools.partial(rescue, worker_id=worker_id, now=now, serial=serial)
-        freed += transact(session, change) or 0
-    return freed
-
-
-def free_orphans(engine: Engine, session: Session) -> None:
-    """Free what the workers of other processes hold, where no other process can be alive.
-
-    Transaction: commits.
-    """
-    found = orphans(session.begin())
-    session.abort()
-    free(engine, session, found)
 
 
 class Maintenance:
@@ -84,13 +43,14 @@ class Maintenance:
         on_expired: Callable[[threading.Thread], None],
         on_overdue: Callable[[Deadline], bool] = lambda deadline: True,
     ) -> None:
-        self._engine = engine
+        self._claims = engine.claims
+        self._execution = engine.execution
+        self._upkeep = engine.upkeep
         self._is_needed = is_needed
         self._on_freed = on_freed
         self._on_overdue = on_overdue
         self._on_expired = on_expired
         self._news = threading.Event()
-        self._observer = Observer()
         self._first = 0
         self._checked = -math.inf
         self._to_check = FIRST_CHECK_SIZE
@@ -106,51 +66,39 @@ class Maintenance:
 
         Transaction: must not run in one; commits.
         """
-        engine = self._engine
+        monotonic = self._claims.monotonic
         lease = 0.0
         ticked = -math.inf
         while self._is_needed():
             self._expire()  # first, so that no fault of the rest keeps it back
-            if self._has_chores or engine.monotonic() >= ticked + lease / 3:
-                ticked = engine.monotonic()
+            if self._has_chores or monotonic() >= ticked + lease / 3:
+                ticked = monotonic()
                 # A connection only while it looks: a database has few in its pool.
-                with engine.short_session() as session:
+                with self._claims.open_beside() as session:
                     lease = self.tick(session)
-            elif engine.monotonic() < (due := self._next_due(ticked + lease / 3)):
-                self._news.wait(due - engine.monotonic())
+            elif monotonic() < (due := self._next_due(ticked + lease / 3)):
+                self._news.wait(due - monotonic())
                 self._news.clear()
 
     def _next_due(self, tick: float) -> float:
-        return min([tick, *(deadline.end for deadline in list(self._engine.deadlines))])
+        return min([tick, *(deadline.end for deadline in list(self._execution.deadlines))])
 
     def tick(self, session: Session) -> float:
         """Do what is due, then for a moment what can wait; return the lease in seconds.
 
         Transaction: commits.
         """
-        engine = self._engine
-        service = session.begin()
-        session.check_reachable(service)
-        lease = float(service.lease_seconds)
-        if engine.in_hand and engine.monotonic() - engine.last_sign >= lease / 3:
-            engine.beat(session)
-        dead = dict(self._dead(session.begin(), lease))
-        if free(engine, session, dead, dead):
+        claims = self._claims
+        lease = self._upkeep.lease_seconds(session)
+        if claims.in_hand and claims.monotonic() - claims.last_sign >= lease / 3:
+            claims.beat(session)
+        if self._upkeep.free_dead(session, lease):
             self._on_freed()
-        end = engine.monotonic() + CHORE_SECONDS
+        end = claims.monotonic() + CHORE_SECONDS
         self._has_chores = True
-        while self._has_chores and engine.monotonic() < end:
-            self._has_chores = self._do_chore(session) and not engine.pause(CHORE_PAUSE_SECONDS)
+        while self._has_chores and claims.monotonic() < end:
+            self._has_chores = self._do_chore(session) and not claims.pause(CHORE_PAUSE_SECONDS)
         return lease
-
-    def _dead(self, service: Any, lease: float) -> list[tuple[str, bytes]]:
-        local = local_ids(service)
-        others = {
-            worker_id: worker
-            for worker_id, worker in service.workers.items()
-            if worker_id not in local
-        }
-        return self._observer.dead(others, lease, self._engine.monotonic())
 
     # -- what can wait ---------------------------------------------------------------------
 
@@ -159,57 +107,44 @@ class Maintenance:
 
         A step that fails is left to the next tick.
         """
-        engine = self._engine
         size = self._chore_size
-        begun = engine.monotonic()
-        has_more = self._prune(session, size) or self._check(session, size)
+        begun = self._claims.monotonic()
+        has_more = self._upkeep.prune(session, size) or self._check(session, size)
         # As many jobs as fit: records may be large, and a server far away.
-        if engine.monotonic() - begun > CHORE_SECONDS:
+        if self._claims.monotonic() - begun > CHORE_SECONDS:
             self._chore_size = max(1, size // 2)
         else:
-            self._chore_size = min(PRUNE_SIZE, size * 2)
+            self._chore_size = min(MAX_CHORE_SIZE, size * 2)
         return has_more
 
-    def _prune(self, session: Session, size: int) -> bool:
-        engine = self._engine
-        change = functools.partial(prune, now=engine.clock(), size=size)
-        return engine.transact.once(session, change) == size
-
     def _check(self, session: Session, size: int) -> bool:
-        engine = self._engine
-        now = engine.monotonic()
+        now = self._claims.monotonic()
         if not self._to_check:
             if now - self._checked < CHECK_SECONDS:
                 return False
             self._to_check = CHECK_SIZE
         self._checked = now
         size = min(size, self._to_check)
-        look = functools.partial(check_jobs, now=engine.clock(), first=self._first, size=size)
-        found = engine.transact.once(session, functools.partial(look, repair=False))
-        if found is None:
+        following = self._upkeep.check(session, self._first, size)
+        if following is None:
             return False
-        problems, self._first = found
-        problems = [problem for problem in problems if problem.is_mendable]
-        if problems:
-            for problem in problems:
-                job_log.error("job %s: %s; mended", problem.jobid, problem.text)
-            engine.transact.once(session, functools.partial(look, repair=True))
-        self._to_check = self._to_check - size if self._first else 0
+        self._first = following
+        self._to_check = self._to_check - size if following else 0
         if not self._to_check:
-            session.connection.cacheMinimize()
+            self._upkeep.rest(session)
         return bool(self._to_check)
 
     def _expire(self) -> None:
-        engine = self._engine
-        for deadline in list(engine.deadlines):
-            if engine.monotonic() < deadline.end:
+        deadlines = self._execution.deadlines
+        for deadline in list(deadlines):
+            if self._claims.monotonic() < deadline.end:
                 continue
             if not self._on_overdue(deadline):
                 continue
             with suppress(ValueError):
-                engine.deadlines.remove(deadline)
+                deadlines.remove(deadline)
             try:
-                with engine.short_session() as session:
-                    engine.expire(session, deadline.claim, deadline.seconds)
+                with self._claims.open_beside() as session:
+                    self._execution.expire(session, deadline.claim, deadline.seconds)
             finally:
                 self._on_expired(deadline.thread)

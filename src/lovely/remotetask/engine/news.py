@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Whether there may be work, and when there will be."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lovely.remotetask.engine.identity import is_exclusive
+from lovely.remotetask.engine.session import Session
+from lovely.remotetask.engine.wakeup import Watcher, listener_of
+
+#: What a commit of others has changed is fetched before it is asked for, if it is so little.
+PREFETCH_SIZE = 32
+
+
+class News:
+    """What one worker has heard of a service.  See `protocol.News`.
+
+    :ivar looked: the time up to which the last claim has looked.
+    """
+
+    def __init__(self, db: Any) -> None:
+        self.is_exclusive = is_exclusive(db.storage)
+        self._listener = None if self.is_exclusive else listener_of(db)
+        self.is_asked = not self.is_exclusive and self._listener is None
+        self._oids: list[bytes] = []  # of the objects that came with the last signal
+        self.looked = -math.inf
+        self._signals: list[Any] = []
+        self._seen: list[bytes] = []
+
+    def listen(self, session: Session, watcher: Watcher) -> None:
+        """See `protocol.News`."""
+        if self._listener is not None:
+            signals = session.begin().queue.signals
+            watcher.signals = frozenset(signal._p_oid for signal in signals)
+            session.abort()
+            self._listener.watch(watcher)
+
+    def forget(self, watcher: Watcher) -> None:
+        """See `protocol.News`."""
+        if self._listener is not None:
+            self._listener.forget(watcher)
+
+    def hear(self, oids: list[bytes]) -> None:
+        """See `protocol.News`."""
+        self._oids = oids
+
+    def fetch(self, session: Session) -> None:
+        """Fetch what came with the last signal: the job, its page, its place in the queue.
+
+        Asked for one after the other they would take a round trip each.
+        """
+        oids, self._oids = self._oids, []
+        if 0 < len(oids) <= PREFETCH_SIZE:
+            session.connection.prefetch(oids)
+
+    def note(self, service: Any) -> None:
+        """Note what a claim has seen."""
+        if self.is_asked:
+            self._signals = service.queue.signals
+            self._seen = _serials(self._signals)
+
+    def has_signal(self, session: Session) -> bool:
+        """See `protocol.News`.
+
+        An object that no invalidation has reached since is compared at no cost.
+        """
+        session.manager.begin()
+        return _serials(self._signals) != self._seen
+
+    def has_waiting(self, session: Session) -> bool:
+        """See `protocol.News`."""
+        return bool(session.begin().hasJobsWaiting())
+
+    def next_due(self, session: Session) -> float | None:
+        """See `protocol.News`.
+
+        Jobs that were due at the last claim, and were left, wait for something else.
+        """
+        service = session.begin()
+        session.check_reachable(service)
+        due: float | None = service.queue.next_due(after=self.looked)
+        return due
+
+
+def _serials(signals: list[Any]) -> list[bytes]:
+    # Not their values: of what is taken out and put in again none tells.
+    for signal in signals:
+        signal._p_activate()  # a ghost has no serial
+    return [signal._p_serial for signal in signals]

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What loops and the maintenance know of an engine: the same for each store.
+
+A *session* is a thread's place at the store, which an engine opens and its methods are given.
+Nobody but the engine looks into it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lovely.remotetask.engine.claim import Claim
+
+__all__ = [
+    "Claim",
+    "Claims",
+    "Deadline",
+    "Engine",
+    "Execution",
+    "News",
+    "Outcome",
+    "Session",
+    "Upkeep",
+]
+
+Session = Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one attempt.
+
+    ``status`` is the job's status after it; None when the worker had lost the job and
+    nothing was kept.  ``seconds`` is the time the attempt took.
+    """
+
+    jobid: int
+    status: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Deadline:
+    """When a running job is to be given up.
+
+    ``end`` is a time of the monotonic clock of `Claims`; ``seconds`` is the timeout of the task.
+    """
+
+    claim: Claim
+    end: float
+    seconds: float
+    thread: threading.Thread
+
+
+class Claims(Protocol):
+    """What one worker has in hand.
+
+    :ivar clock: seconds since the epoch.
+    :ivar monotonic: seconds of a clock that only goes forward.
+    :ivar pause: called with seconds; waits, and says whether the processor is to stop.
+    :ivar last_sign: when the worker last gave a sign of life, by `monotonic`.
+    :ivar holds: whether the store may know of claims of this worker.
+    """
+
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    pause: Callable[[float], bool]
+    last_sign: float
+    holds: bool
+
+    @property
+    def in_hand(self) -> Mapping[int, Claim]:
+        """The claims, by the ids of their jobs."""
+
+    def open(self) -> AbstractContextManager[Session]:
+        """Open a session whose transactions are the thread's own: what tasks find there."""
+
+    def open_beside(self) -> AbstractContextManager[Session]:
+        """Open a session with transactions of its own."""
+
+    def claim(self, session: Session, limit: int, may_reserve: bool = False) -> list[Claim]:
+        """Claim up to `limit` jobs; those of tasks that share commits may only be reserved."""
+
+    def claim_reserved(self, session: Session, claims: list[Claim]) -> list[Claim]:
+        """Claim reserved jobs, to be run one by one."""
+
+    def find(self, session: Session, jobid: int) -> Claim | None:
+        """Return the claim that this process has on a job."""
+
+    def has(self, claim: Claim) -> bool:
+        """Say whether this claim is in hand."""
+
+    def give_back(self, session: Session, claims: list[Claim], waits: bool = True) -> None:
+        """Give back claims that are not run."""
+
+    def leave(self, session: Session, running: list[Claim]) -> None:
+        """Give back all, for good."""
+
+    def retire(self) -> None:
+        """Count as dead: what could not be given back may be taken."""
+
+    def release(self, session: Session, claim: Claim) -> None:
+        """File a job that was claimed by another worker of this process, and has ended."""
+
+    def beat(self, session: Session) -> None:
+        """Give a sign of life."""
+
+
+class Execution(Protocol):
+    """The runs of what one worker has claimed.
+
+    :ivar deadlines: of what runs; who gives a job up takes its deadline out.
+    :ivar on_deadline: called when a job with a timeout starts.
+    """
+
+    deadlines: list[Deadline]
+    on_deadline: Callable[[], None]
+
+    def run(self, session: Session, claim: Claim) -> Outcome:
+        """Run one attempt, and keep what became of it."""
+
+    def run_together(self, session: Session, claims: list[Claim]) -> list[Outcome] | None:
+        """Run reserved jobs in one commit; None if they are to be run one by one."""
+
+    def expire(self, session: Session, claim: Claim, timeout_seconds: float) -> bool:
+        """Give up a job that runs too long; say no when it has just ended."""
+
+
+class News(Protocol):
+    """Whether there may be work."""
+
+    is_exclusive: bool  # no other process can bring any
+    is_asked: bool  # the store tells nothing by itself
+
+    def listen(self, session: Session, watcher: Any) -> None:
+        """Let the store wake a watcher, if it can; see `wakeup.Watcher`."""
+
+    def hear(self, oids: list[bytes]) -> None:
+        """Take note of what the store has told a watcher."""
+
+    def forget(self, watcher: Any) -> None:
+        """Let the store wake it no more."""
+
+    def has_signal(self, session: Session) -> bool:
+        """Say whether jobs have come since the last claim, where that has to be asked."""
+
+    def has_waiting(self, session: Session) -> bool:
+        """Say whether a job can be claimed now."""
+
+    def next_due(self, session: Session) -> float | None:
+        """Return when the next waiting job is due, in seconds since the epoch."""
+
+
+class Upkeep(Protocol):
+    """What is done for all workers, by any of them, in steps."""
+
+    def lease_seconds(self, session: Session) -> float:
+        """Return how long a worker may give no sign of life."""
+
+    def free_orphans(self, session: Session) -> int:
+        """Free what other processes held, where none can be alive."""
+
+    def free_dead(self, session: Session, lease_seconds: float) -> int:
+        """Free what those held who have given no sign of life; return the number of jobs."""
+
+    def prune(self, session: Session, size: int) -> bool:
+        """Remove up to `size` old jobs; say whether there may be more."""
+
+    def check(self, session: Session, first: int, size: int) -> int | None:
+        """Compare `size` jobs with the indexes, and mend; return where to go on, 0 at the end.
+
+        :returns: None if it failed, and is to be tried again.
+        """
+
+    def rest(self, session: Session) -> None:
+        """Forget what was loaded for it."""
+
+
+class Engine(Protocol):
+    """One worker on one service."""
+
+    @property
+    def claims(self) -> Claims:
+        """What it has in hand."""
+
+    @property
+    def execution(self) -> Execution:
+        """Its runs."""
+
+    @property
+    def news(self) -> News:
+        """Whether there may be work."""
+
+    @property
+    def upkeep(self) -> Upkeep:
+        """What it does for all workers."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the store was closed."""
+
+    def wait_for_storage(self, error: BaseException, faults: int) -> None:
+        """Log a fault, and wait, the longer the more came in a row.
+
+        :raises Stopping: the processor is to stop.
+        """

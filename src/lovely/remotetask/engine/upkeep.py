@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What is done for all workers of a service, by any of them, in steps."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lovely.remotetask.engine.claims import Claims
+from lovely.remotetask.engine.identity import Observer, local_ids
+from lovely.remotetask.engine.rescue import orphans, rescue
+from lovely.remotetask.engine.retention import prune
+from lovely.remotetask.engine.session import Session
+from lovely.remotetask.job import job_log
+from lovely.remotetask.store.check import check_jobs
+
+
+class Upkeep:
+    """The steps, as one worker does them.  See `protocol.Upkeep`."""
+
+    def __init__(self, claims: Claims) -> None:
+        self._claims = claims
+        self._observer = Observer()
+
+    def lease_seconds(self, session: Session) -> float:
+        """See `protocol.Upkeep`."""
+        service = session.begin()
+        session.check_reachable(service)
+        return float(service.lease_seconds)
+
+    # -- rescue -----------------------------------------------------------------------
+
+    def free(
+        self,
+        session: Session,
+        worker_ids: Iterable[str],
+        serials: Mapping[str, bytes] | None = None,
+    ) -> int:
+        """Free what dead workers hold; return the number of freed jobs.
+
+        :param serials: those of their records by which they were found dead; see `rescue`.  Who
+            is found so can be freed later too, and must not keep the next sign of life waiting.
+            None: they are dead in any case.
+
+        Transaction: commits.
+        """
+        now = self._claims.clock()
+        transact = self._claims.transact
+        freed = 0
+        for worker_id in worker_ids:
+            serial = None if serials is None else serials[worker_id]
+            change = functools.partial(rescue, worker_id=worker_id, now=now, serial=serial)
+            freed += (transact if serials is None else transact.once)(session, change) or 0
+        return freed
+
+    def free_orphans(self, session: Session) -> int:
+        """See `protocol.Upkeep`.
+
+        Transaction: commits.
+        """
+        found = orphans(session.begin())
+        session.abort()
+        return self.free(session, found)
+
+    def free_dead(self, session: Session, lease_seconds: float) -> int:
+        """See `protocol.Upkeep`.
+
+        Transaction: commits.
+        """
+        dead = dict(self._dead(session.begin(), lease_seconds))
+        return self.free(session, dead, dead)
+
+    def _dead(self, service: Any, lease_seconds: float) -> list[tuple[str, bytes]]:
+        local = local_ids(service)
+        others = {
+            worker_id: worker
+            for worker_id, worker in service.workers.items()
+            if worker_id not in local
+        }
+        return self._observer.dead(others, lease_seconds, self._claims.monotonic())
+
+    # -- what can wait ----------------------------------------------------------------
+
+    def prune(self, session: Session, size: int) -> bool:
+        """See `protocol.Upkeep`.
+
+        Transaction: commits.
+        """
+        change = functools.partial(prune, now=self._claims.clock(), size=size)
+        return self._claims.transact.once(session, change) == size
+
+    def check(self, session: Session, first: int, size: int) -> int | None:
+        """See `protocol.Upkeep`.
+
+        Transaction: commits.
+        """
+        transact = self._claims.transact
+        look = functools.partial(check_jobs, now=self._claims.clock(), first=first, size=size)
+        found = transact.once(session, functools.partial(look, repair=False))
+        if found is None:
+            return None
+        problems, following = found
+        problems = [problem for problem in problems if problem.is_mendable]
+        if problems:
+            for problem in problems:
+                job_log.error("job %s: %s; mended", problem.jobid, problem.text)
+            transact.once(session, functools.partial(look, repair=True))
+        return following
+
+    def rest(self, session: Session) -> None:
+        """See `protocol.Upkeep`."""
+        session.connection.cacheMinimize()
