@@ -188,13 +188,19 @@ class ICronJob(IJob):
 
         :param now: seconds since the epoch; None is the present.
         :returns: seconds since the epoch; for a delay, `now` plus the delay.
+        :raises InvalidArgument: `now` does not lie within the years 1970 to 9899.
 
         Transaction: reads only.
         """
 
 
 class ITaskService(Interface):
-    """Jobs, their queue, and the thread that works on them."""
+    """Jobs, their queue, and the thread that works on them.
+
+    What makes no sense is refused by an error of `lovely.remotetask.errors`, and then nothing is
+    changed; most of these errors are ValueErrors.  A setting is checked when it is set
+    (InvalidArgument), and one that was stored before and makes no sense is read as its default.
+    """
 
     jobs = Object(
         title="Jobs", description="All jobs by id.", schema=IEnumerableMapping, readonly=True
@@ -216,6 +222,7 @@ class ITaskService(Interface):
     lease_seconds = Float(
         title="Lease",
         description="Seconds without a sign of life after which a worker counts as dead.",
+        min=0.1,
     )
 
     max_deaths = Int(
@@ -227,7 +234,7 @@ class ITaskService(Interface):
     retention = Dict(
         title="Retention",
         description="Final status -> `lovely.remotetask.Retention`: what is kept, how long.  "
-        "Another status raises JobIsLive, and what is no dict InvalidArgument.",
+        "Another status raises JobIsLive.",
     )
 
     max_input_bytes = Int(
@@ -257,6 +264,8 @@ class ITaskService(Interface):
         :param retry: a `RetryPolicy` for this job, in place of the task's.
         :raises TaskNotFound: no task has this name; a ValueError.
         :raises InvalidInput: the input breaks the task's schema or cannot be stored.
+        :raises InvalidArgument: `retry` is no policy that can be stored, or the name of the task
+            cannot be written.
         :raises StrayObject: the connection has lost track of the database, as after a crash of
             a ZEO server; a TransientError: repeat the transaction.  So may the commit.
 
@@ -271,6 +280,7 @@ class ITaskService(Interface):
         :param inputs: one input a job; see `add`.
         :raises TaskNotFound: no task has this name; a ValueError.
         :raises InvalidInput: one of them cannot be accepted; then no job is added.
+        :raises InvalidArgument: see `add`.
 
         Transaction: caller commits.
         """
@@ -340,6 +350,7 @@ class ITaskService(Interface):
 
         :param status: a list of final statuses.
         :returns: None.
+        :raises InvalidArgument: there is no such status; a ValueError.
         :raises JobIsLive: a status of jobs that still wait or run is among them; a
             ValueError, and nothing is removed.
 
@@ -354,6 +365,7 @@ class ITaskService(Interface):
         :param limit: how many jobs to remove at the most; None is all.
         :param before: seconds since the epoch: only jobs that ended before; None is all.
         :raises JobIsLive: the status is not a final one; a ValueError.
+        :raises InvalidArgument: a number is out of range; a ValueError.
 
         Transaction: caller commits.
         """
@@ -417,6 +429,7 @@ class ITaskService(Interface):
         """Say whether a job is ready to be claimed.
 
         :param now: seconds since the epoch; None is the present.
+        :raises InvalidArgument: `now` does not lie within the years 1970 to 9899.
 
         Transaction: reads only.
         """
@@ -427,6 +440,8 @@ class ITaskService(Interface):
         It is for `processNext`, in this process.  Another process, or the next one, gives back
         what was claimed a lease ago and has not been run: that is no attempt and no death.
 
+        :raises InvalidArgument: see `hasJobsWaiting`.
+
         Transaction: caller commits.
         """
 
@@ -434,9 +449,10 @@ class ITaskService(Interface):
         """Run one job: the one that was claimed as `jobid`, or the next one.
 
         :returns: True, or False when there was nothing to run.
-
         :raises CannotTakeBack: the job has failed, and something without savepoints had
             joined the transaction before: abort it.
+        :raises JobNotFound: there is no job `jobid`.
+        :raises InvalidArgument: see `hasJobsWaiting`.
 
         Transaction: caller commits.  The job runs in the caller's transaction; of a job
         that fails nothing is kept but its error.
@@ -449,6 +465,7 @@ class ITaskService(Interface):
         savepoints has joined the transaction, one job is run a call: commit between them.
 
         :raises CannotTakeBack: as with `processNext`.
+        :raises InvalidArgument: see `hasJobsWaiting`.
 
         Transaction: caller commits, as with `processNext`.
         """
@@ -461,6 +478,7 @@ class ITaskService(Interface):
         process ends; ``REMOTETASK_SIGTERM=off`` in the environment keeps it from that.
 
         :raises ServiceNotStored: the service was not committed yet.
+        :raises InvalidArgument: the factory does not take the arguments that are set.
 
         Transaction: writes nothing.
         """
@@ -470,6 +488,7 @@ class ITaskService(Interface):
 
         :param timeout_seconds: how long to wait for that; None does not wait.
         :returns: None.
+        :raises InvalidArgument: the timeout is not within 0 to a hundred years.
 
         Transaction: writes nothing.
         """

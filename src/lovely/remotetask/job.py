@@ -8,7 +8,6 @@ change it only one commits.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import (
     ItemsView,
@@ -28,6 +27,7 @@ from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,
     UnknownZone,
+    moment_of,
     plain,
     seconds_of,
 )
@@ -141,9 +141,10 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
 
         :raises StrayObject: it no longer belongs to the database.
         """
+        lanes = self.lanes
         try:
-            node: Any = self.lanes[jobid >> _LANE_SHIFT]
-        except (TypeError, IndexError):  # no id at all
+            node: Any = lanes[jobid >> _LANE_SHIFT]
+        except Exception:  # no id at all, and whatever its `>>` raises
             return default
         for shift in _SHIFTS:
             if node._p_jar is None:
@@ -200,7 +201,7 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
             removed(self, node)
 
     def __contains__(self, jobid: object) -> bool:
-        return isinstance(jobid, int) and self.get(jobid) is not None
+        return self.get(jobid) is not None  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[int]:
         return self.ids_from(0)
@@ -626,9 +627,7 @@ class CronJob(Job):
 
     def timeOfNextCall(self, now: float | None = None) -> float:
         """See `ICronJob`."""
-        now = time.time() if now is None else now
-        if isinstance(now, bool) or not isinstance(now, (int, float)) or not math.isfinite(now):
-            raise InvalidArgument(f"now must be seconds since the epoch, not {now!r}")
+        now = time.time() if now is None else moment_of(now, "now")
         return self.schedule.next_time(now) if self.delay is None else now + self.delay
 
     def count_from(self, now: float) -> float:

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from BTrees.IIBTree import IITreeSet
@@ -16,16 +15,24 @@ from persistent import Persistent
 from zope.interface import implementer
 from zope.location.location import Location
 
-from lovely.remotetask import running
+from lovely.remotetask import running, setting
 from lovely.remotetask.aside import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.autostart import bootStrapSubscriber, getAutostartServiceNames
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
-    JobIsLive,
     JobNotFound,
     JobUnusable,
     TaskNotFound,
+    each_of,
+    is_kind,
+    is_true,
+    list_of,
+    moment_of,
+    plain,
+    seconds_of,
+    shown,
+    whole_of,
 )
 from lovely.remotetask.inline import can_go_on, claim_inline, run_inline
 from lovely.remotetask.interfaces import (
@@ -53,7 +60,7 @@ from lovely.remotetask.step import (
     worker_record,
 )
 from lovely.remotetask.storable import check_limits, check_storable
-from lovely.remotetask.task import available, check_input, look_up
+from lovely.remotetask.task import available, check_input, check_name, look_up
 from lovely.remotetask.witness import check_parts, check_path
 from lovely.remotetask.worker import LEASE_SECONDS, Identity, is_exclusive
 
@@ -61,6 +68,15 @@ __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 
 #: Job ids lie in 1..MAX_JOB_ID.
 MAX_JOB_ID = 2**31 - 1
+
+#: So many statuses are taken at once, some of them more than once.
+MAX_STATUSES = 1_000
+
+#: What bounds inputs.
+_LIMITS = ("max_input_bytes", "max_input_depth")
+
+#: Settings that name code: what has no name of its own cannot be stored.
+_REFERENCES = ("processorFactory", "taskInterface")
 
 _caller = Identity()
 
@@ -111,8 +127,8 @@ class TaskService(Persistent, Location):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Not a property: by the time its setter refuses, Persistent would have noted a change.
-        if name == "retention":
-            _check_retention(value)
+        if name in setting.CHECKS:
+            value = _checked_setting(name, value, self._p_jar is not None)
         super().__setattr__(name, value)
 
     # -- adding ---------------------------------------------------------------------
@@ -130,8 +146,9 @@ class TaskService(Persistent, Location):
     ) -> int:
         """See `ITaskService`."""
         input = self._checked(task, input, retry)
+        is_later = is_true(startLater, "startLater")
         job = Job(self._generateId(), task, input, retry)
-        if startLater:
+        if is_later:
             job.status = STARTLATER
         return self._store(job)
 
@@ -139,7 +156,9 @@ class TaskService(Persistent, Location):
         self, task: str, inputs: Iterable[Any], retry: RetryPolicy | None = None
     ) -> list[int]:
         """See `ITaskService`."""
-        inputs = [self._checked(task, input, retry) for input in inputs]
+        inputs = [
+            self._checked(task, input, retry) for input in each_of(inputs, "inputs", InvalidInput)
+        ]
         check_parts(self)
         jobs = []
         for input in inputs:
@@ -186,16 +205,19 @@ class TaskService(Persistent, Location):
 
     def _checked(self, name: str, input: Any, retry: RetryPolicy | None) -> Any:
         """Check what is given for a job; return the input as it is now."""
-        task = look_up(self.taskInterface, name) if isinstance(name, str) else None
+        task = look_up(self.taskInterface, plain(name)) if is_kind(name, str) else None
         if task is None:
-            raise TaskNotFound(f"no task is registered under the name {name!r}")
-        if retry is not None and not isinstance(retry, RetryPolicy):
-            raise InvalidArgument(f"retry takes a RetryPolicy, not {retry!r}")
+            raise TaskNotFound(f"no task is registered under the name {shown(name)}")
+        check_name(name)
+        if retry is not None and not is_kind(retry, RetryPolicy):
+            raise InvalidArgument(f"retry takes a RetryPolicy, not {shown(retry)}")
         if retry is not None:
             check_storable(retry, InvalidArgument, "the retry policy")
         check_input(task, input)
-        check_limits(input, self.max_input_bytes, self.max_input_depth)
-        return check_storable(input, InvalidInput, "the input")
+        if self.max_input_bytes is not None or self.max_input_depth is not None:
+            max_bytes, max_depth = (setting.read(self, limit) for limit in _LIMITS)
+            check_limits(input, max_bytes, max_depth)
+        return check_storable(input, InvalidInput, "the input", is_first=True)
 
     def _store(self, job: Job) -> int:
         check_parts(self)
@@ -227,10 +249,10 @@ class TaskService(Persistent, Location):
 
     def _job(self, jobid: int) -> Job:
         check_parts(self)
-        try:
-            job: Job = self.jobs[jobid]
-        except (KeyError, TypeError):
-            raise JobNotFound(f"there is no job {jobid!r}") from None
+        number = whole_of(jobid)
+        job: Job | None = None if number is None else self.jobs.get(number)
+        if job is None:
+            raise JobNotFound(f"there is no job {shown(jobid)}")
         _check_usable(jobid, why_unreadable(job, jobid))
         return job
 
@@ -263,6 +285,7 @@ class TaskService(Persistent, Location):
             job = self._job(jobid)
         except JobNotFound:
             return False
+        jobid = job.id
         if job.is_final:
             return False
         if job.status == PROCESSING:
@@ -290,8 +313,7 @@ class TaskService(Persistent, Location):
 
     def getProgress(self, jobid: int) -> Progress | None:
         """See `ITaskService`."""
-        self._job(jobid)
-        progress: Progress | None = self.progress.get(jobid)
+        progress: Progress | None = self.progress.get(self._job(jobid).id)
         return progress
 
     # -- all jobs -----------------------------------------------------------------------
@@ -299,11 +321,12 @@ class TaskService(Persistent, Location):
     def clean(self, status: Iterable[str] = FINAL_STATUSES) -> None:
         """See `ITaskService`."""
         check_parts(self)
-        statuses = [status] if isinstance(status, str) else list(status)
-        for name in statuses:
-            if name not in STATUSES:
-                raise InvalidArgument(f"there is no status {name!r}")
-            _check_final(name)
+        given: Any = (status,) if is_kind(status, str) else status
+        names = list_of(given, "status", InvalidArgument, MAX_STATUSES)
+        for name in names:
+            if not is_kind(name, str) or plain(name) not in STATUSES:
+                raise InvalidArgument(f"there is no status {shown(name)}")
+        statuses = [setting.check_final(name) for name in names]
         for worker in self.workers.values():
             for jobid in worker.held:
                 job = load(self.jobs, jobid)
@@ -320,7 +343,12 @@ class TaskService(Persistent, Location):
         self, status: str, limit: int | None = None, before: float | None = None
     ) -> int:
         """See `ITaskService`."""
-        _check_final(status)
+        status = setting.check_final(status)
+        limit = setting.bound_of(limit, "limit")
+        if limit is not None:
+            limit = min(limit, MAX_JOB_ID)
+        if before is not None:
+            before = moment_of(before, "before")
         return remove_oldest(self, status, limit, before)
 
     def countJobs(self) -> dict[str, int]:
@@ -405,6 +433,8 @@ class TaskService(Persistent, Location):
 
     def stopProcessing(self, timeout_seconds: float | None = None) -> None:
         """See `ITaskService`."""
+        if timeout_seconds is not None:
+            timeout_seconds = seconds_of(timeout_seconds, "timeout_seconds")
         running.stop(self, timeout_seconds)
 
     def isProcessing(self) -> bool:
@@ -413,11 +443,7 @@ class TaskService(Persistent, Location):
 
 
 def _time(now: float | None) -> float:
-    if now is None:
-        return time.time()
-    if isinstance(now, bool) or not isinstance(now, (int, float)) or not math.isfinite(now):
-        raise InvalidArgument(f"now must be seconds since the epoch, not {now!r}")
-    return now
+    return time.time() if now is None else moment_of(now, "now")
 
 
 def _check_usable(jobid: int, reason: str | None) -> None:
@@ -427,13 +453,10 @@ def _check_usable(jobid: int, reason: str | None) -> None:
         raise JobUnusable(f"job {jobid}: {reason}")
 
 
-def _check_retention(retention: Any) -> None:
-    if not isinstance(retention, Mapping):
-        raise InvalidArgument("retention must be a dict: final status -> Retention")
-    for status in retention:
-        _check_final(status)
-
-
-def _check_final(status: str) -> None:
-    if status not in FINAL_STATUSES:
-        raise JobIsLive(f"jobs that are {status!r} are still needed; cancel them instead")
+def _checked_setting(name: str, value: Any, is_stored: bool) -> Any:
+    value = setting.CHECKS[name](value)
+    if name == "retention":
+        return {status: Retention(*bounds) for status, bounds in value.items()}
+    if name == "processorArguments" or (is_stored and name in _REFERENCES):
+        return check_storable(value, InvalidArgument, name)
+    return value

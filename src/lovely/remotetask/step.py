@@ -24,7 +24,7 @@ from lovely.remotetask.errors import (
     name_of,
     seconds_of,
 )
-from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, FINAL_STATUSES, PROCESSING
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
 from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job
 from lovely.remotetask.retry import (
     DEATH_WAITS_SECONDS,
@@ -32,6 +32,7 @@ from lovely.remotetask.retry import (
     MAX_COLLISIONS,
     collision_wait_seconds,
 )
+from lovely.remotetask.setting import bounds_of, read
 from lovely.remotetask.storable import check_storable
 from lovely.remotetask.surroundings import call_apart
 from lovely.remotetask.task import TaskContext, check_output, running_in
@@ -392,7 +393,7 @@ def _free(service: Any, job: Job, record: Worker, now: float) -> None:
         return
     job.deaths += 1
     message = f"the process {record.pid} on {record.host} died while it held the job"
-    is_last = job.deaths >= service.max_deaths
+    is_last = job.deaths >= read(service, "max_deaths")
     if is_last:
         message = f"{job.deaths} processes died while they held the job; at last {message}"
     failure = Failure(job.attempt, now, WorkerDied.__name__, message, "")
@@ -444,9 +445,7 @@ def prune(service: Any, now: float, size: int = PRUNE_SIZE) -> int:
     :param size: no more than this.
     """
     removed = 0
-    for status, (max_age_seconds, max_count) in service.retention.items():
-        if status not in FINAL_STATUSES:
-            continue  # stored before the service refused it, or put into its dict in place
+    for status, (max_age_seconds, max_count) in bounds_of(service):
         room = size - removed
         if max_count is not None:
             too_many = len(service.queue.indexes[status]) - max_count

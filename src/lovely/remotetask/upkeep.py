@@ -25,6 +25,7 @@ from lovely.remotetask.database import (
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 from lovely.remotetask.interfaces import FINAL_STATUSES
 from lovely.remotetask.screen import Screen
+from lovely.remotetask.setting import read
 from lovely.remotetask.site import entered
 from lovely.remotetask.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
 
@@ -213,8 +214,8 @@ def add_job(arguments: argparse.Namespace, screen: Screen) -> int:
         service = matches[0].service
         check_limits(
             value,
-            service.max_input_bytes or OUTSIDE_MAX_BYTES,
-            service.max_input_depth or OUTSIDE_MAX_DEPTH,
+            read(service, "max_input_bytes") or OUTSIDE_MAX_BYTES,
+            read(service, "max_input_depth") or OUTSIDE_MAX_DEPTH,
         )
         with entered(match_site(matches[0])):
             jobid = service.add(arguments.task, value)
