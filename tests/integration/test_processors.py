@@ -318,8 +318,8 @@ def test_a_processor_of_ones_own_is_called(workplace: Any, until: Any) -> None:
             self._stop.set()
 
     with workplace.service() as service:
-        # A factory is stored by its name; this one is only there in memory.
-        service.processorFactory = Mine
+        # A factory is stored by its name; this one, which has none, is only there in memory.
+        vars(service)["processorFactory"] = Mine
         service.processorArguments = {"color": "red"}
         service._p_changed = False
         service.startProcessing()

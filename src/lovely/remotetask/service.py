@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable
+from math import isnan
 from typing import Any
 
 from BTrees.IIBTree import IITreeSet
@@ -29,6 +30,7 @@ from lovely.remotetask.errors import (
     is_true,
     list_of,
     moment_of,
+    number_of,
     plain,
     seconds_of,
     shown,
@@ -347,8 +349,9 @@ class TaskService(Persistent, Location):
         limit = setting.bound_of(limit, "limit")
         if limit is not None:
             limit = min(limit, MAX_JOB_ID)
-        if before is not None:
-            before = moment_of(before, "before")
+        if before is not None and isnan(number_of(before)):
+            raise InvalidArgument(f"before must be seconds since the epoch, not {shown(before)}")
+        before = None if before is None else number_of(before)
         return remove_oldest(self, status, limit, before)
 
     def countJobs(self) -> dict[str, int]:
