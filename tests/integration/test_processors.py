@@ -299,6 +299,26 @@ def test_two_services_run_at_once(workplace: Any, threads: Any, until: Any) -> N
     assert not workplace.is_processing("other")
 
 
+def test_what_an_undo_has_left_is_mended_at_the_start_on_an_idle_service(
+    file_workplace: Any, until: Any
+) -> None:
+    [jobid] = file_workplace.add("echo", 1)
+    with file_workplace.service() as service:
+        service.cancel(jobid)
+    with file_workplace.service() as service:
+        job = service.jobs[jobid]
+        service.queue.indexes[CANCELLED].remove(*service.queue.entry_of(job))
+    file_workplace.start(waitTime=3600)
+
+    def is_mended() -> bool:
+        with file_workplace.service() as service:
+            return check_all(service, time.time(), repair=False) == []
+
+    until(is_mended, "the check at the start")
+    with file_workplace.service() as service:
+        assert service.countJobs()[CANCELLED] == 1
+
+
 def test_a_processor_of_ones_own_is_called(workplace: Any, until: Any) -> None:
     made: list[Any] = []
 

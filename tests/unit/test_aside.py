@@ -6,6 +6,7 @@ from __future__ import annotations
 import enum
 import gc
 import logging
+import math
 import sys
 import time
 import types
@@ -479,6 +480,26 @@ def test_progress_depends_on_no_class_of_the_application(
     with workshop.service() as service:
         (note,) = service.progress.values()
     assert [type(value) for value in note] == [float, float, str]
+
+
+def test_the_memory_of_a_job_goes_when_nobody_asks_for_it_any_more(
+    workshop: Any, code: Code, add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid, other = add(), add()
+    code.go()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(aside, "_dropped", -math.inf)
+    assert workshop.claim() == []
+    asides = aside._asides[workshop.db]
+    assert len(asides) == 2
+    with workshop.service() as service:
+        del service.jobs[jobid]
+    for _ in range(10):  # the other one is looked at again and again
+        now += aside.LAST_WAIT_SECONDS + line.MEMORY_SECONDS + 1
+        assert workshop.claim() == []
+    with workshop.service() as service:
+        assert [*asides] == [service.jobs[other]._p_oid]
 
 
 def test_the_memory_goes_with_the_database() -> None:

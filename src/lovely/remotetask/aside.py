@@ -56,6 +56,7 @@ class _Aside(NamedTuple):
 
 #: By database and object id.  Not by connection: all of a process share its code.
 _asides: WeakKeyDictionary[Any, dict[bytes, _Aside]] = WeakKeyDictionary()
+_dropped = 0.0  # when what nobody asks for was last dropped, by the monotonic clock
 
 
 def load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
@@ -166,4 +167,20 @@ def _set_aside(
     else:
         wait = min(2 * before.wait_seconds, LAST_WAIT_SECONDS)
     now = time.monotonic()
+    _drop_old(now)
     asides[job._p_oid] = _Aside(reason, serial, wait, now + wait, now)
+
+
+def _drop_old(now: float) -> None:
+    """Forget records that nobody asks for any more: their jobs are gone, or were taken elsewhere.
+
+    One that still waits aside is looked at soon after its time.
+    """
+    global _dropped
+    if now < _dropped + LAST_WAIT_SECONDS:
+        return
+    _dropped = now
+    for asides in list(_asides.values()):
+        for oid, aside in list(asides.items()):
+            if now > aside.until + LAST_WAIT_SECONDS:
+                del asides[oid]

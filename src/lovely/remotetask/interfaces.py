@@ -200,6 +200,8 @@ class ITaskService(Interface):
     What makes no sense is refused by an error of `lovely.remotetask.errors`, and then nothing is
     changed; most of these errors are ValueErrors.  A setting is checked when it is set
     (InvalidArgument), and one that was stored before and makes no sense is read as its default.
+    Where transactions are begun explicitly, and none is, `transaction.interfaces.NoTransaction` is
+    raised by what writes.
     """
 
     jobs = Object(

@@ -102,8 +102,9 @@ class SimpleProcessor:
     def __call__(self) -> None:
         """See `IProcessor`."""
         self._is_looping = True
-        if not self._is_exclusive:
-            self._start_keeper()  # others may die while this one has nothing to do
+        # Although this one may have nothing to do: others may die, jobs grow old, and what was
+        # undone or restored is found by the check at the start.
+        self._start_keeper()
         self._run_loop()
 
     def _run_loop(self) -> None:

@@ -42,7 +42,6 @@ from lovely.remotetask.interfaces import (
     DELAYED,
     FINAL_STATUSES,
     PROCESSING,
-    QUEUED,
     STARTLATER,
     STATUSES,
     ITask,
@@ -207,6 +206,7 @@ class TaskService(Persistent, Location):
 
     def _checked(self, name: str, input: Any, retry: RetryPolicy | None) -> Any:
         """Check what is given for a job; return the input as it is now."""
+        self._check_begun()
         task = look_up(self.taskInterface, plain(name)) if is_kind(name, str) else None
         if task is None:
             raise TaskNotFound(f"no task is registered under the name {shown(name)}")
@@ -220,6 +220,12 @@ class TaskService(Persistent, Location):
             max_bytes, max_depth = (setting.read(self, limit) for limit in _LIMITS)
             check_limits(input, max_bytes, max_depth)
         return check_storable(input, InvalidInput, "the input", is_first=True)
+
+    def _check_begun(self) -> None:
+        # Who writes without a transaction finds that out too late: a BTree is changed by then,
+        # and stays so in this connection, though nothing of it will be stored.
+        if self._p_jar is not None:
+            self._p_jar.transaction_manager.get()
 
     def _store(self, job: Job) -> int:
         check_parts(self)
@@ -260,6 +266,7 @@ class TaskService(Persistent, Location):
 
     def startJob(self, jobid: int) -> bool:
         """See `ITaskService`."""
+        self._check_begun()
         job = self._job(jobid)
         if job.status != STARTLATER:
             return False
@@ -272,6 +279,7 @@ class TaskService(Persistent, Location):
 
     def reschedule(self, jobid: int) -> None:
         """See `ITaskService`."""
+        self._check_begun()
         job = self._job(jobid)
         if isinstance(job, CronJob) and job.status == PROCESSING:
             return  # it counts anew when its run has ended
@@ -283,6 +291,7 @@ class TaskService(Persistent, Location):
 
     def cancel(self, jobid: int) -> int | None:
         """See `ITaskService`."""
+        self._check_begun()
         try:
             job = self._job(jobid)
         except JobNotFound:
@@ -322,6 +331,7 @@ class TaskService(Persistent, Location):
 
     def clean(self, status: Iterable[str] = FINAL_STATUSES) -> None:
         """See `ITaskService`."""
+        self._check_begun()
         check_parts(self)
         given: Any = (status,) if is_kind(status, str) else status
         names = list_of(given, "status", InvalidArgument, MAX_STATUSES)
@@ -345,6 +355,7 @@ class TaskService(Persistent, Location):
         self, status: str, limit: int | None = None, before: float | None = None
     ) -> int:
         """See `ITaskService`."""
+        self._check_begun()
         status = setting.check_final(status)
         limit = setting.bound_of(limit, "limit")
         if limit is not None:
@@ -356,8 +367,7 @@ class TaskService(Persistent, Location):
 
     def countJobs(self) -> dict[str, int]:
         """See `ITaskService`."""
-        counts = {status: len(index) for status, index in self.queue.indexes.items()}
-        counts[QUEUED] = len(self.queue)
+        counts = {status: self.queue.count(status) for status in self.queue.indexes}
         counts[PROCESSING] = 0
         for worker in self.workers.values():
             for jobid in worker.held:
@@ -380,6 +390,7 @@ class TaskService(Persistent, Location):
 
     def claimNextJob(self, now: float | None = None) -> int | None:
         """See `ITaskService`."""
+        self._check_begun()
         job = claim_inline(self, _caller.id, _time(now), self._next_turn())
         if job is None:
             return None
@@ -390,6 +401,7 @@ class TaskService(Persistent, Location):
 
     def processNext(self, now: float | None = None, jobid: int | None = None) -> bool:
         """See `ITaskService`."""
+        self._check_begun()
         now = _time(now)
         if jobid is None:
             return self._process_one(now, self._next_turn(), set())
@@ -401,6 +413,7 @@ class TaskService(Persistent, Location):
 
     def process(self, now: float | None = None) -> None:
         """See `ITaskService`."""
+        self._check_begun()
         # One that asks to be run again at once has to wait for the next call.
         done: set[int] = set()
         while self._process_one(_time(now), len(done), done) and can_go_on(self):
