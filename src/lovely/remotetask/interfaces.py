@@ -110,7 +110,8 @@ class IJob(Interface):
 
     deaths = Int(
         title="Deaths",
-        description="How many attempts ended with the death of the process.",
+        description="How many attempts ended with the death of the process, in the whole life of "
+        "the job.",
         required=True,
     )
 
@@ -229,7 +230,8 @@ class ITaskService(Interface):
 
     max_deaths = Int(
         title="Most deaths",
-        description="Deaths of the process that ran it after which a job is an error.",
+        description="Deaths of the process that ran it after which a job is an error; of a cron "
+        "job those since it last completed a run.",
         min=1,
     )
 
@@ -423,6 +425,8 @@ class ITaskService(Interface):
 
     def countJobs():
         """Return a dict of the number of jobs by status; the cost does not grow with them.
+
+        Jobs that are set aside, as their task is not registered here, are counted by their status.
 
         Transaction: reads only.
         """

@@ -31,6 +31,7 @@ from lovely.remotetask.errors import (
     seconds_of,
     shown,
     text_of,
+    whole_of,
 )
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.retry import RetryPolicy
@@ -161,6 +162,9 @@ class SimpleTask:
     :param executor: ``"process"`` calls the function in another process, where it can use
         a core of its own and is killed by its timeout.  It must be a plain function of its
         input that can be imported by its name.
+    :param max_jobs_per_process: with ``executor="process"``: a process that has run so many jobs
+        ends, and a new one takes its place, which gives back what has piled up in its memory;
+        None lets it live as long as this process.
     :raises InvalidArgument: an argument makes no sense, or the function is a coroutine or a
         generator function: what it returns when it is called is no result.
     """
@@ -179,6 +183,7 @@ class SimpleTask:
         timeout_seconds: float | None = None,
         shared_commit: bool = False,
         executor: str | None = None,
+        max_jobs_per_process: int | None = None,
     ) -> None:
         _check_function(func)
         if retry is not None and not is_kind(retry, RetryPolicy):
@@ -193,6 +198,12 @@ class SimpleTask:
             if schema is not None and not is_kind(schema, InterfaceClass):
                 raise InvalidArgument(f"{name} must be an interface, not {shown(schema)}")
         context = is_true(context, "context")
+        max_jobs = 0 if max_jobs_per_process is None else whole_of(max_jobs_per_process) or 0
+        if max_jobs_per_process is not None and (max_jobs < 1 or executor is None):
+            raise InvalidArgument(
+                "max_jobs_per_process must be an int of 1 or more, with executor='process',"
+                f" not {shown(max_jobs_per_process)}"
+            )
         if executor is not None:
             if context:
                 raise InvalidArgument("a task in another process has no context")
@@ -207,6 +218,7 @@ class SimpleTask:
         self.timeout_seconds = timeout_seconds
         self.shared_commit = is_true(shared_commit, "shared_commit")
         self.executor = executor
+        self.max_jobs_per_process = max_jobs_per_process
 
     def __call__(self, service: Any, jobid: int, input: Any) -> Any:
         """See `ITask`."""
@@ -215,7 +227,12 @@ class SimpleTask:
         if self.executor == "process":
             now = _current_context(service, jobid)
             return process.call(
-                self.func, input, self.timeout_seconds, now.is_cancelled, now._should_stop
+                self.func,
+                input,
+                self.timeout_seconds,
+                now.is_cancelled,
+                now._should_stop,
+                self.max_jobs_per_process or 0,
             )
         return self.func(input)
 
