@@ -319,6 +319,14 @@ def test_what_an_undo_has_left_is_mended_at_the_start_on_an_idle_service(
         assert service.countJobs()[CANCELLED] == 1
 
 
+@pytest.mark.parametrize("seconds", [1e15, float("inf"), threading.TIMEOUT_MAX])
+def test_stopping_can_wait_as_long_as_it_takes(workplace: Any, seconds: float) -> None:
+    workplace.start()
+    with workplace.service() as service:
+        service.stopProcessing(seconds)
+    assert not workplace.is_processing()
+
+
 def test_a_processor_of_ones_own_is_called(workplace: Any, until: Any) -> None:
     made: list[Any] = []
 

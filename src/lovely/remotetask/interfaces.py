@@ -494,7 +494,7 @@ class ITaskService(Interface):
 
         :param timeout_seconds: how long to wait for that; None does not wait.
         :returns: None.
-        :raises InvalidArgument: the timeout is not within 0 to a hundred years.
+        :raises InvalidArgument: the timeout is no number of 0 or more.
 
         Transaction: writes nothing.
         """

@@ -32,7 +32,6 @@ from lovely.remotetask.errors import (
     moment_of,
     number_of,
     plain,
-    seconds_of,
     shown,
     whole_of,
 )
@@ -449,9 +448,12 @@ class TaskService(Persistent, Location):
 
     def stopProcessing(self, timeout_seconds: float | None = None) -> None:
         """See `ITaskService`."""
-        if timeout_seconds is not None:
-            timeout_seconds = seconds_of(timeout_seconds, "timeout_seconds")
-        running.stop(self, timeout_seconds)
+        seconds = None if timeout_seconds is None else number_of(timeout_seconds)
+        if seconds is not None and not seconds >= 0:
+            raise InvalidArgument(
+                f"timeout_seconds must be 0 or more seconds, not {shown(timeout_seconds)}"
+            )
+        running.stop(self, seconds)
 
     def isProcessing(self) -> bool:
         """See `ITaskService`."""
