@@ -33,7 +33,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("process", "task", "job", "shelf", "aside", "line", "ended", "timeindex", "queue"),
         *("worker", "site", "storable", "surroundings", "witness"),
     ),
-    "pure": ("schedule", "retry"),
+    "pure": ("schedule", "retry", "setting"),
     "words": ("interfaces", "errors"),
 }
 

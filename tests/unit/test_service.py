@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import pytest
 import transaction
 from zope.component import getGlobalSiteManager
 
+from lovely.remotetask.check import check_all
 from lovely.remotetask.errors import (
     InvalidArgument,
     JobIsLive,
@@ -387,6 +389,33 @@ def test_jobs_are_counted_by_status(service: TaskService, jobids: dict[str, int]
 
 
 # -- running -----------------------------------------------------------------------------------
+
+
+def test_parked_jobs_are_counted_by_their_status_too(
+    service: TaskService, register: Any, empty_registry: None
+) -> None:
+    late = register("late", lambda input: input)
+    jobids = [
+        service.add("late"),
+        service.addCronJob("late", delay=0),
+        service.addCronJob("late", minute=(0,)),
+    ]
+    before = service.countJobs()
+    getGlobalSiteManager().unregisterUtility(late, ITask, name="late")
+    now = time.time() + 3600
+    service.process(now)
+    assert {place for job in service.jobs.values() if (place := job.place)} == {
+        *service.queue.parked
+    }
+    assert service.countJobs() == before
+    assert (before[QUEUED], before[DELAYED], before[CRONJOB]) == (1, 1, 1)
+    assert not service.hasJobsWaiting(now)
+    register("late", lambda input: input)
+    assert service.hasJobsWaiting(now)
+    service.process(now)
+    assert [service.getStatus(jobid) for jobid in jobids] == [COMPLETED, COMPLETED, CRONJOB]
+    assert not len(service.queue.parked)
+    assert check_all(service, now, repair=False) == []
 
 
 def test_processing_runs_all_jobs_in_order(service: TaskService, register: Any) -> None:

@@ -73,6 +73,11 @@ VAIN_FACTOR = 2.0
 SHORT_REPEAT_SECONDS = 0.02
 
 
+#: Characters of a task's name that stand in the note of a transaction; a FileStorage takes no note
+#: with more than 65,535 bytes.
+MAX_NOTE = 200
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one attempt.
@@ -212,7 +217,7 @@ class Engine(Claimant):
         if conflicts:
             job.conflicts += conflicts
         status = job.status
-        seat.manager.get().note(f"remotetask {job.task} {job.id}")
+        seat.manager.get().note(f"remotetask {job.task[:MAX_NOTE]} {job.id}")
         seat.commit()
         return status
 

@@ -13,6 +13,7 @@ from typing import Any
 from lovely.remotetask.check import check_jobs
 from lovely.remotetask.execution import Deadline, Engine
 from lovely.remotetask.seat import Seat
+from lovely.remotetask.setting import read
 from lovely.remotetask.step import PRUNE_SIZE, job_log, orphans, prune, rescue
 from lovely.remotetask.worker import Observer, local_ids
 
@@ -115,7 +116,7 @@ class Keeper:
                 with engine.short_seat() as seat:
                     lease = self.tick(seat)
             elif engine.monotonic() < (due := self._next_due(ticked + lease / 3)):
-                self._news.wait(due - engine.monotonic())
+                self._news.wait(min(due - engine.monotonic(), threading.TIMEOUT_MAX))
                 self._news.clear()
 
     def _next_due(self, tick: float) -> float:
@@ -129,7 +130,7 @@ class Keeper:
         engine = self._engine
         service = seat.begin()
         seat.check_reachable(service)
-        lease = float(service.lease_seconds)
+        lease: float = read(service, "lease_seconds")
         if engine.in_hand and engine.monotonic() - engine.last_sign >= lease / 3:
             engine.beat(seat)
         dead = dict(self._dead(seat.begin(), lease))

@@ -7,13 +7,14 @@ kept or dropped with the job.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from lovely.remotetask.aside import load
-from lovely.remotetask.errors import plain
+from lovely.remotetask.errors import InvalidArgument, number_of, shown, text_of
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Progress
 from lovely.remotetask.seat import Seat
@@ -24,6 +25,9 @@ from lovely.remotetask.witness import check_path
 #: Seconds between two looks at cancel requests, and between two progress notes.
 LOOK_SECONDS = 0.1
 PROGRESS_SECONDS = 0.5
+
+#: Larger ints are kept as floats.
+MAX_INT = 2**63
 
 
 class Notes:
@@ -58,12 +62,13 @@ class Notes:
     def tell(self, done: float, total: float | None, message: str) -> None:
         """Note how far the job is; see `TaskContext.progress`."""
         now = self._monotonic()
+        # Of exact types: it is stored beside the notes of others, who may lack any class.
+        done = _number(done, "done")
+        total = None if total is None else _number(total, "total")
         if now - self._told < PROGRESS_SECONDS and (total is None or done < total):
             return
         self._told = now
-        # Of exact types: it is stored beside the notes of others, who may lack any class.
-        total = None if total is None else _number(total)
-        note = Progress(_number(done), total, plain(str(message))[:MAX_MESSAGE])
+        note = Progress(done, total, text_of(message)[:MAX_MESSAGE])
 
         def change(service: Any) -> None:
             job = load(service.jobs, self._jobid)
@@ -75,5 +80,10 @@ class Notes:
             self._transact(seat, change)
 
 
-def _number(value: Any) -> float:
-    return value if type(value) is int else float(value)
+def _number(value: Any, name: str) -> float:
+    if type(value) is int and abs(value) <= MAX_INT:
+        return value
+    number = number_of(value)
+    if not math.isfinite(number):
+        raise InvalidArgument(f"{name} must be a number, not {shown(value)}")
+    return number

@@ -22,12 +22,13 @@ from zope.interface import implementer
 
 from lovely.remotetask import running
 from lovely.remotetask.aside import load
-from lovely.remotetask.errors import OldRecord, ServiceGone
+from lovely.remotetask.errors import OldRecord, ServiceGone, seconds_of, whole_of
 from lovely.remotetask.execution import Deadline, Engine
 from lovely.remotetask.interfaces import PROCESSING, IProcessor
 from lovely.remotetask.invalidation import listener_of
 from lovely.remotetask.keeper import Keeper, free_orphans
 from lovely.remotetask.seat import Seat, check_no_transaction, is_closed
+from lovely.remotetask.setting import check_max_threads
 from lovely.remotetask.step import Claim, claim_of
 from lovely.remotetask.transact import Stopping
 from lovely.remotetask.worker import is_exclusive, local_ids
@@ -60,12 +61,13 @@ class SimpleProcessor:
     :param servicePath: the names that lead from the root object to the service.
     :param waitTime: seconds after which a loop without work looks again; it is woken when
         work comes, so this is only a safety net.
+    :raises InvalidArgument: ``waitTime`` is not within 0 to a hundred years.
     """
 
     def __init__(self, db: Any, servicePath: list[str], waitTime: float = 1.0) -> None:
         self.db = db
         self.servicePath = servicePath
-        self.waitTime = waitTime
+        self.waitTime = seconds_of(waitTime, "waitTime")
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -100,8 +102,9 @@ class SimpleProcessor:
     def __call__(self) -> None:
         """See `IProcessor`."""
         self._is_looping = True
-        if not self._is_exclusive:
-            self._start_keeper()  # others may die while this one has nothing to do
+        # Although this one may have nothing to do: others may die, jobs grow old, and what was
+        # undone or restored is found by the check at the start.
+        self._start_keeper()
         self._run_loop()
 
     def _run_loop(self) -> None:
@@ -354,7 +357,7 @@ class SimpleProcessor:
         seconds = self.waitTime
         if due is not None:
             seconds = min(seconds, due - self._engine.clock())
-        seconds = max(seconds, MIN_WAIT_SECONDS)
+        seconds = min(max(seconds, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX)
         if not self._engine.is_probing:
             self._wake.wait(seconds)
             return
@@ -418,11 +421,14 @@ class SimpleProcessor:
                 self._engine.release(seat, claim)
 
     def _claimed(self, seat: Seat, jobid: int) -> Claim | None:
-        claim = self._engine.in_hand.get(jobid)
+        number = whole_of(jobid)
+        if number is None:
+            return None
+        claim = self._engine.in_hand.get(number)
         if claim is not None:
             return claim
         service = seat.begin()
-        job = load(service.jobs, jobid)
+        job = load(service.jobs, number)
         if job is not None and job.status == PROCESSING and job.owner in local_ids(service):
             return claim_of(job)
         return None
@@ -454,15 +460,17 @@ class MultiProcessor(SimpleProcessor):
     """Works on several jobs at a time, each in a thread of its own.  See `IProcessor`.
 
     :param maxThreads: how many jobs run at the same time at the most.
+    :raises InvalidArgument: ``maxThreads`` is not within 1 to 1,000.
     """
 
     def __init__(
         self, db: Any, servicePath: list[str], waitTime: float = 1.0, maxThreads: int = 5
     ) -> None:
-        super().__init__(db, servicePath, waitTime)
-        self.maxThreads = maxThreads
+        # First, since from the other one's `running.attend` on it can be told to stop.
+        self.maxThreads = check_max_threads(maxThreads)
         self._hands: list[threading.Thread] = []
         self._claims: queue.SimpleQueue[list[Claim] | None] = queue.SimpleQueue()
+        super().__init__(db, servicePath, waitTime)
 
     @property
     def threads(self) -> list[threading.Thread]:
@@ -482,7 +490,7 @@ class MultiProcessor(SimpleProcessor):
         held = len(self._engine.in_hand)
         self._start_hands(held)  # one that was abandoned, or has ended by a fault, is missing
         if held >= max(self.maxThreads, most // 2):
-            self._wake.wait(max(self.waitTime, MIN_WAIT_SECONDS))
+            self._wake.wait(min(max(self.waitTime, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX))
             return True
         claims = self._engine.claim(seat, most - held, may_reserve=True)
         if claims:

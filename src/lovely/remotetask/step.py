@@ -27,7 +27,7 @@ from lovely.remotetask.errors import (
     name_of,
     seconds_of,
 )
-from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, FINAL_STATUSES, PROCESSING
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
 from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job
 from lovely.remotetask.retry import (
     DEATH_WAITS_SECONDS,
@@ -35,6 +35,7 @@ from lovely.remotetask.retry import (
     MAX_COLLISIONS,
     collision_wait_seconds,
 )
+from lovely.remotetask.setting import bounds_of, read
 from lovely.remotetask.storable import check_storable
 from lovely.remotetask.surroundings import call_apart
 from lovely.remotetask.task import TaskContext, check_output, running_in
@@ -90,7 +91,7 @@ class Claim(NamedTuple):
 
 def claim_of(job: Job) -> Claim:
     """Return the claim that stands in the record of a processing job."""
-    return Claim(job.id, job.attempt, job.task, job.owner or "", bool(job.deaths))
+    return Claim(job.id, job.attempt, job.task, job.owner or "", bool(job.deaths_in_a_row))
 
 
 def can_share(job: Job, task: Any) -> bool:
@@ -219,7 +220,8 @@ def take(service: Any, job: Job, owner: str, now: float) -> bool:
     """
     service.queue.remove(job)
     try:
-        if isinstance(job, CronJob) and job.due is None:  # it ended where nobody could count
+        # It ended where nobody could count.  (One that was given a delay since runs its once.)
+        if isinstance(job, CronJob) and job.due is None and job.delay is None:
             job.go_on(now)
             service.queue.file(job)
             return False
@@ -410,10 +412,11 @@ def _free(service: Any, job: Job, record: Worker, now: float) -> None:
         give_back(service, job, claim_of(job), False, now)
         return
     job.deaths += 1
+    deaths = job.deaths_in_a_row
     message = f"the process {record.pid} on {record.host} died while it held the job"
-    is_last = job.deaths >= service.max_deaths
+    is_last = deaths >= read(service, "max_deaths")
     if is_last:
-        message = f"{job.deaths} processes died while they held the job; at last {message}"
+        message = f"{deaths} processes died while they held the job; at last {message}"
     failure = Failure(job.attempt, now, WorkerDied.__name__, message, "")
     if job.id in service.requests:
         job.note(failure)
@@ -422,7 +425,7 @@ def _free(service: Any, job: Job, record: Worker, now: float) -> None:
         Job.fail(job, failure, now)  # of a cron job too: it goes on with no further slot
     else:
         job.note(failure)
-        job.wait(now + DEATH_WAITS_SECONDS[min(job.deaths, len(DEATH_WAITS_SECONDS)) - 1])
+        job.wait(now + DEATH_WAITS_SECONDS[min(deaths, len(DEATH_WAITS_SECONDS)) - 1])
         service.queue.file(job)
     job_log.warning("job %s: %s", job.id, message)
 
@@ -458,9 +461,7 @@ def prune(service: Any, now: float, size: int = PRUNE_SIZE) -> int:
     :param size: no more than this.
     """
     removed = 0
-    for status, (max_age_seconds, max_count) in service.retention.items():
-        if status not in FINAL_STATUSES:
-            continue  # stored before the service refused it, or put into its dict in place
+    for status, (max_age_seconds, max_count) in bounds_of(service):
         room = size - removed
         if max_count is not None:
             too_many = len(service.queue.indexes[status]) - max_count
