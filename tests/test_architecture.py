@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("job", "task"),
     ("base",),
-    ("schedule", "retry"),
+    ("schedule", "retry", "setting"),
     ("interfaces", "errors"),
 )
 
@@ -41,7 +41,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 
 ONLY_IMPORTER = {"zc.queue": "store.ready", "croniter": "schedule"}
 STORAGE = ("BTrees", "persistent", "transaction", "ZODB")
-PURE = ("schedule", "retry")
+PURE = ("schedule", "retry", "setting")
 
 # What commits at all is in the engine, and in what stands around the core; `base.ownership` looks
 # through another connection before a commit.

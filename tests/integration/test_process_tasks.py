@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ ONCE = RetryPolicy(attempts=1)
 FUNCTIONS = '''
     import os
     import sys
+    import threading
     import time
     from pathlib import Path
     from lovely.remotetask.errors import RetryLater, TaskError
@@ -48,6 +50,17 @@ FUNCTIONS = '''
     def leave(code):
         os._exit(code)
 
+    def leave_in_a_thread(code):
+        threading.Thread(target=os._exit, args=(code,)).start()
+        time.sleep(600)
+
+    def fork_and_return(input):
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        return "done"
+
     def leave_politely(code):
         sys.exit(code)
 
@@ -70,6 +83,59 @@ FUNCTIONS = '''
     def need_more(input):
         raise NeedsMore("one", "two")
 
+    class Broken(Exception):
+        """A class that cannot be made again, nor printed."""
+
+        def __init__(self, first, second):
+            super().__init__(first)
+            self.code = second
+            self.lock = threading.Lock()
+
+        def __str__(self):
+            return f"it is {self.lock and 'broken'}"
+
+    class Refusal(TaskError):
+        def __init__(self, first, second):
+            super().__init__(first)
+
+    class Wish(RetryLater):
+        def __init__(self, first, second):
+            super().__init__(0.01)
+
+    class Fault(OSError):
+        def __init__(self, first, second):
+            super().__init__(5, first)
+
+    def break_down(input):
+        raise Broken("one", 404)
+
+    def refuse_oddly(input):
+        raise Refusal("one", "two")
+
+    def fault(input):
+        raise Fault("one", "two")
+
+    def wish(path):
+        if Path(path).exists():
+            return "done"
+        Path(path).touch()
+        raise Wish("one", "two")
+
+    def break_locally(input):
+        class Local(Broken):
+            pass
+        raise Local("one", 404)
+
+    def break_nowhere(input):
+        class Local(Exception):
+            pass
+        raise Local("nowhere")
+
+    from os import _exit
+
+    def leave_at_once(code):
+        _exit(code)
+
     def later(path):
         if Path(path).exists():
             return "done"
@@ -91,23 +157,16 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A module of functions, known to a pool of processes that ends with these tests."""
     directory = tmp_path_factory.mktemp("functions")
     (directory / "functions_for_children.py").write_text(dedent(FUNCTIONS))
-    before = processpool._pool
-    processpool._pool = None  # its processes would not know where the module is
+    before = dict(processpool._pools)
+    processpool._pools.clear()  # their processes would not know where the module is
     sys.path.insert(0, str(directory))
     import functions_for_children  # type: ignore[import-not-found]
 
     yield functions_for_children
     sys.path.remove(str(directory))
     del sys.modules["functions_for_children"]
-    stop_pool()
-    processpool._pool = before
-
-
-def stop_pool() -> None:
-    pool, processpool._pool = processpool._pool, None
-    if pool is not None:
-        pool.stop()
-        pool.join()
+    processpool.end()
+    processpool._pools.update(before)
 
 
 class Yard:
@@ -146,8 +205,8 @@ class Yard:
 @pytest.fixture
 def yard(workplace: Any, register: Any, functions: Any) -> Iterator[Yard]:
     yield Yard(workplace, register, functions)
-    if processpool._pool is not None and not processpool._pool.active:
-        stop_pool()  # a test that breaks it fails alone
+    if not all(pool.active for pool in processpool._pools.values()):
+        processpool.end()  # a test that breaks one fails alone
 
 
 def is_alive(pid: int) -> bool:
@@ -239,6 +298,67 @@ def test_a_timeout_that_the_function_raises_is_repeated_as_any_error(yard: Yard)
         assert job.attempt == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "text"),
+    [
+        ("need_arguments", "NeedsArguments", "one two"),
+        ("break_down", "Broken", "it is broken"),
+        ("break_locally", "Local", "it is broken"),
+        ("break_nowhere", "Local", "nowhere"),
+        ("fault", "Fault", "[Errno 5] one"),
+    ],
+)
+def test_an_exception_that_cannot_travel_is_repeated_as_the_policy_says(
+    yard: Yard, name: str, kind: str, text: str
+) -> None:
+    policy = RetryPolicy(attempts=2, first_wait_seconds=0.01)
+    assert yard.call(name, retry=policy) == (ERROR, None, text)
+    with yard.workplace.service() as service:
+        [job] = service.jobs.values()
+        assert (job.attempt, job.errors) == (2, 2)
+        assert [failure.type for failure in job.failures] == [kind, kind]
+
+
+@pytest.mark.parametrize("name", ["break_down", "break_locally"])
+@pytest.mark.parametrize("is_repeated", [False, True])
+def test_a_policy_knows_the_class_of_an_exception_that_cannot_travel(
+    yard: Yard, functions: Any, name: str, is_repeated: bool
+) -> None:
+    kinds = {"retry_on": (functions.Broken,)} if is_repeated else {"give_up_on": functions.Broken}
+    policy = RetryPolicy(attempts=2, first_wait_seconds=0.01, **kinds)
+    yard.call(name, retry=policy)
+    with yard.workplace.service() as service:
+        [job] = service.jobs.values()
+        assert job.attempt == (2 if is_repeated else 1)
+
+
+class ByCode(RetryPolicy):
+    """It asks an error for its code."""
+
+    def wait_seconds(self, failures: int, error: Any, chance: Any = None) -> float | None:
+        return 0.01 if error.code == 404 and failures < 3 else None
+
+
+def test_a_policy_can_ask_for_what_such_an_exception_holds(yard: Yard) -> None:
+    yard.call("break_down", retry=ByCode())
+    with yard.workplace.service() as service:
+        [job] = service.jobs.values()
+        assert job.attempt == 3
+
+
+def test_a_task_error_that_cannot_travel_is_final_and_a_wish_is_granted(
+    yard: Yard, tmp_path: Path
+) -> None:
+    assert yard.call("refuse_oddly") == (ERROR, None, "one")
+    assert yard.kind() == "Refusal"
+    with yard.workplace.service() as service:
+        [job] = service.jobs.values()
+        assert job.attempt == 1
+    [jobid] = yard.workplace.add("it", str(tmp_path / "first"))
+    yard.register("wish", retry=RetryPolicy(attempts=1, first_wait_seconds=600))
+    assert yard.end(jobid) == (COMPLETED, "done", None)
+
+
 def test_an_exception_that_cannot_be_loaded_is_an_error_and_no_hang(yard: Yard) -> None:
     status, _, error = yard.call("need_arguments", retry=ONCE)
     assert status == ERROR
@@ -313,13 +433,79 @@ def test_the_thread_that_waited_for_a_killed_child_goes_on(
         assert check_all(service, 0.0, repair=False) == []
 
 
-@pytest.mark.parametrize("code", [1, 3])
-def test_a_child_that_leaves_is_an_error_and_no_hang(yard: Yard, code: int) -> None:
-    status, _, error = yard.call("leave", code, retry=ONCE)
+@pytest.mark.parametrize("name", ["leave", "leave_at_once", "leave_in_a_thread"])
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_a_child_that_leaves_is_an_error_and_no_hang(yard: Yard, name: str, code: int) -> None:
+    status, _, error = yard.call(name, code, retry=ONCE)
     assert status == ERROR
-    assert error
+    assert error == f"the process ended while it called the function, with exit code {code}"
     assert yard.kind() == "ProcessExpired"
     assert yard.call("double", 2)[1] == 4
+
+
+def test_a_child_of_a_child_can_leave(yard: Yard) -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("this platform has no fork")
+    assert yard.call("fork_and_return", retry=ONCE)[1] == "done"
+
+
+def test_a_child_is_renewed_after_so_many_jobs(yard: Yard, workplace: Any) -> None:
+    yard.register("pid", max_jobs_per_process=2, retry=ONCE)
+    jobids = workplace.add("it", *[None] * 9)
+    workplace.start()
+    assert set(workplace.wait_for(jobids)) == {COMPLETED}
+    with workplace.service() as service:
+        pids = [service.getResult(jobid) for jobid in jobids]
+    assert max(map(pids.count, pids)) <= 2
+    yard.register("pid", retry=ONCE)
+    jobids = workplace.add("it", *[None] * 9)
+    workplace.wait_for(jobids)
+    with workplace.service() as service:
+        pids = [service.getResult(jobid) for jobid in jobids]
+    assert max(map(pids.count, pids)) > 2
+
+
+SCRIPT = """
+    import sys
+    import transaction, ZODB
+    from lovely.remotetask.task import task
+    from lovely.remotetask.service import TaskService
+
+    @task("double", executor="process")
+    def double(input):
+        return input * 2
+
+    {guard}
+        connection = ZODB.connection(sys.argv[1])
+        service = connection.root()["tasks"] = TaskService()
+        jobid = service.add("double", 4)
+        service.process()
+        print(service.getStatus(jobid), service.jobs[jobid].attempt, service.getError(jobid))
+"""
+
+
+def run_script(tmp_path: Path, guard: str) -> str:
+    script = tmp_path / "script.py"
+    script.write_text(dedent(SCRIPT.format(guard=guard)))
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "Data.fs")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    return done.stdout.decode()
+
+
+def test_a_script_without_its_guard_is_told_so_at_once(tmp_path: Path) -> None:
+    said = run_script(tmp_path, "if True:")
+    assert said.startswith("error 1 the processes of the pool have ended at once")
+    assert 'needs an `if __name__ == "__main__":`' in said
+
+
+def test_a_script_with_its_guard_runs(tmp_path: Path) -> None:
+    assert run_script(tmp_path, 'if __name__ == "__main__":') == "completed 1 None\n"
 
 
 @pytest.mark.parametrize("code", [3])
@@ -361,6 +547,20 @@ def test_a_task_in_another_process_has_no_context() -> None:
 def test_no_other_executor_is_known() -> None:
     with pytest.raises(InvalidArgument, match="'thread'"):
         SimpleTask(abs, executor="thread")
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "5", True, None])
+def test_the_number_of_jobs_of_a_process_is_a_whole_one(number: Any) -> None:
+    if number is None:
+        assert SimpleTask(abs, executor="process").max_jobs_per_process is None
+        return
+    with pytest.raises(InvalidArgument, match="max_jobs_per_process"):
+        SimpleTask(abs, executor="process", max_jobs_per_process=number)
+
+
+def test_only_a_task_in_another_process_has_it() -> None:
+    with pytest.raises(InvalidArgument, match="executor='process'"):
+        SimpleTask(abs, max_jobs_per_process=5)
 
 
 def test_the_package_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

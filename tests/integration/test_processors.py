@@ -286,6 +286,34 @@ def test_two_services_run_at_once(workplace: Any, threads: Any, until: Any) -> N
     assert not workplace.is_processing("other")
 
 
+def test_what_an_undo_has_left_is_mended_at_the_start_on_an_idle_service(
+    file_workplace: Any, until: Any
+) -> None:
+    [jobid] = file_workplace.add("echo", 1)
+    with file_workplace.service() as service:
+        service.cancel(jobid)
+    with file_workplace.service() as service:
+        job = service.jobs[jobid]
+        service.queue.indexes[CANCELLED].remove(*service.queue.entry_of(job))
+    file_workplace.start(waitTime=3600)
+
+    def is_mended() -> bool:
+        with file_workplace.service() as service:
+            return check_all(service, time.time(), repair=False) == []
+
+    until(is_mended, "the check at the start")
+    with file_workplace.service() as service:
+        assert service.countJobs()[CANCELLED] == 1
+
+
+@pytest.mark.parametrize("seconds", [1e15, float("inf"), threading.TIMEOUT_MAX])
+def test_stopping_can_wait_as_long_as_it_takes(workplace: Any, seconds: float) -> None:
+    workplace.start()
+    with workplace.service() as service:
+        service.stopProcessing(seconds)
+    assert not workplace.is_processing()
+
+
 def test_a_processor_of_ones_own_is_called(workplace: Any, until: Any) -> None:
     made: list[Any] = []
 
@@ -305,8 +333,8 @@ def test_a_processor_of_ones_own_is_called(workplace: Any, until: Any) -> None:
             self._stop.set()
 
     with workplace.service() as service:
-        # A factory is stored by its name; this one is only there in memory.
-        service.processorFactory = Mine
+        # A factory is stored by its name; this one, which has none, is only there in memory.
+        vars(service)["processorFactory"] = Mine
         service.processorArguments = {"color": "red"}
         service._p_changed = False
         service.startProcessing()

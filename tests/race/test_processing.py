@@ -233,7 +233,7 @@ def test_two_processors_on_one_database_fence_each_other(arena: Any, until: Any)
     arena.add(20, "linger")
     first = arena.work()
     second = arena.work()
-    engines = [first._engine, second._engine]
+    engines = [first.engine, second.engine]
     freed = 0
     rescuer = arena.engine()
     with arena.session() as session:

@@ -13,7 +13,7 @@ from ZODB.POSException import ConflictError
 
 from lovely.remotetask import schedule
 from lovely.remotetask.errors import InvalidSchedule, RetryLater, UnknownZone
-from lovely.remotetask.interfaces import CANCELLED, CRONJOB, DELAYED, QUEUED
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED, CRONJOB, DELAYED, QUEUED
 from lovely.remotetask.job import CronJob
 from lovely.remotetask.store import queue
 from lovely.remotetask.store.check import check_all, check_jobs
@@ -277,6 +277,27 @@ def test_it_is_given_a_zone_while_it_runs_that_its_worker_lacks(
     assert workshop.work() == []
     workshop.now += HOUR
     assert workshop.work() == [jobid]
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=False) == []
+
+
+def test_it_is_given_a_delay_while_it_is_parked(workshop: Any, lack: Any, register: Any) -> None:
+    register("lose", lambda input: lack(BERLIN))
+    jobid = workshop.add_cron_job("lose", minute=(0,), timezone=BERLIN)
+    workshop.now += HOUR
+    assert workshop.work() == [jobid]
+    assert workshop.claim() == []
+    with workshop.service() as service:
+        assert service.queue.stands_by(service.jobs[jobid])
+        service.jobs[jobid].update(delay=5)  # and nobody calls reschedule
+    lack()
+    register("lose", lambda input: None)
+    assert workshop.work() == [jobid]
+    assert workshop.get(jobid, "status", "attempt") == (COMPLETED, 2)
+    assert workshop.claim() == []  # files it
+    before = workshop.last_transaction()
+    assert workshop.claim() == []
+    assert workshop.last_transaction() == before
     with workshop.service() as service:
         assert check_all(service, workshop.now, repair=False) == []
 

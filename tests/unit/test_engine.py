@@ -142,6 +142,14 @@ def test_the_transaction_of_a_run_names_the_task_and_the_job(file_workshop: Any)
     assert last.description == f"remotetask echo {jobid}".encode()
 
 
+def test_a_task_can_have_a_name_that_no_note_can_hold(file_workshop: Any, register: Any) -> None:
+    name = "x" * 70_000
+    register(name, lambda input: input)
+    jobid = file_workshop.add(name)
+    file_workshop.work()
+    assert file_workshop.get(jobid, "status") == COMPLETED
+
+
 def test_a_job_that_a_task_adds_is_committed_with_its_effects(workshop: Any, register: Any) -> None:
     def chain(context: TaskContext, input: int) -> None:
         if input:

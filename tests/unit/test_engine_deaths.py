@@ -100,12 +100,34 @@ def test_deaths_are_no_failures_of_the_task(workshop: Any, register: Any) -> Non
     assert workshop.get(jobid, "status", "deaths", "errors", "attempt") == (ERROR, 1, 4, 5)
 
 
-def test_a_success_counts_the_deaths_anew(workshop: Any) -> None:
+def test_a_job_that_completes_tells_of_the_deaths_before(workshop: Any) -> None:
     jobid = workshop.add("echo")
     workshop.claim()
     die(workshop)
     workshop.work()
-    assert workshop.get(jobid, "status", "deaths", "error") == (COMPLETED, 0, None)
+    assert workshop.get(jobid, "status", "deaths", "error") == (COMPLETED, 1, None)
+
+
+def test_a_success_of_a_cron_job_counts_the_deaths_in_a_row_anew(workshop: Any) -> None:
+    jobid = workshop.add_cron_job("echo", minute=(0,))
+    for run in range(1, MAX_DEATHS + 3):
+        workshop.now += 3600
+        [claim] = workshop.claim()
+        assert not claim.is_suspect
+        die(workshop)
+        assert workshop.get(jobid, "deaths") == run
+        assert workshop.get(jobid, "due") == workshop.now + DEATH_WAITS_SECONDS[0]
+        [claim] = workshop.claim()
+        assert claim.is_suspect
+        workshop.run(claim)
+    assert workshop.get(jobid, "status", "deaths") == (CRONJOB, MAX_DEATHS + 2)
+    for _ in range(MAX_DEATHS):
+        workshop.now += 3600
+        workshop.claim()
+        die(workshop)
+    assert workshop.get(jobid, "status") == ERROR
+    assert f"{MAX_DEATHS} processes died" in workshop.get(jobid, "error")
+    check_books(workshop)
 
 
 def test_suspects_are_claimed_alone(workshop: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 import transaction
 import ZODB
 from persistent.mapping import PersistentMapping
+from transaction.interfaces import NoTransaction
 from ZODB.DemoStorage import DemoStorage
 from ZODB.POSException import ConflictError
 
@@ -223,22 +224,120 @@ def test_the_guard_is_gone_after_the_job(root: Any) -> None:
     assert not {"commit", "abort", "doom", "savepoint"}.intersection(vars(transaction.get()))
 
 
-def test_a_task_that_commits_in_an_explicit_transaction(db: ZODB.DB, register: Any) -> None:
+# -- transactions that are begun explicitly ----------------------------------------------------
+
+
+@pytest.fixture
+def explicit(db: ZODB.DB, register: Any) -> Iterator[Any]:
+    """The root of a database with a service at *tasks*; its transactions are begun explicitly."""
+    register("echo", lambda input: input)
     manager = transaction.TransactionManager(explicit=True)
-    manager.begin()
     connection = db.open(manager)
-    service = connection.root()["explicit"] = TaskService()
-    manager.commit()
     manager.begin()
-    register("commit", lambda input: manager.commit())
-    register("begin", lambda input: manager.begin())
-    jobids = [service.add("commit"), service.add("begin")]
-    service.process()
+    connection.root()["tasks"] = TaskService()
     manager.commit()
-    manager.begin()
-    assert [service.getStatus(jobid) for jobid in jobids] == [ERROR, ERROR]
-    manager.abort()
+    yield connection.root()
+    with suppress(NoTransaction):
+        manager.abort()
     connection.close()
+
+
+def enter(manager: Any) -> None:
+    with manager:
+        pass
+
+
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        lambda manager: manager.commit(),
+        lambda manager: manager.abort(),
+        lambda manager: manager.begin(),
+        lambda manager: manager.doom(),
+        lambda manager: manager.free(manager.get()),
+        enter,
+    ],
+    ids=["commit", "abort", "begin", "doom", "free", "enter"],
+)
+def test_a_task_that_meddles_with_an_explicit_transaction(
+    explicit: Any, register: Any, meddle: Any
+) -> None:
+    manager = explicit._p_jar.transaction_manager
+    register("write", write, context=True)
+    register("meddle", lambda input: meddle(manager))
+    service = explicit["tasks"]
+    txn = manager.begin()
+    bad = service.add("meddle")
+    good = service.add("echo", "fine")
+    service.process()
+    assert manager.get() is txn
+    manager.commit()
+    manager.begin()
+    explicit._p_jar.cacheMinimize()
+    assert service.getStatus(bad) == ERROR
+    assert str(TransactionMeddled()) in service.getError(bad)
+    assert service.jobs[bad].attempt == 1
+    assert service.getResult(good) == "fine"
+    assert check_all(service, 0, repair=False) == []
+
+
+WRITING = {
+    "add": lambda service, jobid: service.add("echo"),
+    "add_many": lambda service, jobid: service.add_many("echo", [1]),
+    "addCronJob": lambda service, jobid: service.addCronJob("echo", minute=(5,)),
+    "startJob": lambda service, jobid: service.startJob(jobid),
+    "cancel": lambda service, jobid: service.cancel(jobid),
+    "reschedule": lambda service, jobid: service.reschedule(jobid),
+    "clean": lambda service, jobid: service.clean(),
+    "remove_oldest": lambda service, jobid: service.remove_oldest(COMPLETED),
+    "claimNextJob": lambda service, jobid: service.claimNextJob(),
+    "processNext": lambda service, jobid: service.processNext(),
+    "process": lambda service, jobid: service.process(),
+    "update": lambda service, jobid: service.jobs[jobid].update(minute=(5,)),
+    "setting": lambda service, jobid: setattr(service, "max_deaths", 5),
+}
+
+
+@pytest.mark.parametrize("name", WRITING)
+@pytest.mark.parametrize("state", ["waiting", "running", "later"])
+def test_where_no_transaction_was_begun_nothing_is_changed(
+    explicit: Any, name: str, state: str
+) -> None:
+    manager = explicit._p_jar.transaction_manager
+    service = explicit["tasks"]
+    manager.begin()
+    service.add("echo")
+    service.process()
+    jobid = service.addCronJob("echo", minute=(7,))
+    if state == "later":
+        jobid = service.add("echo", startLater=True)
+    if state == "running":
+        service.claimNextJob(time.time() + 4000)
+    elif state == "waiting":
+        service.add("echo")
+    manager.commit()
+    before = service.countJobs()
+    if (state, name) != ("later", "update"):  # only cron jobs have that
+        with pytest.raises(NoTransaction):
+            WRITING[name](service, jobid)
+    assert service.countJobs() == before
+    assert not service.requests
+    assert not service.edits
+    manager.begin()
+    added = service.add("echo")
+    manager.commit()
+    assert service.getStatus(added) == QUEUED
+    assert check_all(service, 0, repair=False) == []
+
+
+def test_a_service_in_no_database_needs_no_transaction(
+    service: TaskService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transaction.abort()
+    monkeypatch.setattr(transaction.manager.manager, "explicit", True)
+    jobid = service.add("echo", "fine")
+    service.process()
+    assert service.getResult(jobid) == "fine"
 
 
 def test_a_job_within_a_job_has_a_guard_of_its_own(workshop: Any, register: Any) -> None:

@@ -777,7 +777,7 @@ def test_the_last_jobs_are_divided_among_the_workers(workshop: Any) -> None:
     assert sizes == [20, 10, 5, 2, 1, 1, 1]
     workshop.engine, alone = rival, workshop.engine
     assert not workshop.claim(1)
-    assert sum(map(len, (alone.in_hand, rival.claims.in_hand))) == 42
+    assert sum(map(len, (alone.claims.in_hand, rival.claims.in_hand))) == 42
 
 
 def test_a_worker_that_is_alone_takes_all_it_may(workshop: Any) -> None:

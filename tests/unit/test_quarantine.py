@@ -6,6 +6,7 @@ from __future__ import annotations
 import enum
 import gc
 import logging
+import math
 import sys
 import time
 import types
@@ -16,9 +17,10 @@ from weakref import WeakKeyDictionary
 import pytest
 import ZODB
 from persistent import Persistent
+from persistent.mapping import PersistentMapping
 from transaction.interfaces import TransientError
 from ZODB.mvccadapter import MVCCAdapterInstance
-from ZODB.POSException import StorageError
+from ZODB.POSException import ConflictError, POSError, StorageError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.base.storable import why_unstorable
@@ -481,6 +483,26 @@ def test_progress_depends_on_no_class_of_the_application(
     assert [type(value) for value in note] == [float, float, str]
 
 
+def test_the_memory_of_a_job_goes_when_nobody_asks_for_it_any_more(
+    workshop: Any, code: Code, add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid, other = add(), add()
+    code.go()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(quarantine, "_dropped", -math.inf)
+    assert workshop.claim() == []
+    asides = quarantine._asides[workshop.db]
+    assert len(asides) == 2
+    with workshop.service() as service:
+        del service.jobs[jobid]
+    for _ in range(10):  # the other one is looked at again and again
+        now += quarantine.LAST_WAIT_SECONDS + ready.MEMORY_SECONDS + 1
+        assert workshop.claim() == []
+    with workshop.service() as service:
+        assert [*asides] == [service.jobs[other]._p_oid]
+
+
 def test_the_memory_goes_with_the_database() -> None:
     assert isinstance(quarantine._asides, WeakKeyDictionary)
 
@@ -507,7 +529,12 @@ class Picky:
 
 
 @pytest.mark.parametrize(
-    "raised", [ValueError("no"), OSError("no"), RuntimeError("no"), SystemExit("no")], ids=repr
+    "raised",
+    [
+        *(ValueError("no"), OSError("no"), RuntimeError("no"), SystemExit("no")),
+        *(StorageError("no"), TransientError("no"), ConflictError("no")),
+    ],
+    ids=repr,
 )
 def test_what_the_code_of_a_record_raises_sets_it_aside(
     workshop: Any, code: Code, monkeypatch: pytest.MonkeyPatch, raised: BaseException
@@ -523,6 +550,17 @@ def test_what_the_code_of_a_record_raises_sets_it_aside(
     monkeypatch.setattr(Picky, "raises", None)
     code._forget()
     assert workshop.work() == [jobid]
+
+
+class Curious:
+    """An input that looks at a persistent object when it is loaded."""
+
+    def __init__(self, other: Any) -> None:
+        self.other = other
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        len(self.other)
 
 
 class AdapterError(Exception):
@@ -547,6 +585,37 @@ def test_a_fault_of_the_storage_stays_what_it_is(
         with monkeypatch.context() as patch:
             patch.setattr(MVCCAdapterInstance, "load", fail)
             with pytest.raises(type(raised), match="no"):
+                quarantine.why_unreadable(job, jobid)
+        assert quarantine.why_unreadable(job, jobid) is None
+    assert not quarantine._asides
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [OSError("no"), StorageError("no"), TransientError("no"), AdapterError("no")],
+    ids=repr,
+)
+def test_nor_does_one_that_comes_while_the_code_of_a_record_loads_something_else(
+    workshop: Any, code: Code, monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    load = MVCCAdapterInstance.load
+    with workshop.transaction() as root:
+        root["other"] = PersistentMapping()
+    with workshop.transaction() as root:
+        oid = root["other"]._p_oid
+        jobid = root["tasks"].add("ignore", Curious(root["other"]))
+
+    def fail(storage: Any, asked: bytes) -> Any:
+        if asked == oid:
+            raise raised
+        return load(storage, asked)
+
+    code._forget()
+    with workshop.service() as service:
+        job = service.jobs[jobid]
+        with monkeypatch.context() as patch:
+            patch.setattr(MVCCAdapterInstance, "load", fail)
+            with pytest.raises((type(raised), POSError)):  # since 6.4 it is a StateLoadError
                 quarantine.why_unreadable(job, jobid)
         assert quarantine.why_unreadable(job, jobid) is None
     assert not quarantine._asides

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import MAX_JOB_ID, TaskService
+from lovely.remotetask.store.check import check_all
 
 NO_ID = [0, -1, 4711, 2**31, 2**70, -(2**70), "1", None, 1.5]
 
@@ -387,6 +389,33 @@ def test_jobs_are_counted_by_status(service: TaskService, jobids: dict[str, int]
 
 
 # -- running -----------------------------------------------------------------------------------
+
+
+def test_parked_jobs_are_counted_by_their_status_too(
+    service: TaskService, register: Any, empty_registry: None
+) -> None:
+    late = register("late", lambda input: input)
+    jobids = [
+        service.add("late"),
+        service.addCronJob("late", delay=0),
+        service.addCronJob("late", minute=(0,)),
+    ]
+    before = service.countJobs()
+    getGlobalSiteManager().unregisterUtility(late, ITask, name="late")
+    now = time.time() + 3600
+    service.process(now)
+    assert {place for job in service.jobs.values() if (place := job.place)} == {
+        *service.queue.parked
+    }
+    assert service.countJobs() == before
+    assert (before[QUEUED], before[DELAYED], before[CRONJOB]) == (1, 1, 1)
+    assert not service.hasJobsWaiting(now)
+    register("late", lambda input: input)
+    assert service.hasJobsWaiting(now)
+    service.process(now)
+    assert [service.getStatus(jobid) for jobid in jobids] == [COMPLETED, COMPLETED, CRONJOB]
+    assert not len(service.queue.parked)
+    assert check_all(service, now, repair=False) == []
 
 
 def test_processing_runs_all_jobs_in_order(service: TaskService, register: Any) -> None:

@@ -167,6 +167,16 @@ def test_nesting_in_the_keys_of_a_dict_counts() -> None:
         check_limits({(((1,),),): None}, None, 3)
 
 
+def test_a_few_lists_that_refer_to_each_other_in_many_ways_are_measured() -> None:
+    value: Any = []
+    for _ in range(50):
+        value = [value, value]
+    check_limits(value, None, 50)
+    for limits in ((1000, None), (None, 49), (1000, 50)):
+        with pytest.raises(InvalidInput):
+            check_limits(value, *limits)
+
+
 def test_a_deep_nesting_is_refused_before_it_is_stored(service: TaskService) -> None:
     service.max_input_depth = OUTSIDE_MAX_DEPTH
     with pytest.raises(InvalidInput, match="nested deeper than 100 levels"):

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -74,6 +75,11 @@ def test_a_task_that_wants_a_context_gets_one() -> None:
         ((double,), {"timeout_seconds": -1}),
         ((double,), {"timeout_seconds": float("inf")}),
         ((double,), {"timeout_seconds": float("nan")}),
+        ((double,), {"timeout_seconds": "5"}),
+        ((double,), {"timeout_seconds": True}),
+        ((double,), {"timeout_seconds": 10**400}),
+        ((double,), {"executor": "thread"}),
+        ((double,), {"inputSchema": int}),
     ],
 )
 def test_a_simple_task_refuses_what_makes_no_sense(
@@ -141,6 +147,82 @@ def test_a_task_can_be_given_a_name_and_options() -> None:
 def test_a_task_can_be_given_options_without_a_name() -> None:
     task(timeout_seconds=5)(double)
     assert look_up(ITask, f"{__name__}.double").timeout_seconds == 5
+
+
+class Doubler:
+    """A callable object."""
+
+    def __call__(self, input: int) -> int:
+        return input * 2
+
+
+class Waiter:
+    """A callable object that is asynchronous."""
+
+    async def __call__(self, input: int) -> int:
+        return input
+
+
+async def wait(input: int) -> int:
+    return input
+
+
+async def wait_and_yield(input: int) -> AsyncIterator[int]:
+    yield input
+
+
+def count_up(input: int) -> Iterator[int]:
+    yield input
+
+
+@pytest.mark.parametrize("function", [partial(double), Doubler(), Doubler().__call__], ids=repr)
+def test_any_callable_can_be_a_task_under_a_name(function: Any) -> None:
+    assert task("numbers.double")(function) is function
+    assert look_up(ITask, "numbers.double")(TaskService(), 1, 2) == 4
+
+
+@pytest.mark.parametrize("function", [partial(double), Doubler()], ids=repr)
+def test_what_has_no_name_of_its_own_needs_to_be_given_one(function: Any) -> None:
+    for register in (task, task(), task(timeout_seconds=5)):
+        with pytest.raises(InvalidArgument, match="has no name of its own: @task"):
+            register(function)
+
+
+@pytest.mark.parametrize("name", [5, b"x", 1.5, ("a",), ["a"], {"name": "a"}], ids=repr)
+def test_what_is_neither_a_function_nor_a_name_is_refused_at_once(name: Any) -> None:
+    with pytest.raises(InvalidArgument, match="task takes a function, or a name, not"):
+        task(name)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b"])
+def test_a_name_that_cannot_be_written_is_refused(
+    service: TaskService, register: Any, name: str
+) -> None:
+    with pytest.raises(InvalidArgument, match="cannot be the name of a task"):
+        task(name)(double)
+    register(name, double)  # past the decorator
+    with pytest.raises(InvalidArgument, match="cannot be the name of a task"):
+        service.add(name)
+    assert not service.jobs
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (wait, "is asynchronous"),
+        (wait_and_yield, "is asynchronous"),
+        (partial(wait), "is asynchronous"),
+        (Waiter(), "is asynchronous"),
+        (count_up, "is a generator"),
+        (partial(count_up), "is a generator"),
+    ],
+    ids=repr,
+)
+def test_what_returns_no_result_is_refused_at_the_registration(function: Any, words: str) -> None:
+    for register in (SimpleTask, task("numbers.later")):
+        with pytest.raises(InvalidArgument, match=words):
+            register(function)
+    assert look_up(ITask, "numbers.later") is None
 
 
 def test_the_decorator_is_the_module_that_the_first_api_imports() -> None:

@@ -31,6 +31,10 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from traceback import walk_tb
 from typing import Any, SupportsFloat, SupportsIndex
 
@@ -43,6 +47,15 @@ MAX_WAIT_SECONDS = 100 * 365.25 * 86_400.0
 #: What a storage in a relational database raises when the database is away, or has ended the
 #: session: the names of PEP 249, and RelStorage's own.  Each driver has classes of its own.
 AWAY_NAMES = frozenset({"OperationalError", "InterfaceError", "ReplicaClosedException"})
+#: No time lies later, in seconds since the epoch: the end of the year 9899.  Schedules are
+#: searched a hundred years ahead, and Python knows no year after 9999.
+LAST_MOMENT = 250_246_627_200.0
+
+#: Characters of a value that a message shows.
+MAX_SHOWN = 80
+
+#: What makes a float of itself, or of its text, and is meant for none.
+_NO_NUMBERS = (bool, str, bytes, bytearray)
 
 
 class RemoteTaskError(Exception):
@@ -64,6 +77,7 @@ class RetryLater(RemoteTaskError):
 
     :param delay_seconds: seconds until the next run, 0 to `MAX_WAIT_SECONDS`; None leaves
         the time to the retry policy of the job.
+    :raises InvalidArgument: it is no such number.
     """
 
     # Of the class too: a subclass may forget to call this one's `__init__`.
@@ -72,7 +86,7 @@ class RetryLater(RemoteTaskError):
     def __init__(
         self, delay_seconds: SupportsFloat | SupportsIndex | None = None, message: str = ""
     ) -> None:
-        super().__init__(message or "The task asks to be run again.")
+        super().__init__(text_of(message) or "The task asks to be run again.")
         if delay_seconds is not None:
             self.delay_seconds = seconds_of(delay_seconds, "delay_seconds")
 
@@ -183,11 +197,7 @@ class JobIsLive(RemoteTaskError, ValueError):
 
 def describe(error: BaseException) -> str:
     """Return the message of an exception, whatever it does when it is printed."""
-    try:
-        message = plain(str(error))
-    except BaseException:  # SystemExit too: it would end the thread that only tells
-        message = "(the message cannot be printed)"
-    return message or name_of(error)
+    return text_of(error, "(the message cannot be printed)") or name_of(error)
 
 
 def check_honest(error: BaseException) -> None:
@@ -243,20 +253,108 @@ def plain(text: str) -> str:
     return "".join((text,))
 
 
+def text_of(value: object, otherwise: str = "(it cannot be printed)") -> str:
+    """Return what a value says of itself, whatever it does when it is printed."""
+    try:
+        return plain(str(value))
+    except BaseException:  # SystemExit too: it would end the thread that only tells
+        return otherwise
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it, shortened, whatever its code does."""
+    try:
+        text = plain(repr(value))
+    except Exception:  # of an int with more than 4,300 digits too, and of what is nested deep
+        text = f"<{plain(type.__dict__['__name__'].__get__(type(value)))}>"
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+
+
+def is_kind(value: object, kind: type | tuple[type, ...]) -> bool:
+    """Say whether a value is an instance of a class, or of one of several.
+
+    Not `isinstance`, which asks the value too what it is.
+    """
+    return issubclass(type(value), kind)
+
+
+def whole_of(value: object) -> int | None:
+    """Return a whole number as an exact int, None if it is none; a bool is none."""
+    try:
+        return None if type(value) is bool else operator.index(value)  # type: ignore[arg-type]
+    except Exception:  # whatever somebody's __index__ raises
+        return None
+
+
+def number_of(value: Any) -> float:
+    """Return a number as an exact float, nan if it is none; texts and bools are none."""
+    try:
+        return math.nan if is_kind(value, _NO_NUMBERS) else float(value)
+    except Exception:  # whatever somebody's __float__ raises
+        return math.nan
+
+
+def each_of(values: Iterable[Any], name: str, error: type[RemoteTaskError]) -> Iterator[Any]:
+    """Yield values one by one.
+
+    :param name: names the values in the error's message.
+    :param error: raised for what is no collection.
+    :raises TransientError: the collection is stored, and could not be read.
+    """
+    try:
+        yield from iter(values)
+    except TransientError:
+        raise
+    except Exception as fault:  # whatever somebody's __iter__ or generator raises
+        raise error(f"{name}={shown(values)}: must be a collection ({describe(fault)})") from fault
+
+
+def list_of(
+    values: Iterable[Any], name: str, error: type[RemoteTaskError], limit: int
+) -> list[Any]:
+    """Return values in a list; see `each_of`.
+
+    :param error: raised for more than `limit` values too.
+    """
+    found = list(islice(each_of(values, name, error), limit + 1))
+    if len(found) > limit:
+        raise error(f"{name} must not have more than {limit} values")
+    return found
+
+
+def is_true(value: object, name: str) -> bool:
+    """Say whether a value counts as true.
+
+    :param name: names the value in the error's message.
+    :raises InvalidArgument: it cannot tell.
+    """
+    try:
+        return value is not NotImplemented and bool(value)
+    except Exception:  # whatever somebody's __bool__ raises
+        raise InvalidArgument(f"{name} must be true or false, not {shown(value)}") from None
+
+
 def seconds_of(value: Any, name: str) -> float:
     """Return a wait as float seconds.
 
     :param name: names the value in the error's message.
     :raises InvalidArgument: it is no number, or not within 0 to `MAX_WAIT_SECONDS`.
     """
-    try:
-        seconds = -1.0 if isinstance(value, (bool, str, bytes, bytearray)) else float(value)
-    except Exception:  # whatever somebody's __float__ raises
-        seconds = -1.0
+    seconds = number_of(value)
     if not 0 <= seconds <= MAX_WAIT_SECONDS:
-        try:
-            shown = repr(value)[:50]
-        except Exception:  # of an int with more than 4,300 digits too
-            shown = f"this {type(value).__name__}"
-        raise InvalidArgument(f"{name} must be 0 or more seconds, up to 100 years, not {shown}")
+        raise InvalidArgument(
+            f"{name} must be 0 or more seconds, up to 100 years, not {shown(value)}"
+        )
+    return seconds
+
+
+def moment_of(value: Any, name: str) -> float:
+    """Return a time as float seconds since the epoch.
+
+    :param name: names the value in the error's message.
+    :raises InvalidArgument: it is no number, or not within the years 1970 to 9899.
+    """
+    seconds = number_of(value)
+    if not 0 <= seconds < LAST_MOMENT:
+        raise InvalidArgument(f"{name} must be seconds since the epoch, not {shown(value)}")
     return seconds

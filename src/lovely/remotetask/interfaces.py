@@ -114,7 +114,8 @@ class IJob(Interface):
 
     deaths = Int(
         title="Deaths",
-        description="How many attempts ended with the death of the process.",
+        description="How many attempts ended with the death of the process, in the whole life of "
+        "the job.",
         required=True,
     )
 
@@ -206,13 +207,21 @@ class ICronJob(IJob):
 
         :param now: seconds since the epoch; None is the present.
         :returns: seconds since the epoch; for a delay, `now` plus the delay.
+        :raises InvalidArgument: `now` does not lie within the years 1970 to 9899.
 
         Transaction: reads only.
         """
 
 
 class ITaskService(Interface):
-    """Jobs, their queue, and the thread that works on them."""
+    """Jobs, their queue, and the thread that works on them.
+
+    What makes no sense is refused by an error of `lovely.remotetask.errors`, and then nothing is
+    changed; most of these errors are ValueErrors.  A setting is checked when it is set
+    (InvalidArgument), and one that was stored before and makes no sense is read as its default.
+    Where transactions are begun explicitly, and none is, `transaction.interfaces.NoTransaction` is
+    raised by what writes.
+    """
 
     jobs = Object(
         title="Jobs", description="All jobs by id.", schema=IEnumerableMapping, readonly=True
@@ -234,18 +243,20 @@ class ITaskService(Interface):
     lease_seconds = Float(
         title="Lease",
         description="Seconds without a sign of life after which a worker counts as dead.",
+        min=0.1,
     )
 
     max_deaths = Int(
         title="Most deaths",
-        description="Deaths of the process that ran it after which a job is an error.",
+        description="Deaths of the process that ran it after which a job is an error; of a cron "
+        "job those since it last completed a run.",
         min=1,
     )
 
     retention = Dict(
         title="Retention",
         description="Final status -> `lovely.remotetask.Retention`: what is kept, how long.  "
-        "Another status raises JobIsLive, and what is no dict InvalidArgument.",
+        "Another status raises JobIsLive.",
     )
 
     max_input_bytes = Int(
@@ -275,6 +286,8 @@ class ITaskService(Interface):
         :param retry: a `RetryPolicy` for this job, in place of the task's.
         :raises TaskNotFound: no task has this name; a ValueError.
         :raises InvalidInput: the input breaks the task's schema or cannot be stored.
+        :raises InvalidArgument: `retry` is no policy that can be stored, or the name of the task
+            cannot be written.
         :raises StrayObject: the connection has lost track of the database, as after a crash of
             a ZEO server; a TransientError: repeat the transaction.  So may the commit.
 
@@ -289,6 +302,7 @@ class ITaskService(Interface):
         :param inputs: one input a job; see `add`.
         :raises TaskNotFound: no task has this name; a ValueError.
         :raises InvalidInput: one of them cannot be accepted; then no job is added.
+        :raises InvalidArgument: see `add`.
 
         Transaction: caller commits.
         """
@@ -358,6 +372,7 @@ class ITaskService(Interface):
 
         :param status: a list of final statuses.
         :returns: None.
+        :raises InvalidArgument: there is no such status; a ValueError.
         :raises JobIsLive: a status of jobs that still wait or run is among them; a
             ValueError, and nothing is removed.
 
@@ -372,6 +387,7 @@ class ITaskService(Interface):
         :param limit: how many jobs to remove at the most; None is all.
         :param before: seconds since the epoch: only jobs that ended before; None is all.
         :raises JobIsLive: the status is not a final one; a ValueError.
+        :raises InvalidArgument: a number is out of range; a ValueError.
 
         Transaction: caller commits.
         """
@@ -428,6 +444,8 @@ class ITaskService(Interface):
     def countJobs():
         """Return a dict of the number of jobs by status; the cost does not grow with them.
 
+        Jobs that are set aside, as their task is not registered here, are counted by their status.
+
         Transaction: reads only.
         """
 
@@ -435,6 +453,7 @@ class ITaskService(Interface):
         """Say whether a job is ready to be claimed.
 
         :param now: seconds since the epoch; None is the present.
+        :raises InvalidArgument: `now` does not lie within the years 1970 to 9899.
 
         Transaction: reads only.
         """
@@ -445,6 +464,8 @@ class ITaskService(Interface):
         It is for `processNext`, in this process.  Another process, or the next one, gives back
         what was claimed a lease ago and has not been run: that is no attempt and no death.
 
+        :raises InvalidArgument: see `hasJobsWaiting`.
+
         Transaction: caller commits.
         """
 
@@ -452,9 +473,10 @@ class ITaskService(Interface):
         """Run one job: the one that was claimed as `jobid`, or the next one.
 
         :returns: True, or False when there was nothing to run.
-
         :raises CannotTakeBack: the job has failed, and something without savepoints had
             joined the transaction before: abort it.
+        :raises JobNotFound: there is no job `jobid`.
+        :raises InvalidArgument: see `hasJobsWaiting`.
 
         Transaction: caller commits.  The job runs in the caller's transaction; of a job
         that fails nothing is kept but its error.
@@ -467,6 +489,7 @@ class ITaskService(Interface):
         savepoints has joined the transaction, one job is run a call: commit between them.
 
         :raises CannotTakeBack: as with `processNext`.
+        :raises InvalidArgument: see `hasJobsWaiting`.
 
         Transaction: caller commits, as with `processNext`.
         """
@@ -483,6 +506,7 @@ class ITaskService(Interface):
         :raises ServiceNotStored: the service is in no database, and no transaction is about to
             store it.
         :raises OldRecord: lovely.remotetask 0.5 has written it, as with all that uses a service.
+        :raises InvalidArgument: the factory does not take the arguments that are set.
 
         Transaction: writes nothing.
         """
@@ -492,6 +516,7 @@ class ITaskService(Interface):
 
         :param timeout_seconds: how long to wait for that; None does not wait.
         :returns: None.
+        :raises InvalidArgument: the timeout is no number of 0 or more.
 
         Transaction: writes nothing.
         """

@@ -9,7 +9,6 @@ change it only one commits.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import (
     Iterable,
@@ -27,6 +26,7 @@ from lovely.remotetask.errors import (
     InvalidSchedule,
     OldRecord,
     UnknownZone,
+    moment_of,
     plain,
     seconds_of,
 )
@@ -146,7 +146,8 @@ class Job(Persistent):
     ``created_at``, ``started_at``, ``completed_at`` float seconds since the epoch.
     ``attempt`` int: how often the job was claimed; set by `start`, taken back by
     `give_back`.  ``errors`` int: attempts that ended in an error.  ``deaths`` int:
-    attempts that ended with their process.  ``conflicts`` int: repeated transactions.
+    attempts that ended with their process.  ``survived`` int: those of them that a cron job
+    had behind it when it last completed a run.  ``conflicts`` int: repeated transactions.
     ``collisions`` int: runs in a row that ended in a conflict, set by the engine when it puts
     the job back.
     ``owner`` str: id of the worker that has claimed the job, else None.
@@ -168,6 +169,7 @@ class Job(Persistent):
     attempt: int = 0
     errors: int = 0
     deaths: int = 0
+    survived: int = 0
     conflicts: int = 0
     collisions: int = 0
     owner: str | None = None
@@ -271,6 +273,11 @@ class Job(Persistent):
         return self.status in FINAL_STATUSES
 
     @property
+    def deaths_in_a_row(self) -> int:
+        """How many processes have died with the job since it last completed a run."""
+        return self.deaths - self.survived
+
+    @property
     def is_in_line(self) -> bool:
         """Whether the job waits in the ready queue, where it has not been run before."""
         return isinstance(self.place, int)
@@ -340,7 +347,7 @@ class Job(Persistent):
         self.output = output
         self.status = COMPLETED
         self.completed_at = now
-        self._forget("errors", "deaths", "collisions", "owner")
+        self._forget("errors", "collisions", "owner")
 
     def fail(self, failure: Failure, now: float) -> None:
         """Keep a failure that is the end of the job."""
@@ -459,9 +466,10 @@ class CronJob(Job):
             # Not in the job's record: that would collide with the end of the run.  Nor may
             # the run have ended by then, as nobody would look for the edit.
             check_path(self.edits, self.id)
-            self.edits[self.id] = edit
             if self._p_jar is not None:
+                self._p_jar.transaction_manager.get()  # else it would raise when it is too late
                 self._p_jar.readCurrent(self)
+            self.edits[self.id] = edit
         else:
             self._apply(edit)
 
@@ -496,9 +504,7 @@ class CronJob(Job):
 
     def timeOfNextCall(self, now: float | None = None) -> float:
         """See `ICronJob`."""
-        now = time.time() if now is None else now
-        if isinstance(now, bool) or not isinstance(now, (int, float)) or not math.isfinite(now):
-            raise InvalidArgument(f"now must be seconds since the epoch, not {now!r}")
+        now = time.time() if now is None else moment_of(now, "now")
         return self.schedule.next_time(now) if self.delay is None else now + self.delay
 
     def count_from(self, now: float) -> float:
@@ -515,6 +521,8 @@ class CronJob(Job):
     def finish(self, output: Any, now: float) -> None:
         """See `Job`.  A schedule goes on: the job waits for its next time."""
         super().finish(output, now)
+        if self.deaths_in_a_row:
+            self.survived = self.deaths
         self.go_on(now)
 
     def fail(self, failure: Failure, now: float) -> None:

@@ -17,10 +17,12 @@ from zope.interface import implementer
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.claim import Claim
 from lovely.remotetask.engine.crew import OwnThread, Threads
-from lovely.remotetask.engine.loop import MIN_WAIT_SECONDS, Loop
+from lovely.remotetask.engine.loop import Loop
 from lovely.remotetask.engine.session import Session, check_no_transaction
 from lovely.remotetask.engine.zodb import Engine
+from lovely.remotetask.errors import seconds_of, whole_of
 from lovely.remotetask.interfaces import IProcessor
+from lovely.remotetask.setting import check_max_threads
 
 
 class _Processor:
@@ -29,11 +31,10 @@ class _Processor:
     def __init__(self, db: Any, servicePath: list[str], waitTime: float, make_crew: Any) -> None:
         self.db = db
         self.servicePath = servicePath
-        self.waitTime = waitTime
+        self.waitTime = seconds_of(waitTime, "waitTime")
         stop = threading.Event()
         self.engine = Engine(db, servicePath, stop.wait)
-        seconds = max(waitTime, MIN_WAIT_SECONDS)
-        self.loop = Loop(self.engine, self.name, stop, seconds, make_crew)
+        self.loop = Loop(self.engine, self.name, stop, self.waitTime, make_crew)
         registry.attend(self)
 
     @property
@@ -104,7 +105,8 @@ class _Processor:
     def _next_claims(self, session: Session, jobid: int | None) -> list[Claim]:
         if jobid is None:
             return self.engine.claims.claim(session, 1)
-        claim = self.engine.claims.find(session, jobid)
+        number = whole_of(jobid)
+        claim = None if number is None else self.engine.claims.find(session, number)
         return [] if claim is None else [claim]
 
     def _release(self, session: Session, claims: list[Claim]) -> None:
@@ -142,6 +144,7 @@ class SimpleProcessor(_Processor):
     :param servicePath: the names that lead from the root object to the service.
     :param waitTime: seconds after which a loop without work looks again; it is woken when
         work comes, so this is only a safety net.
+    :raises InvalidArgument: ``waitTime`` is not within 0 to a hundred years.
     """
 
     def __init__(self, db: Any, servicePath: list[str], waitTime: float = 1.0) -> None:
@@ -153,13 +156,15 @@ class MultiProcessor(_Processor):
     """Works on several jobs at a time, each in a thread of its own.  See `IProcessor`.
 
     :param maxThreads: how many jobs run at the same time at the most.
+    :raises InvalidArgument: ``maxThreads`` is not within 1 to 1,000.
     """
 
     def __init__(
         self, db: Any, servicePath: list[str], waitTime: float = 1.0, maxThreads: int = 5
     ) -> None:
-        self.maxThreads = maxThreads
-        super().__init__(db, servicePath, waitTime, partial(Threads, max_threads=maxThreads))
+        self.maxThreads = check_max_threads(maxThreads)
+        make_crew = partial(Threads, max_threads=self.maxThreads)
+        super().__init__(db, servicePath, waitTime, make_crew)
 
     @property
     def threads(self) -> list[threading.Thread]:

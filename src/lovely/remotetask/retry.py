@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import sys
@@ -19,6 +20,11 @@ from lovely.remotetask.errors import (
     TaskError,
     TransactionMeddled,
     WriteConflicts,
+    is_kind,
+    list_of,
+    number_of,
+    shown,
+    whole_of,
 )
 
 #: What no policy repeats: the task said so, or it would only do the same again.
@@ -30,6 +36,10 @@ FINAL_ERRORS: tuple[type[BaseException], ...] = (
     JobTimeout,
     WriteConflicts,
 )
+
+
+#: No policy names more exceptions.
+MAX_KINDS = 1_000
 
 
 @dataclass(frozen=True)
@@ -59,8 +69,14 @@ class RetryPolicy:
     give_up_on: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
-        if type(self.attempts) is not int or self.attempts < 1:
-            raise InvalidArgument(f"attempts must be an int of 1 or more, not {self.attempts!r}")
+        # Of exact types, as they are stored with each job.
+        put = functools.partial(object.__setattr__, self)
+        attempts = whole_of(self.attempts)
+        if attempts is None or attempts < 1:
+            raise InvalidArgument(
+                f"attempts must be an int of 1 or more, not {shown(self.attempts)}"
+            )
+        put("attempts", attempts)
         for name, low in (
             ("first_wait_seconds", 0),
             ("factor", 1),
@@ -68,18 +84,25 @@ class RetryPolicy:
             ("jitter", 0),
         ):
             value = getattr(self, name)
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not is_number or not low <= value <= sys.float_info.max:
-                raise InvalidArgument(f"{name} must be a number of {low} or more, not {value!r}")
+            number = number_of(value)
+            if not low <= number <= sys.float_info.max:
+                raise InvalidArgument(
+                    f"{name} must be a number of {low} or more, not {shown(value)}"
+                )
+            put(name, number)
         if self.jitter > 1:
             raise InvalidArgument(f"jitter must lie between 0 and 1, not {self.jitter!r}")
         for name in ("retry_on", "give_up_on"):
             kinds = getattr(self, name)
-            kinds = (kinds,) if isinstance(kinds, type) else tuple(kinds)
+            kinds = (
+                [kinds]
+                if is_kind(kinds, type)
+                else list_of(kinds, name, InvalidArgument, MAX_KINDS)
+            )
             for kind in kinds:
-                if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-                    raise InvalidArgument(f"{name} takes exception classes, not {kind!r}")
-            object.__setattr__(self, name, kinds)
+                if not (is_kind(kind, type) and issubclass(kind, BaseException)):
+                    raise InvalidArgument(f"{name} takes exception classes, not {shown(kind)}")
+            put(name, tuple(kinds))
 
     def wait_seconds(
         self,
@@ -95,7 +118,10 @@ class RetryPolicy:
         :param failures: how often the job has failed by now, this time included.
         :param error: what the last run raised.
         :param chance: gives a float in 0..1.
+        :raises InvalidArgument: `failures` is no int.
         """
+        if type(failures) is not int:
+            raise InvalidArgument(f"failures must be an int, not {shown(failures)}")
         if isinstance(error, RetryLater):
             if error.delay_seconds is not None:
                 return error.delay_seconds

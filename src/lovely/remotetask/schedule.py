@@ -28,7 +28,17 @@ from zoneinfo import ZoneInfo
 
 from croniter import croniter
 
-from lovely.remotetask.errors import InvalidArgument, InvalidSchedule, UnknownZone, plain
+from lovely.remotetask.errors import (
+    LAST_MOMENT,
+    InvalidArgument,
+    InvalidSchedule,
+    UnknownZone,
+    is_kind,
+    list_of,
+    plain,
+    shown,
+    whole_of,
+)
 
 #: What the sets may hold, in the order of the fields of a cron expression.
 _RANGES = {
@@ -64,6 +74,10 @@ _OF_THE_MACHINE = re.compile(r"(localtime|posixrules|factory)$|(posix|right)/|/|
 #: The weeks of a month in which a weekday counts, where nothing else is said.
 _EVERY_WEEK = range(1, 6)
 
+#: No set has more numbers, each as often as anybody likes, and no text more characters.
+MAX_NUMBERS = 1_000
+MAX_TEXT = 1_000
+
 _DAY = 86400
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _EPOCH_DAY = _EPOCH.toordinal()
@@ -71,7 +85,7 @@ _EPOCH_DAY = _EPOCH.toordinal()
 # Python knows the years 1 to 9999, and the next matching day can be 40 years away
 # (29 February on a Monday, around the year 2100).
 _EARLIEST = (date(2, 1, 1).toordinal() - _EPOCH_DAY) * _DAY
-_LATEST = (date(9900, 1, 1).toordinal() - _EPOCH_DAY) * _DAY
+_LATEST = LAST_MOMENT
 
 
 @dataclass(frozen=True)
@@ -266,8 +280,10 @@ def make_schedule(
     values = (minute, hour, dayOfMonth, month, dayOfWeek)
     sets = tuple(_whole_numbers(*pair) for pair in zip(_RANGES, values, strict=True))
     for name, text in (("cron", cron), ("timezone", timezone)):
-        if text is not None and not isinstance(text, str):
-            raise InvalidSchedule(f"{name}={text!r}: must be a string")
+        if text is not None and not is_kind(text, str):
+            raise InvalidSchedule(f"{name}={shown(text)}: must be a string")
+        if text is not None and len(plain(text)) > MAX_TEXT:
+            raise InvalidSchedule(f"{name}={shown(text)}: must have {MAX_TEXT} characters at most")
     # Of exact types, for what is returned is kept for others, and stored: enums would not do.
     cron, timezone = (text if text is None else plain(text) for text in (cron, timezone))
     return _cached_schedule(sets, cron, timezone)
@@ -297,17 +313,16 @@ def is_zone_known(timezone: str) -> bool:
 
 
 def _whole_numbers(name: str, values: Iterable[int]) -> tuple[int, ...]:
-    try:
-        numbers = tuple(values)
-    except TypeError:
-        raise InvalidSchedule(f"{name}={values!r}: must be a collection of numbers") from None
     allowed = _RANGES[name]
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise InvalidSchedule(f"{name}={number!r}: must be a whole number")
+    numbers = set()
+    for value in list_of(values, name, InvalidSchedule, MAX_NUMBERS):
+        number = whole_of(value)
+        if number is None:
+            raise InvalidSchedule(f"{name}={shown(value)}: must be a whole number")
         if number not in allowed:
-            raise InvalidSchedule(f"{name}={number}: must be {allowed[0]} to {allowed[-1]}")
-    return tuple(sorted(set(map(int, numbers))))
+            raise InvalidSchedule(f"{name}={shown(number)}: must be {allowed[0]} to {allowed[-1]}")
+        numbers.add(number)
+    return tuple(sorted(numbers))
 
 
 @lru_cache(maxsize=512)

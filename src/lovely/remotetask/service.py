@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import takewhile
+from math import isnan
 from typing import Any
 
 from BTrees.IIBTree import IITreeSet
@@ -17,6 +17,7 @@ from persistent import Persistent
 from zope.interface import implementer
 from zope.location.location import Location
 
+from lovely.remotetask import setting
 from lovely.remotetask.base.ownership import check_parts, check_path
 from lovely.remotetask.base.site import note_service
 from lovely.remotetask.base.storable import check_limits, check_storable
@@ -29,12 +30,20 @@ from lovely.remotetask.engine.retention import DEFAULT_RETENTION, Retention, rem
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
-    JobIsLive,
     JobNotFound,
     JobUnusable,
     OldRecord,
     ServiceNotStored,
     TaskNotFound,
+    each_of,
+    is_kind,
+    is_true,
+    list_of,
+    moment_of,
+    number_of,
+    plain,
+    shown,
+    whole_of,
 )
 from lovely.remotetask.hosts.autostart import bootStrapSubscriber, getAutostartServiceNames
 from lovely.remotetask.interfaces import (
@@ -42,7 +51,6 @@ from lovely.remotetask.interfaces import (
     DELAYED,
     FINAL_STATUSES,
     PROCESSING,
-    QUEUED,
     STARTLATER,
     STATUSES,
     ITask,
@@ -55,7 +63,7 @@ from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, wh
 from lovely.remotetask.store.queue import JobQueue
 from lovely.remotetask.store.tree import JobTree, holds_new
 from lovely.remotetask.store.worker import LEASE_SECONDS, worker_record
-from lovely.remotetask.task import available, check_input, look_up
+from lovely.remotetask.task import available, check_input, check_name, look_up
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 
@@ -66,6 +74,15 @@ MAX_JOB_ID = 2**31 - 1
 #: How names begin that even a service of 0.5 may get: those of ZODB, what is not stored, and
 #: where it stands, so that it can be taken out of a container.
 _NOT_OURS = ("_p_", "_v_", "__")
+
+#: So many statuses are taken at once, some of them more than once.
+MAX_STATUSES = 1_000
+
+#: What bounds inputs.
+_LIMITS = ("max_input_bytes", "max_input_depth")
+
+#: Settings that name code: what has no name of its own cannot be stored.
+_REFERENCES = ("processorFactory", "taskInterface")
 
 
 class _Part:
@@ -149,10 +166,10 @@ class TaskService(Persistent, Location):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Not a property: by the time its setter refuses, Persistent would have noted a change.
-        if name == "retention":
-            _check_retention(value)
         if not name.startswith(_NOT_OURS):
             _check_not_old(self)
+        if name in setting.CHECKS:
+            value = _checked_setting(name, value, self._p_jar is not None)
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -176,8 +193,9 @@ class TaskService(Persistent, Location):
         """See `ITaskService`."""
         check_parts(self)
         input = self._checked(task, input, retry)
+        is_later = is_true(startLater, "startLater")
         job = Job(self._generateId(), task, input, retry)
-        if startLater:
+        if is_later:
             job.status = STARTLATER
         return self._store(job)
 
@@ -186,7 +204,9 @@ class TaskService(Persistent, Location):
     ) -> list[int]:
         """See `ITaskService`."""
         check_parts(self)
-        inputs = [self._checked(task, input, retry) for input in inputs]
+        inputs = [
+            self._checked(task, input, retry) for input in each_of(inputs, "inputs", InvalidInput)
+        ]
         jobids = self._generateIds(len(inputs))
         jobs = {
             jobid: Job(jobid, task, input, retry)
@@ -236,16 +256,26 @@ class TaskService(Persistent, Location):
 
     def _checked(self, name: str, input: Any, retry: RetryPolicy | None) -> Any:
         """Check what is given for a job; return the input as it is now."""
-        task = look_up(self.taskInterface, name) if isinstance(name, str) else None
+        self._check_begun()
+        task = look_up(self.taskInterface, plain(name)) if is_kind(name, str) else None
         if task is None:
-            raise TaskNotFound(f"no task is registered under the name {name!r}")
-        if retry is not None and not isinstance(retry, RetryPolicy):
-            raise InvalidArgument(f"retry takes a RetryPolicy, not {retry!r}")
+            raise TaskNotFound(f"no task is registered under the name {shown(name)}")
+        check_name(name)
+        if retry is not None and not is_kind(retry, RetryPolicy):
+            raise InvalidArgument(f"retry takes a RetryPolicy, not {shown(retry)}")
         if retry is not None:
             check_storable(retry, InvalidArgument, "the retry policy")
         check_input(task, input)
-        check_limits(input, self.max_input_bytes, self.max_input_depth)
-        return check_storable(input, InvalidInput, "the input")
+        if self.max_input_bytes is not None or self.max_input_depth is not None:
+            max_bytes, max_depth = (setting.read(self, limit) for limit in _LIMITS)
+            check_limits(input, max_bytes, max_depth)
+        return check_storable(input, InvalidInput, "the input", is_first=True)
+
+    def _check_begun(self) -> None:
+        # Who writes without a transaction finds that out too late: a BTree is changed by then,
+        # and stays so in this connection, though nothing of it will be stored.
+        if self._p_jar is not None:
+            self._p_jar.transaction_manager.get()
 
     def _store(self, job: Job) -> int:
         self.jobs[job.id] = self._v_last = job
@@ -285,15 +315,16 @@ class TaskService(Persistent, Location):
 
     def _job(self, jobid: int) -> Job:
         check_parts(self)
-        try:
-            job: Job = self.jobs[jobid]
-        except (KeyError, TypeError):
-            raise JobNotFound(f"there is no job {jobid!r}") from None
+        number = whole_of(jobid)
+        job: Job | None = None if number is None else self.jobs.get(number)
+        if job is None:
+            raise JobNotFound(f"there is no job {shown(jobid)}")
         _check_usable(jobid, why_unreadable(job, jobid))
         return job
 
     def startJob(self, jobid: int) -> bool:
         """See `ITaskService`."""
+        self._check_begun()
         job = self._job(jobid)
         if job.status != STARTLATER:
             return False
@@ -306,6 +337,7 @@ class TaskService(Persistent, Location):
 
     def reschedule(self, jobid: int) -> None:
         """See `ITaskService`."""
+        self._check_begun()
         job = self._job(jobid)
         if isinstance(job, CronJob) and job.status == PROCESSING:
             return  # it counts anew when its run has ended
@@ -317,10 +349,12 @@ class TaskService(Persistent, Location):
 
     def cancel(self, jobid: int) -> None:
         """See `ITaskService`."""
+        self._check_begun()
         try:
             job = self._job(jobid)
         except JobNotFound:
             return
+        jobid = job.id
         if job.is_final:
             return
         if job.status == PROCESSING:
@@ -347,20 +381,21 @@ class TaskService(Persistent, Location):
 
     def getProgress(self, jobid: int) -> Progress | None:
         """See `ITaskService`."""
-        self._job(jobid)
-        progress: Progress | None = self.progress.get(jobid)
+        progress: Progress | None = self.progress.get(self._job(jobid).id)
         return progress
 
     # -- all jobs -----------------------------------------------------------------------
 
     def clean(self, status: Iterable[str] = FINAL_STATUSES) -> None:
         """See `ITaskService`."""
+        self._check_begun()
         check_parts(self)
-        statuses = [status] if isinstance(status, str) else list(status)
-        for name in statuses:
-            if name not in STATUSES:
-                raise InvalidArgument(f"there is no status {name!r}")
-            _check_final(name)
+        given: Any = (status,) if is_kind(status, str) else status
+        names = list_of(given, "status", InvalidArgument, MAX_STATUSES)
+        for name in names:
+            if not is_kind(name, str) or plain(name) not in STATUSES:
+                raise InvalidArgument(f"there is no status {shown(name)}")
+        statuses = [setting.check_final(name) for name in names]
         for worker in self.workers.values():
             for jobid in worker.held:
                 job = load(self.jobs, jobid)
@@ -377,13 +412,19 @@ class TaskService(Persistent, Location):
         self, status: str, limit: int | None = None, before: float | None = None
     ) -> int:
         """See `ITaskService`."""
-        _check_final(status)
+        self._check_begun()
+        status = setting.check_final(status)
+        limit = setting.bound_of(limit, "limit")
+        if limit is not None:
+            limit = min(limit, MAX_JOB_ID)
+        if before is not None and isnan(number_of(before)):
+            raise InvalidArgument(f"before must be seconds since the epoch, not {shown(before)}")
+        before = None if before is None else number_of(before)
         return remove_oldest(self, status, limit, before)
 
     def countJobs(self) -> dict[str, int]:
         """See `ITaskService`."""
-        counts = {status: len(index) for status, index in self.queue.indexes.items()}
-        counts[QUEUED] = len(self.queue)
+        counts = {status: self.queue.count(status) for status in self.queue.indexes}
         counts[PROCESSING] = 0
         for worker in self.workers.values():
             for jobid in worker.held:
@@ -406,6 +447,7 @@ class TaskService(Persistent, Location):
 
     def claimNextJob(self, now: float | None = None) -> int | None:
         """See `ITaskService`."""
+        self._check_begun()
         caller = caller_of(self).id
         job = claim_inline(self, caller, _time(now), self._next_turn())
         if job is None:
@@ -417,6 +459,7 @@ class TaskService(Persistent, Location):
 
     def processNext(self, now: float | None = None, jobid: int | None = None) -> bool:
         """See `ITaskService`."""
+        self._check_begun()
         now = _time(now)
         if jobid is None:
             return self._process_one(now, self._next_turn(), set())
@@ -428,6 +471,7 @@ class TaskService(Persistent, Location):
 
     def process(self, now: float | None = None) -> None:
         """See `ITaskService`."""
+        self._check_begun()
         # One that asks to be run again at once has to wait for the next call.
         done: set[int] = set()
         while self._process_one(_time(now), len(done), done) and can_go_on(self):
@@ -467,8 +511,13 @@ class TaskService(Persistent, Location):
 
     def stopProcessing(self, timeout_seconds: float | None = None) -> None:
         """See `ITaskService`."""
+        seconds = None if timeout_seconds is None else number_of(timeout_seconds)
+        if seconds is not None and not seconds >= 0:
+            raise InvalidArgument(
+                f"timeout_seconds must be 0 or more seconds, not {shown(timeout_seconds)}"
+            )
         later.forget(self)
-        registry.stop(self, timeout_seconds)
+        registry.stop(self, seconds)
 
     def isProcessing(self) -> bool:
         """See `ITaskService`."""
@@ -476,11 +525,7 @@ class TaskService(Persistent, Location):
 
 
 def _time(now: float | None) -> float:
-    if now is None:
-        return time.time()
-    if isinstance(now, bool) or not isinstance(now, (int, float)) or not math.isfinite(now):
-        raise InvalidArgument(f"now must be seconds since the epoch, not {now!r}")
-    return now
+    return time.time() if now is None else moment_of(now, "now")
 
 
 def _check_usable(jobid: int, reason: str | None) -> None:
@@ -490,13 +535,10 @@ def _check_usable(jobid: int, reason: str | None) -> None:
         raise JobUnusable(f"job {jobid}: {reason}")
 
 
-def _check_retention(retention: Any) -> None:
-    if not isinstance(retention, Mapping):
-        raise InvalidArgument("retention must be a dict: final status -> Retention")
-    for status in retention:
-        _check_final(status)
-
-
-def _check_final(status: str) -> None:
-    if status not in FINAL_STATUSES:
-        raise JobIsLive(f"jobs that are {status!r} are still needed; cancel them instead")
+def _checked_setting(name: str, value: Any, is_stored: bool) -> Any:
+    value = setting.CHECKS[name](value)
+    if name == "retention":
+        return {status: Retention(*bounds) for status, bounds in value.items()}
+    if name == "processorArguments" or (is_stored and name in _REFERENCES):
+        return check_storable(value, InvalidArgument, name)
+    return value

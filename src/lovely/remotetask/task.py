@@ -6,20 +6,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any, TypeVar, overload
 
+from transaction.interfaces import TransientError
 from zope.component import getGlobalSiteManager, getSiteManager
 from zope.interface import Interface, Invalid, implementer
+from zope.interface.interface import InterfaceClass
 from zope.interface.interfaces import ComponentLookupError
 from zope.schema import getFieldsInOrder
 
 from lovely.remotetask.base import processpool
 from lovely.remotetask.errors import (
+    MAX_SHOWN,
     InvalidArgument,
     InvalidInput,
     InvalidResult,
     JobCancelled,
     TaskError,
+    describe,
+    is_kind,
+    is_true,
+    plain,
+    seconds_of,
+    shown,
+    text_of,
+    whole_of,
 )
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.retry import RetryPolicy
@@ -160,6 +172,11 @@ class SimpleTask:
     :param executor: ``"process"`` calls the function in another processpool, where it can use
         a core of its own and is killed by its timeout.  It must be a plain function of its
         input that can be imported by its name.
+    :param max_jobs_per_process: with ``executor="process"``: a process that has run so many jobs
+        ends, and a new one takes its place, which gives back what has piled up in its memory;
+        None lets it live as long as this process.
+    :raises InvalidArgument: an argument makes no sense, or the function is a coroutine or a
+        generator function: what it returns when it is called is no result.
     """
 
     inputSchema: Any = Interface
@@ -176,16 +193,28 @@ class SimpleTask:
         timeout_seconds: float | None = None,
         shared_commit: bool = False,
         executor: str | None = None,
+        max_jobs_per_process: int | None = None,
     ) -> None:
-        if not callable(func):
-            raise InvalidArgument(f"a task is made of a callable, not of {func!r}")
-        if retry is not None and not isinstance(retry, RetryPolicy):
-            raise InvalidArgument(f"retry takes a RetryPolicy, not {retry!r}")
-        if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
-            raise InvalidArgument(f"timeout_seconds must be more than 0, not {timeout_seconds!r}")
-        if executor not in (None, "process"):
-            raise InvalidArgument(f"executor must be None or 'process', not {executor!r}")
-        if executor == "process":
+        _check_function(func)
+        if retry is not None and not is_kind(retry, RetryPolicy):
+            raise InvalidArgument(f"retry takes a RetryPolicy, not {shown(retry)}")
+        if timeout_seconds is not None and not seconds_of(timeout_seconds, "timeout_seconds"):
+            raise InvalidArgument(
+                f"timeout_seconds must be more than 0, not {shown(timeout_seconds)}"
+            )
+        if executor is not None and not (is_kind(executor, str) and plain(executor) == "process"):
+            raise InvalidArgument(f"executor must be None or 'process', not {shown(executor)}")
+        for name, schema in (("inputSchema", inputSchema), ("outputSchema", outputSchema)):
+            if schema is not None and not is_kind(schema, InterfaceClass):
+                raise InvalidArgument(f"{name} must be an interface, not {shown(schema)}")
+        context = is_true(context, "context")
+        max_jobs = 0 if max_jobs_per_process is None else whole_of(max_jobs_per_process) or 0
+        if max_jobs_per_process is not None and (max_jobs < 1 or executor is None):
+            raise InvalidArgument(
+                "max_jobs_per_process must be an int of 1 or more, with executor='process',"
+                f" not {shown(max_jobs_per_process)}"
+            )
+        if executor is not None:
             if context:
                 raise InvalidArgument("a task in another process has no context")
             processpool.check_installed()
@@ -197,8 +226,9 @@ class SimpleTask:
         self.context = context
         self.retry = retry
         self.timeout_seconds = timeout_seconds
-        self.shared_commit = shared_commit
+        self.shared_commit = is_true(shared_commit, "shared_commit")
         self.executor = executor
+        self.max_jobs_per_process = max_jobs_per_process
 
     def __call__(self, service: Any, jobid: int, input: Any) -> Any:
         """See `ITask`."""
@@ -207,7 +237,12 @@ class SimpleTask:
         if self.executor == "process":
             now = _current_context(service, jobid)
             return processpool.call(
-                self.func, input, self.timeout_seconds, now.is_cancelled, now._should_stop
+                self.func,
+                input,
+                self.timeout_seconds,
+                now.is_cancelled,
+                now._should_stop,
+                self.max_jobs_per_process or 0,
             )
         return self.func(input)
 
@@ -238,25 +273,71 @@ def task(name: Any = None, **options: Any) -> Any:
     """Register a function as a task in the global component registry.
 
     Use it bare (``@task``), with a name (``@task("thumbnail")``) and with the options of
-    `SimpleTask` (``@task(retry=...)``).  The function stays what it is.
+    `SimpleTask` (``@task(retry=...)``).  The function stays what it is.  Other callables, such
+    as a ``functools.partial``, have no name of their own, and need to be given one.
 
     :param name: the name of the task; by default the dotted name of the function.
+    :raises InvalidArgument: there is no name, or it cannot be one; and see `SimpleTask`.
 
     Transaction: none.
     """
 
+    is_bare = name is not None and not is_kind(name, str)
+    if is_bare and not callable(name):
+        raise InvalidArgument(f"task takes a function, or a name, not {shown(name)}")
+
     def register(function: Function) -> Function:
-        task_name = name if isinstance(name, str) else _dotted_name(function)
-        getGlobalSiteManager().registerUtility(
-            SimpleTask(function, **options), ITask, name=task_name, event=False
-        )
+        made = SimpleTask(function, **options)
+        task_name = _dotted_name(function) if is_bare or name is None else plain(name)
+        check_name(task_name)
+        getGlobalSiteManager().registerUtility(made, ITask, name=task_name, event=False)
         return function
 
-    return register(name) if callable(name) else register
+    return register(name) if is_bare else register
 
 
-def _dotted_name(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
+def _dotted_name(function: Any) -> str:
+    try:
+        return f"{function.__module__}.{function.__qualname__}"
+    except Exception:  # there is none, or somebody's __getattr__ raises another error
+        raise InvalidArgument(
+            f'{shown(function)} has no name of its own: @task("its name") gives it one'
+        ) from None
+
+
+def check_name(name: str) -> None:
+    """Check that a task can be called by a name, which stands in records, logs and messages.
+
+    :raises InvalidArgument: it holds a NUL, or a lone surrogate, which no encoding can write.
+    """
+    name = plain(name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        is_text = False
+    else:
+        is_text = "\0" not in name
+    if not is_text:
+        raise InvalidArgument(f"{shown(name)} cannot be the name of a task")
+
+
+def _check_function(function: Any) -> None:
+    if not callable(function):
+        raise InvalidArgument(f"a task is made of a callable, not of {shown(function)}")
+    for code in (function, type(function).__call__):  # of a callable object its method counts
+        try:
+            is_async = iscoroutinefunction(code) or isasyncgenfunction(code)
+            is_generator = isgeneratorfunction(code)
+        except Exception:  # an object that tells not what it is
+            continue
+        if is_async:
+            raise InvalidArgument(
+                f"{shown(function)} is asynchronous: a task that calls it by asyncio.run is not"
+            )
+        if is_generator:
+            raise InvalidArgument(
+                f"{shown(function)} is a generator, which cannot be kept: a task returns its result"
+            )
 
 
 def available(interface: Any) -> dict[str, Any]:
@@ -296,7 +377,7 @@ def check_input(task: Any, input: Any) -> None:
 
     :raises InvalidInput: names every field that is wrong.
     """
-    problems = _problems(getattr(task, "inputSchema", None), input)
+    problems = _problems_with(getattr(task, "inputSchema", None), input)
     if problems:
         raise InvalidInput("the input is not valid: " + "; ".join(problems))
 
@@ -306,7 +387,7 @@ def check_output(task: Any, output: Any) -> None:
 
     :raises InvalidResult: names every field that is wrong.
     """
-    problems = _problems(getattr(task, "outputSchema", None), output)
+    problems = _problems_with(getattr(task, "outputSchema", None), output)
     if problems:
         raise InvalidResult("the result is not valid: " + "; ".join(problems))
 
@@ -318,12 +399,21 @@ class _Fields:
         self.__dict__.update(mapping)
 
 
-def _problems(schema: Any, value: Any) -> list[str]:
+def _problems_with(schema: Any, value: Any) -> list[str]:
     if schema is None or schema is Interface:
         return []
+    try:
+        return _problems(schema, value)
+    except TransientError:
+        raise
+    except Exception as error:  # of the value, of a constraint, or of what is no schema
+        return [f"it cannot be checked: {describe(error)}"]
+
+
+def _problems(schema: Any, value: Any) -> list[str]:
     fields = dict(getFieldsInOrder(schema))
     if isinstance(value, Mapping):
-        problems = [f"{name}: no such field" for name in value if name not in fields]
+        problems = [f"{text_of(name)}: no such field" for name in value if name not in fields]
         given: Any = {name: value[name] for name in fields if name in value}
     else:
         problems = []
@@ -336,6 +426,8 @@ def _problems(schema: Any, value: Any) -> list[str]:
             field.validate(given.get(name))
         except Invalid as error:  # ValidationError is one; constraints may raise others
             problems.append(f"{name}: {_describe(error, name in given)}")
+        except (TypeError, ValueError, ArithmeticError) as error:  # two that do not compare
+            problems.append(f"{name}: {describe(error)}")
     if not problems:
         errors: list[Invalid] = []
         try:
@@ -348,5 +440,6 @@ def _problems(schema: Any, value: Any) -> list[str]:
 def _describe(error: Invalid, is_given: bool) -> str:
     if not is_given:
         return "is missing"
-    details = ", ".join(str(arg) for arg in error.args if arg not in (None, ""))
+    told = [text_of(arg)[:MAX_SHOWN] for arg in error.args if arg is not None]
+    details = ", ".join(text for text in told if text)
     return f"{type(error).__name__}({details})" if details else type(error).__name__

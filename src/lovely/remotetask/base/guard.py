@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from transaction.interfaces import AlreadyInTransaction, NoTransaction
+
 from lovely.remotetask.errors import TransactionMeddled, describe
 
 
@@ -44,17 +46,24 @@ class guarded:
         for name in self._methods:
             del attributes[name]
         attributes.update(self._before)
+        if self._is_freed():
+            # By `manager.free`: whoever is around still goes by the transaction.
+            self._manager._txn = self._txn
+            self._refusal = TransactionMeddled()
+        elif self._refusal is None and isinstance(error, AlreadyInTransaction):
+            self._refusal = TransactionMeddled()  # by `begin`, of a manager in explicit mode
+        if self._refusal is None:
+            return
         if error is None:
-            if self._refusal is not None:
-                raise self._refusal
-            if self._manager.get() is not self._txn:  # by `manager.free`
-                raise TransactionMeddled
-        elif (
-            self._refusal is not None
-            and isinstance(error, Exception)
-            and not isinstance(error, TransactionMeddled)
-        ):
+            raise self._refusal
+        if isinstance(error, Exception) and not isinstance(error, TransactionMeddled):
             raise TransactionMeddled(f"{self._refusal} ({describe(error)})") from error
+
+    def _is_freed(self) -> bool:
+        try:
+            return self._manager.get() is not self._txn
+        except NoTransaction:  # a manager in explicit mode
+            return True
 
     def _commit(self) -> None:
         self._refuse()

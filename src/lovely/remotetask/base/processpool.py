@@ -8,13 +8,17 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from multiprocessing.util import Finalize
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from lovely.remotetask.errors import (
     InvalidArgument,
@@ -25,6 +29,7 @@ from lovely.remotetask.errors import (
     JobTimeout,
     TaskError,
     describe,
+    name_of,
 )
 
 #: Seconds between two looks whether the job is to stop.
@@ -38,13 +43,21 @@ ECHO_SECONDS = 1.0
 #: when it was the process that starts the others which the signal has ended.
 _TERMINATED = (signal.SIGTERM, -signal.SIGTERM, 255)
 
+#: The code of a process of the pool that has ended with 0 amid a job.  No process ends with it.
+_VANISHED = 256
+
 #: Exit functions come before those of `multiprocessing`, which ends the processes of the pool.
 _EXIT_PRIORITY = 1_000
+
+# Never a plain fork: the threads of the parent may hold any lock.
+_METHODS = multiprocessing.get_all_start_methods()
+_CONTEXT: Any = multiprocessing.get_context("forkserver" if "forkserver" in _METHODS else "spawn")
 
 _exit_functions: list[Callable[[], object]] = []
 _child = 0  # the id of the process that is a child and has taken care of its exit
 _lock = threading.Lock()
-_pool: Any = None
+_pools: dict[int, Any] = {}  # by how many jobs each of the processes runs, 0 is any number
+_answering: weakref.WeakSet[Any] = weakref.WeakSet()  # pools whose processes have begun to work
 
 
 def call(
@@ -53,6 +66,7 @@ def call(
     timeout_seconds: float | None,
     is_cancelled: Callable[[], bool],
     is_stopping: Callable[[], bool] = lambda: False,
+    max_jobs: int = 0,
 ) -> Any:
     """Return ``function(input)``, called in a process of the pool.
 
@@ -60,19 +74,24 @@ def call(
     :param timeout_seconds: the process is killed when it takes longer; None waits for ever.
     :param is_cancelled: asked now and then; when it is true the process is killed.
     :param is_stopping: asked when the process has vanished by a signal.
+    :param max_jobs: the process ends after so many jobs, and another one takes its place; 0 is
+        any number.
     :raises JobTimeout: it took too long.
     :raises JobCancelled: it was cancelled.
     :raises JobInterrupted: the process was stopped together with this one.
     :raises InvalidInput: the function or the input cannot be sent there.
     :raises InvalidResult: the result cannot be sent back.
-    :raises Exception: what the function raises; ``pebble.ProcessExpired`` when its process
-        died, but for ``os._exit(0)``, which only the timeout ends.
+    :raises TaskError: a script without its guard runs in each of the processes.
+    :raises Exception: what the function raises, or one of a subclass, which tells the same, if it
+        cannot be sent back; ``pebble.ProcessExpired`` when its process died.
     """
     try:
         order = pickle.dumps((function, input))
     except Exception as error:  # whatever the input's __reduce__ raises
-        raise InvalidInput(f"not fit for another process: {error}") from error
-    future = _the_pool().schedule(_obey, args=[order], timeout=timeout_seconds)
+        text = f"not fit for another process, it cannot be pickled: {describe(error)}"
+        raise InvalidInput(text) from error
+    pool = _the_pool(max_jobs)
+    future = pool.schedule(_obey, args=[order], timeout=timeout_seconds)
     while True:
         try:
             answer = future.result(timeout=LOOK_SECONDS)
@@ -83,16 +102,20 @@ def call(
         except Exception as error:
             if _is_terminated(error) and _comes_true(is_stopping, ECHO_SECONDS):
                 raise JobInterrupted from error
+            if isinstance(error, BrokenExecutor) and pool not in _answering:
+                _check_guard()
+            _tell_end(error)
             raise
         if is_cancelled():
             future.cancel()
             raise JobCancelled
+    _answering.add(pool)
     try:
         result, raised = pickle.loads(answer)
     except Exception as error:  # it can be pickled there, but not loaded here
-        raise InvalidResult(f"the result cannot be loaded: {error}") from error
+        raise InvalidResult(f"the result cannot be loaded: {describe(error)}") from error
     if raised is not None:
-        raise raised
+        raise raised.exception()
     return result
 
 
@@ -111,21 +134,138 @@ def _comes_true(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
+def _tell_end(error: Exception) -> None:
+    """Let the error of a process that has ended say how."""
+    code = getattr(error, "exitcode", None)
+    if code is not None:
+        code = 0 if code == _VANISHED else code
+        error.args = (f"the process ended while it called the function, with exit code {code}",)
+
+
+def _check_guard() -> None:
+    """Check that the script that runs here can be imported by the processes of a pool.
+
+    :raises TaskError: it has no guard, and so each of them does all that the script does.
+    """
+    # Each of the processes runs it under the other name.
+    script = sys.modules.get("__mp_main__") or sys.modules.get("__main__")
+    path = getattr(script, "__file__", None)
+    with suppress(OSError, TypeError, ValueError):  # it cannot be read
+        if "__name__" not in Path(path).read_text(encoding="utf-8", errors="replace"):  # type: ignore[arg-type]
+            raise TaskError(
+                f"the processes of the pool have ended at once: each of them runs the script {path}"
+                ' too, which needs an `if __name__ == "__main__":` before what it is to do once'
+            )
+
+
+class _Raised(NamedTuple):
+    """What is told of an exception from one process to another.
+
+    ``itself`` is None where it cannot be loaded again; ``kinds`` are its class and the bases of
+    that, as far as they have a name; ``attributes`` those that can go: a retry policy may ask.
+    """
+
+    itself: bytes | None
+    name: str
+    text: str
+    kinds: list[bytes]
+    attributes: dict[str, bytes]
+
+    @classmethod
+    def of(cls, error: BaseException) -> _Raised:
+        """Tell of an exception."""
+        kinds = [_sent(kind) for kind in type(error).__mro__ if issubclass(kind, BaseException)]
+        held = getattr(error, "__dict__", {})
+        attributes = {name: _sent(value) for name, value in held.items()}
+        text = describe(error)
+        itself = _sent(error)
+        if itself is not None and describe(pickle.loads(itself)) != text:
+            itself = None  # its class takes other arguments than it has made of them
+        return cls(
+            itself,
+            name_of(error),
+            text,
+            [kind for kind in kinds if kind is not None],
+            {name: sent for name, sent in attributes.items() if sent is not None},
+        )
+
+    def exception(self) -> BaseException:
+        """Return the exception, or one that a retry policy judges as it."""
+        if self.itself is not None:
+            with suppress(Exception):  # it can be loaded there, but not here
+                error: BaseException = pickle.loads(self.itself)
+                return error
+        for kind in self.kinds:
+            with suppress(Exception):  # a class that is not known here, or has no subclasses
+                return self._stand_in(pickle.loads(kind))
+        return TaskError(f"{self.name}: {self.text}")
+
+    def _stand_in(self, kind: type[BaseException]) -> BaseException:
+        # Of a subclass, as the class itself may be made of anything, and say anything.
+        text = self.text
+        methods = {"__init__": lambda self: None, "__str__": lambda self: text}
+        make: Any = type(kind)
+        stand_in = make(self.name, (kind,), {**methods, "__module__": kind.__module__})
+        builtin: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+        error: BaseException = builtin.__new__(stand_in, text)
+        for name, value in self.attributes.items():
+            with suppress(Exception):
+                error.__dict__[name] = pickle.loads(value)
+        return error
+
+
+def _sent(value: Any) -> bytes | None:
+    """Return a value as bytes, or None if it cannot be made of them again."""
+    try:
+        sent = pickle.dumps(value)
+        pickle.loads(sent)
+    except Exception:  # whatever its code raises
+        return None
+    return sent
+
+
 def _obey(order: bytes) -> bytes:
     """Do in the other process what was ordered: both ways go bytes that surely can go."""
     function, input = pickle.loads(order)
     try:
-        result, raised = function(input), None
+        result = function(input)
     except BaseException as error:  # what ended the loop there would break the pool
-        result, raised = None, error
+        return pickle.dumps((None, _Raised.of(error)))
     try:
-        answer = pickle.dumps((result, raised))
+        answer = pickle.dumps((result, None))
         pickle.loads(answer)
-    except Exception as error:  # of a result or an exception that cannot travel, the text does
-        text = describe(error) if raised is None else f"{type(raised).__name__}: {describe(raised)}"
-        kind = InvalidResult if raised is None else TaskError
-        answer = pickle.dumps((None, kind(text)))
+    except Exception as error:  # of a result that cannot travel, the text does
+        unfit = InvalidResult(f"the result cannot be pickled: {describe(error)}")
+        answer = pickle.dumps((None, _Raised.of(unfit)))
     return answer
+
+
+class _Helper(_CONTEXT.Process):
+    """A process of a pool.  It says when it comes to its end: else its function has ended it.
+
+    pebble takes no notice of a process that ends with 0, as all do that have run their jobs.
+    """
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._heard, self._said = _CONTEXT.Pipe(duplex=False)
+
+    def run(self) -> None:
+        """See `multiprocessing.Process`."""
+        super().run()
+        self._said.send_bytes(b"done")
+
+    @property
+    def exitcode(self) -> int | None:
+        """See `multiprocessing.Process`."""
+        code: int | None = super().exitcode
+        return _VANISHED if code == 0 and not self._heard.poll() else code
+
+
+class _HelperContext(type(_CONTEXT)):  # type: ignore[misc]
+    """Makes the processes of a pool."""
+
+    Process = _Helper
 
 
 def check_installed() -> None:
@@ -141,22 +281,21 @@ def check_installed() -> None:
         ) from None
 
 
-def _the_pool() -> Any:
-    global _pool
+def _the_pool(max_jobs: int) -> Any:
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        _check_guard()  # else what multiprocessing raises has to do
     with _lock:
-        if _pool is None or not _pool.active:
+        pool = _pools.get(max_jobs)
+        if pool is None or not pool.active:
             import pebble
 
-            # Never a plain fork: the threads of the parent may hold any lock.
-            methods = multiprocessing.get_all_start_methods()
-            method = "forkserver" if "forkserver" in methods else "spawn"
-            _pool = pebble.ProcessPool(
-                max_workers=os.cpu_count() or 1, context=multiprocessing.get_context(method)
+            pool = _pools[max_jobs] = pebble.ProcessPool(
+                max_workers=os.cpu_count() or 1, max_tasks=max_jobs, context=_HelperContext()
             )
             for function in _exit_functions:
                 atexit.unregister(function)
                 atexit.register(function)
-        return _pool
+        return pool
 
 
 def call_at_exit(function: Callable[[], object]) -> None:
@@ -183,21 +322,22 @@ def attend_exit() -> None:
 
 
 def end() -> None:
-    """End the processes of the pool: nobody waits for what they do any more."""
-    global _pool
+    """End the processes of all pools: nobody waits for what they do any more."""
     with _lock:
-        pool, _pool = _pool, None
-    if pool is not None:
+        pools = list(_pools.values())
+        _pools.clear()
+    for pool in pools:
         pool.stop()
+    for pool in pools:
         pool.join()
 
 
-def _forget_pool() -> None:
-    # A forked child has no part in its parent's pool.
-    global _lock, _pool
+def _forget_pools() -> None:
+    # A forked child has no part in its parent's pools.
+    global _lock
     _lock = threading.Lock()
-    _pool = None
+    _pools.clear()
 
 
 if hasattr(os, "register_at_fork"):  # a platform without has no fork either
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget_pools)

@@ -9,10 +9,11 @@ from typing import Any
 
 from persistent import Persistent
 from persistent.wref import WeakRef
+from transaction.interfaces import TransientError
 from ZODB.broken import Broken
 from zodbpickle import pickle
 
-from lovely.remotetask.errors import InvalidInput, RemoteTaskError, describe
+from lovely.remotetask.errors import InvalidInput, RemoteTaskError, describe, is_kind
 
 #: Exact types whose values can always be stored, and never be changed.
 PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -25,7 +26,15 @@ def _is_plain(value: Any) -> bool:
     )
 
 
-def check_storable(value: Any, error: type[RemoteTaskError], what: str) -> Any:
+#: An input could be so many levels deeper than it is: what just goes here would not where the
+#: stack is fuller already, at the commit or in a worker.  What is smaller is not that deep.
+DEPTH_MARGIN = 25
+DEEP_BYTES = 1_000
+
+
+def check_storable(
+    value: Any, error: type[RemoteTaskError], what: str, is_first: bool = False
+) -> Any:
     """Check that a value survives being stored and loaded, and return what comes back.
 
     That is a copy, which holds what the value holds now; persistent objects and weak
@@ -37,15 +46,23 @@ def check_storable(value: Any, error: type[RemoteTaskError], what: str) -> Any:
 
     :param error: the class of the error to raise.
     :param what: names the value in the error's message.
+    :param is_first: it is to be stored again later, where Python may allow less of nesting.
     """
     if _is_plain(value):
         return value
     try:
         stream, persistent = _pickled(value)
+        if is_first and stream.tell() > DEEP_BYTES:
+            deeper = value
+            for _ in range(DEPTH_MARGIN):
+                deeper = [deeper]
+            _pickled(deeper)
         stream.seek(0)
         unpickler = pickle.Unpickler(stream)
         unpickler.persistent_load = lambda index: persistent[int(index)]
         return unpickler.load()
+    except TransientError:  # what it holds is stored elsewhere, and could not be read
+        raise
     except Exception as cause:  # user code: __reduce__, __setstate__, ...
         raise error(f"{what} cannot be stored: {describe(cause)}") from cause
 
@@ -91,6 +108,8 @@ def _pickled(value: Any) -> tuple[io.BytesIO, list[Any]]:
 OUTSIDE_MAX_BYTES = 1_000_000
 OUTSIDE_MAX_DEPTH = 100
 
+_CONTAINERS = (dict, list, tuple, set, frozenset)
+
 
 def check_limits(value: Any, max_bytes: int | None, max_depth: int | None) -> None:
     """Check the size and the nesting of an input.
@@ -103,20 +122,36 @@ def check_limits(value: Any, max_bytes: int | None, max_depth: int | None) -> No
     """
     if max_bytes is None and max_depth is None:
         return
+    try:
+        _check_limits(value, max_bytes, max_depth)
+    except InvalidInput:
+        raise
+    except Exception as error:  # of a dict or a number that is none of the usual ones
+        raise InvalidInput(f"the input cannot be measured: {describe(error)}") from error
+
+
+def _check_limits(value: Any, max_bytes: int | None, max_depth: int | None) -> None:
     size = 0
     level = [value]
     depth = 0
     while level:
         below: list[Any] = []
+        opened: set[int] = set()
         for item in level:
             size += _rough_size(item)
             if max_bytes is not None and size > max_bytes:
                 raise InvalidInput(f"the input is larger than {max_bytes} bytes")
-            if isinstance(item, dict):
-                below.extend(item)
+            if not is_kind(item, _CONTAINERS):
+                continue
+            if max_bytes is None:
+                # A few lists can refer to each other in more ways than anybody could follow;
+                # where the size is bounded, that is the end of it.
+                if id(item) in opened:
+                    continue
+                opened.add(id(item))
+            below.extend(item)
+            if is_kind(item, dict):
                 below.extend(item.values())
-            elif isinstance(item, (list, tuple, set, frozenset)):
-                below.extend(item)
         level = below
         depth += 1
         if max_depth is not None and below and depth > max_depth:
@@ -124,10 +159,9 @@ def check_limits(value: Any, max_bytes: int | None, max_depth: int | None) -> No
 
 
 def _rough_size(item: Any) -> int:
-    if isinstance(item, str):
+    if is_kind(item, str):
         return 5 + len(item.encode("utf-8", "surrogatepass"))
-    if isinstance(item, (bytes, bytearray)):
+    if is_kind(item, (bytes, bytearray)):
         return 5 + len(item)
-    if isinstance(item, int):
-        return 2 + item.bit_length() // 8
-    return 2
+    bits: int = item.bit_length() if is_kind(item, int) else 0
+    return 2 + bits // 8

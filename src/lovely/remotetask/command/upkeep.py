@@ -28,6 +28,7 @@ from lovely.remotetask.command.output import Screen, set_up_logging
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 from lovely.remotetask.hosts.autostart import Match, find_services, match_site, split_patterns
 from lovely.remotetask.interfaces import FINAL_STATUSES
+from lovely.remotetask.setting import read
 from lovely.remotetask.store.check import Problem, check_all
 
 #: ``remotetask clean`` removes no more jobs than this in one transaction.
@@ -214,7 +215,7 @@ def add_job(arguments: argparse.Namespace, screen: Screen) -> int:
             names = ", ".join(_pattern(match) for match in matches)
             raise InvalidArgument(f"--service must name one of {names}")
         service = matches[0].service
-        max_bytes, max_depth = service.max_input_bytes, service.max_input_depth
+        max_bytes, max_depth = read(service, "max_input_bytes"), read(service, "max_input_depth")
         check_limits(
             value,
             OUTSIDE_MAX_BYTES if max_bytes is None else max_bytes,

@@ -30,7 +30,7 @@ class Claim(NamedTuple):
 
 def claim_of(job: Job) -> Claim:
     """Return the claim that stands in the record of a processing job."""
-    return Claim(job.id, job.attempt, job.task, job.owner or "", bool(job.deaths))
+    return Claim(job.id, job.attempt, job.task, job.owner or "", bool(job.deaths_in_a_row))
 
 
 def can_share(job: Job, task: Any) -> bool:
@@ -58,7 +58,8 @@ def take(service: Any, job: Job, owner: str, now: float) -> bool:
     """
     service.queue.remove(job)
     try:
-        if isinstance(job, CronJob) and job.due is None:  # it ended where nobody could count
+        # It ended where nobody could count.  (One that was given a delay since runs its once.)
+        if isinstance(job, CronJob) and job.due is None and job.delay is None:
             job.go_on(now)
             service.queue.file(job)
             return False

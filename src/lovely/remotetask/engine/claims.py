@@ -201,7 +201,7 @@ class Claims:
                 continue
             # Of the jobs that a dying process held nobody knows which one killed it.  One
             # at a time, so that the next death tells.
-            if job.deaths and (has_suspect or claims):
+            if job.deaths_in_a_row and (has_suspect or claims):
                 if claims:
                     break
                 continue
@@ -212,7 +212,7 @@ class Claims:
                     claims.append(reserve(job, self.identity.id))
             elif take(service, job, self.identity.id, now):
                 claims.append(claim_of(job))
-            if job.deaths or len(claims) >= limit:
+            if job.deaths_in_a_row or len(claims) >= limit:
                 break
         return claims
 

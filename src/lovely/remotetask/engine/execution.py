@@ -65,6 +65,11 @@ VAIN_FACTOR = 2.0
 SHORT_REPEAT_SECONDS = 0.02
 
 
+#: Characters of a task's name that stand in the note of a transaction; a FileStorage takes no note
+#: with more than 65,535 bytes.
+MAX_NOTE = 200
+
+
 def _is_interrupt(error: BaseException) -> bool:
     """Say whether an error is a user's Ctrl-C; in other threads it can only be a task's own."""
     return (
@@ -179,7 +184,7 @@ class Execution:
         if conflicts:
             job.conflicts += conflicts
         status = job.status
-        session.manager.get().note(f"remotetask {job.task} {job.id}")
+        session.manager.get().note(f"remotetask {job.task[:MAX_NOTE]} {job.id}")
         session.commit()
         return status
 

@@ -57,7 +57,7 @@ class Loop:
     ) -> None:
         self.engine = engine
         self.name = name
-        self.wait_seconds = wait_seconds
+        self.wait_seconds = min(max(wait_seconds, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX)
         self.is_looping = False
         self.signals: frozenset[bytes] = frozenset()
         self.ledger = Ledger(engine.claims, engine.execution)
@@ -83,8 +83,9 @@ class Loop:
     def __call__(self) -> None:
         """Work until it is stopped."""
         self.is_looping = True
-        if not self.engine.news.is_exclusive:
-            self.start_maintenance()  # others may die while this one has nothing to do
+        # Although this one may have nothing to do: others may die, jobs grow old, and what was
+        # undone or restored is found by the check at the start.
+        self.start_maintenance()
         self._run()
 
     def stop(self) -> None:
@@ -250,7 +251,7 @@ class Loop:
         seconds = self.wait_seconds
         if due is not None:
             seconds = min(seconds, due - self.engine.claims.clock())
-        seconds = max(seconds, MIN_WAIT_SECONDS)
+        seconds = min(max(seconds, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX)
         if not self.engine.news.is_asked:
             self.news.wait(seconds)
             return

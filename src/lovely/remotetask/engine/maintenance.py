@@ -77,7 +77,7 @@ class Maintenance:
                 with self._claims.open_beside() as session:
                     lease = self.tick(session)
             elif monotonic() < (due := self._next_due(ticked + lease / 3)):
-                self._news.wait(due - monotonic())
+                self._news.wait(min(due - monotonic(), threading.TIMEOUT_MAX))
                 self._news.clear()
 
     def _next_due(self, tick: float) -> float:

@@ -7,6 +7,7 @@ kept or dropped with the job.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,7 +17,7 @@ from lovely.remotetask.base.ownership import check_path
 from lovely.remotetask.engine.outcome import MAX_MESSAGE
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.transactions import Transactor
-from lovely.remotetask.errors import plain
+from lovely.remotetask.errors import InvalidArgument, number_of, shown, text_of
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Progress
 from lovely.remotetask.store.quarantine import load
@@ -25,22 +26,25 @@ from lovely.remotetask.store.quarantine import load
 LOOK_SECONDS = 0.1
 PROGRESS_SECONDS = 0.5
 
+#: Larger ints are kept as floats.
+MAX_INT = 2**63
+
 
 class Notes:
     """The notes about one running job.
 
-    :param short_session: opens another connection for a moment.
+    :param open_beside: opens another connection for a moment.
     """
 
     def __init__(
         self,
         jobid: int,
-        short_session: Callable[[], AbstractContextManager[Session]],
+        open_beside: Callable[[], AbstractContextManager[Session]],
         transact: Transactor,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._jobid = jobid
-        self._short_seat = short_session
+        self._open_beside = open_beside
         self._transact = transact
         self._monotonic = monotonic
         self._is_cancelled = False
@@ -50,7 +54,7 @@ class Notes:
         """Say whether the job's cancelling was asked for; it may be news of a moment ago."""
         now = self._monotonic()
         if not self._is_cancelled and now - self._looked >= LOOK_SECONDS:
-            with self._short_seat() as session:
+            with self._open_beside() as session:
                 self._is_cancelled = self._jobid in session.begin().requests
             self._looked = now
         return self._is_cancelled
@@ -58,12 +62,13 @@ class Notes:
     def tell(self, done: float, total: float | None, message: str) -> None:
         """Note how far the job is; see `TaskContext.progress`."""
         now = self._monotonic()
+        # Of exact types: it is stored beside the notes of others, who may lack any class.
+        done = _number(done, "done")
+        total = None if total is None else _number(total, "total")
         if now - self._told < PROGRESS_SECONDS and (total is None or done < total):
             return
         self._told = now
-        # Of exact types: it is stored beside the notes of others, who may lack any class.
-        total = None if total is None else _number(total)
-        note = Progress(_number(done), total, plain(str(message))[:MAX_MESSAGE])
+        note = Progress(done, total, text_of(message)[:MAX_MESSAGE])
 
         def change(service: Any) -> None:
             job = load(service.jobs, self._jobid)
@@ -71,9 +76,14 @@ class Notes:
                 check_path(service.progress, self._jobid)
                 service.progress[self._jobid] = note
 
-        with self._short_seat() as session:
+        with self._open_beside() as session:
             self._transact(session, change)
 
 
-def _number(value: Any) -> float:
-    return value if type(value) is int else float(value)
+def _number(value: Any, name: str) -> float:
+    if type(value) is int and abs(value) <= MAX_INT:
+        return value
+    number = number_of(value)
+    if not math.isfinite(number):
+        raise InvalidArgument(f"{name} must be a number, not {shown(value)}")
+    return number

@@ -16,7 +16,7 @@ from typing import Any
 from lovely.remotetask.base import processpool
 from lovely.remotetask.base.site import path_to
 from lovely.remotetask.engine.wakeup import guard_ids
-from lovely.remotetask.errors import ServiceNotStored
+from lovely.remotetask.errors import InvalidArgument, ServiceNotStored, describe, shown
 
 
 class _Started:
@@ -108,6 +108,7 @@ def start(service: Any) -> bool:
     """Start the thread of a service; say whether it did not run already.
 
     :raises ServiceNotStored: the service was not committed yet.
+    :raises InvalidArgument: no processor can be made by its settings.
     """
     jar = service._p_jar
     if jar is None or (service._p_serial == b"\0" * 8 and service._p_changed is not None):
@@ -118,7 +119,7 @@ def start(service: Any) -> bool:
         if _is_alive(services.get(service._p_oid)):
             return False
         path = path_to(service)
-        processor = service.processorFactory(db, path, **service.processorArguments)
+        processor = _make_processor(service, db, path)
         thread = threading.Thread(
             target=processor, name="remotetasks." + ".".join(path), daemon=True
         )
@@ -126,6 +127,16 @@ def start(service: Any) -> bool:
         _attend_ends(db)
         thread.start()
         return True
+
+
+def _make_processor(service: Any, db: Any, path: Any) -> Any:
+    try:
+        return service.processorFactory(db, path, **service.processorArguments)
+    except TypeError as error:
+        raise InvalidArgument(
+            f"{shown(service.processorFactory)} does not take"
+            f" {shown(service.processorArguments)}: {describe(error)}"
+        ) from error
 
 
 def attend(processor: Any) -> None:
@@ -193,7 +204,7 @@ def stop(service: Any, timeout_seconds: float | None = None) -> None:
         _stopped.append(started)
     started.processor.stop()
     if timeout_seconds is not None and started.thread is not threading.current_thread():
-        started.thread.join(timeout_seconds)
+        started.thread.join(min(timeout_seconds, threading.TIMEOUT_MAX))
 
 
 def stop_all(timeout_seconds: float) -> bool:

@@ -12,6 +12,7 @@ from lovely.remotetask.errors import JobInterrupted, WorkerDied
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Failure, Job, job_log
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS
+from lovely.remotetask.setting import read
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.store.worker import Worker, find_worker, remove_worker
 
@@ -75,10 +76,11 @@ def _free(service: Any, job: Job, record: Worker, now: float) -> None:
         give_back(service, job, claim_of(job), False, now)
         return
     job.deaths += 1
+    deaths = job.deaths_in_a_row
     message = f"the process {record.pid} on {record.host} died while it held the job"
-    is_last = job.deaths >= service.max_deaths
+    is_last = deaths >= read(service, "max_deaths")
     if is_last:
-        message = f"{job.deaths} processes died while they held the job; at last {message}"
+        message = f"{deaths} processes died while they held the job; at last {message}"
     failure = Failure(job.attempt, now, WorkerDied.__name__, message, "")
     if job.id in service.requests:
         job.note(failure)
@@ -87,6 +89,6 @@ def _free(service: Any, job: Job, record: Worker, now: float) -> None:
         Job.fail(job, failure, now)  # of a cron job too: it goes on with no further slot
     else:
         job.note(failure)
-        job.wait(now + DEATH_WAITS_SECONDS[min(job.deaths, len(DEATH_WAITS_SECONDS)) - 1])
+        job.wait(now + DEATH_WAITS_SECONDS[min(deaths, len(DEATH_WAITS_SECONDS)) - 1])
         service.queue.file(job)
     job_log.warning("job %s: %s", job.id, message)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, FINAL_STATUSES
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR
+from lovely.remotetask.setting import bounds_of
 from lovely.remotetask.store.notes import notes_of, take_note
 from lovely.remotetask.store.quarantine import load
 
@@ -65,9 +66,7 @@ def prune(service: Any, now: float, size: int = PRUNE_SIZE) -> int:
     :param size: no more than this.
     """
     removed = 0
-    for status, (max_age_seconds, max_count) in service.retention.items():
-        if status not in FINAL_STATUSES:
-            continue  # stored before the service refused it, or put into its dict in place
+    for status, (max_age_seconds, max_count) in bounds_of(service):
         room = size - removed
         if max_count is not None:
             too_many = len(service.queue.indexes[status]) - max_count

@@ -13,6 +13,7 @@ from lovely.remotetask.engine.rescue import orphans, rescue
 from lovely.remotetask.engine.retention import prune
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.job import job_log
+from lovely.remotetask.setting import read
 from lovely.remotetask.store.check import check_jobs
 
 
@@ -27,7 +28,8 @@ class Upkeep:
         """See `protocol.Upkeep`."""
         service = session.begin()
         session.check_reachable(service)
-        return float(service.lease_seconds)
+        lease: float = read(service, "lease_seconds")
+        return lease
 
     # -- rescue -----------------------------------------------------------------------
 

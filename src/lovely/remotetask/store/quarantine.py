@@ -15,10 +15,9 @@ from traceback import walk_tb
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from transaction.interfaces import TransientError
 from ZODB import POSException
 from ZODB.Connection import Connection
-from ZODB.POSException import POSError, POSKeyError
+from ZODB.POSException import POSKeyError
 from ZODB.serialize import ObjectReader
 
 from lovely.remotetask.base.storable import PLAIN_TYPES, why_unstorable
@@ -35,6 +34,10 @@ LOAD_SECONDS = 5.0
 
 #: What ZODB makes of all that a record's code raises; before 6.4 it lets it through.
 _StateLoadError: type[Exception] | tuple[()] = getattr(POSException, "StateLoadError", ())
+
+#: Where ZODB runs the code of a record, and where it asks the storage for one.
+_READS = ObjectReader.setGhostState.__code__
+_LOADS = {Connection.setstate.__code__, Connection.get.__code__}
 
 #: Why a job waits aside that is not there at all.
 MISSING = "its record is missing"
@@ -56,6 +59,7 @@ class _Aside(NamedTuple):
 #: By database and object id.  Not by connection: all of a process share its code.  Hardly ever
 #: is something in it.
 _asides: WeakKeyDictionary[Any, dict[bytes, _Aside]] = WeakKeyDictionary()
+_dropped = 0.0  # when what nobody asks for was last dropped, by the monotonic clock
 
 
 def load(jobs: Mapping[int, Job], jobid: int) -> Job | None:
@@ -113,17 +117,23 @@ def why_unreadable(job: Job, jobid: int) -> str | None:
 
 
 def _of_record(error: BaseException) -> BaseException | None:
-    """Return what the code that a record needs has raised; None if the storage has failed."""
-    if isinstance(error, _StateLoadError):
-        return error.__cause__ or error
+    """Return what the code that a record needs has raised; None if the storage has failed.
+
+    No error says by its kind whose fault it is: not an OSError or one of a database adapter's, and
+    code can raise a POSError too.  What the code was doing says it: if it was loading something
+    else, the storage has failed.
+    """
     if isinstance(error, OldRecord):
         return error
-    if isinstance(error, (POSError, TransientError)):
-        return None
-    # An OSError, or one of a database adapter's, says by its kind not whose fault it is.
-    code = ObjectReader.setGhostState.__code__
-    is_own = any(frame.f_code is code for frame, _ in walk_tb(error.__traceback__))
-    return error if is_own else None
+    is_told = isinstance(error, _StateLoadError)
+    cause = error.__cause__ if is_told and error.__cause__ is not None else error
+    is_own = is_told
+    for frame, _ in walk_tb(cause.__traceback__):
+        if frame.f_code is _READS:
+            is_own = True
+        elif frame.f_code in _LOADS:
+            is_own = False
+    return cause if is_own else None
 
 
 def _describe(cause: BaseException) -> str:
@@ -183,4 +193,20 @@ def _set_aside(
     else:
         wait = min(2 * before.wait_seconds, LAST_WAIT_SECONDS)
     now = time.monotonic()
+    _drop_old(now)
     asides[job._p_oid] = _Aside(reason, serial, wait, now + wait, now)
+
+
+def _drop_old(now: float) -> None:
+    """Forget records that nobody asks for any more: their jobs are gone, or were taken elsewhere.
+
+    One that still waits aside is looked at soon after its time.
+    """
+    global _dropped
+    if now < _dropped + LAST_WAIT_SECONDS:
+        return
+    _dropped = now
+    for asides in list(_asides.values()):
+        for oid, aside in list(asides.items()):
+            if now > aside.until + LAST_WAIT_SECONDS:
+                del asides[oid]

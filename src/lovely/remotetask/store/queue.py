@@ -43,6 +43,10 @@ RECOUNT_LIMIT = 1000
 #: Jobs whose time zone is not known are parked under its name, behind what no task is called.
 _ZONE = "\0time zone "
 
+#: Jobs that keep another status than `QUEUED` while they wait for their task are parked under its
+#: name behind that, so that they can be counted.
+_TASK = {status: f"\0{status} task " for status in (DELAYED, CRONJOB)}
+
 #: Statuses whose jobs can wait for a time.
 TIMED_STATUSES = (DELAYED, CRONJOB, QUEUED)
 
@@ -54,8 +58,8 @@ class JobQueue(Persistent):
     time a waiting job is due, or a job to be started later was created, or of final status ->
     `EndedIndex`, keyed by the time the job ended;
     ``parked`` OOBTree of lot -> `TimeIndex`, keyed by creation: jobs whose task was not
-    registered where they were to be claimed, in lots by task name, and jobs whose time zone
-    was not known there, by zone.
+    registered where they were to be claimed, in lots by status and task name, and jobs whose
+    time zone was not known there, by zone.
 
     ``job.place`` says where a waiting job is filed: an int is the key of its segment in
     the line, a float its time in the index of its status, a str the lot it is parked in.
@@ -134,7 +138,7 @@ class JobQueue(Persistent):
 
     def park(self, job: Job) -> None:
         """Set a job aside until its task is registered."""
-        self._park(job, job.task)
+        self._park(job, _TASK.get(job.status, "") + job.task)
 
     def park_for_zone(self, job: Any) -> None:
         """Set a cron job aside until it comes to where its time zone is known."""
@@ -170,7 +174,14 @@ class JobQueue(Persistent):
 
     def __len__(self) -> int:
         """The number of jobs that wait to be run now."""
-        return len(self.ready) + len(self.indexes[QUEUED]) + sum(map(len, self.parked.values()))
+        return self.count(QUEUED)
+
+    def count(self, status: str) -> int:
+        """Return the number of jobs that wait, or rest, with a status."""
+        count = len(self.indexes[status])
+        if status == QUEUED:
+            count += len(self.ready)
+        return count + sum(len(lot) for name, lot in self.parked.items() if _is_of(name, status))
 
     def __bool__(self) -> bool:
         return True
@@ -326,7 +337,18 @@ def _is_open(lot: str, knows: Callable[[str], bool]) -> bool:
     """Say whether the jobs that are parked in a lot can run here."""
     if lot.startswith(_ZONE):
         return is_zone_known(lot.removeprefix(_ZONE))
+    for prefix in _TASK.values():
+        lot = lot.removeprefix(prefix)
     return knows(lot)
+
+
+def _is_of(lot: str, status: str) -> bool:
+    """Say whether the jobs that are parked in a lot have a status."""
+    if lot.startswith(_ZONE):
+        return status == CRONJOB
+    if status == QUEUED:
+        return not lot.startswith("\0")
+    return lot.startswith(_TASK.get(status, _ZONE))
 
 
 def _standing(

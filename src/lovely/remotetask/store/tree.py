@@ -76,10 +76,12 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
 
         :raises StrayObject: it no longer belongs to the database.
         """
+        lanes = self.lanes
         try:
-            job = self._page_entries(jobid).get(jobid)
-        except (TypeError, IndexError):  # no id at all
+            lane = lanes[jobid >> _LANE_SHIFT]
+        except Exception:  # no id at all, and whatever its `>>` raises
             return default
+        job = self._page_entries(lane, jobid).get(jobid)
         if job is None:
             return default
         if job._p_jar is None:
@@ -97,16 +99,16 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         for jobid in jobids:
             if jobid >> _PAGE_SHIFT != last:  # jobs that came together lie together
                 last = jobid >> _PAGE_SHIFT
-                entries = self._page_entries(jobid)
+                entries = self._page_entries(self.lanes[lane_of(jobid)], jobid)
             job = entries.get(jobid)
             if job is not None and job._p_jar is None:
                 check_sound(self, job)
             jobs.append(job)
         return jobs
 
-    def _page_entries(self, jobid: int) -> dict[int, Job]:
-        """Return what is in the page for an id."""
-        node: Any = self.lanes[jobid >> _LANE_SHIFT]
+    def _page_entries(self, lane: Shelf, jobid: int) -> dict[int, Job]:
+        """Return what is in the page for an id of a lane."""
+        node: Any = lane
         for shift in _SHIFTS:
             if node._p_jar is None:
                 check_sound(self, node)
@@ -161,7 +163,7 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
             removed(self, node)
 
     def __contains__(self, jobid: object) -> bool:
-        return isinstance(jobid, int) and self.get(jobid) is not None
+        return self.get(jobid) is not None  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[int]:
         return self.ids_from(0)
