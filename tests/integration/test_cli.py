@@ -26,7 +26,8 @@ from ZODB.FileStorage import FileStorage
 
 from lovely.remotetask import TaskService
 from lovely.remotetask.command import demo as demo_module
-from lovely.remotetask.command.main import Signals, main
+from lovely.remotetask.command.main import main
+from lovely.remotetask.command.signals import Signals
 
 COMMAND = [sys.executable, "-m", "lovely.remotetask.command.main"]
 SECONDS = 30  # within which a command must have ended

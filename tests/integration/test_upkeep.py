@@ -23,8 +23,8 @@ from ZODB.POSException import ConflictError
 
 from lovely.remotetask import TaskService
 from lovely.remotetask.base.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH
+from lovely.remotetask.command.clean import BATCH_SIZE, BATCH_TRIES
 from lovely.remotetask.command.main import main
-from lovely.remotetask.command.upkeep import BATCH_SIZE, BATCH_TRIES
 from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import (
     CANCELLED,
