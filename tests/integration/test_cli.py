@@ -276,8 +276,8 @@ def test_a_terminal_without_rich_gets_plain_text(tmp_path: Path, tree: Path) -> 
 def test_a_catalog_that_does_not_agree_is_told_and_is_a_failure(tmp_path: Path, tree: Path) -> None:
     database = demo(tree, cwd=tmp_path)["database"]
     with opened(FileStorage(database)) as (root, manager), manager:
-        shelf = next(iter(root["catalog"].shelves.values()))
-        shelf.postings = {**shelf.postings, "red": dict.fromkeys(shelf.postings["red"], 7)}
+        segment = next(iter(root["catalog"].segments.values()))
+        segment.postings = {**segment.postings, "red": dict.fromkeys(segment.postings["red"], 7)}
     ended = remotetask("demo", tree, cwd=tmp_path)
     assert ended.returncode == 1
     assert "WRONG  the postings of each document add up" in ended.stdout

@@ -98,19 +98,19 @@ def test_a_file_that_is_indexed_again_takes_the_place_of_its_former_document() -
     assert dict(catalog.documents) == {"/one": Document(2, "v2", 1)}
 
 
-def test_documents_that_come_one_after_the_other_stand_on_different_shelves() -> None:
+def test_documents_that_come_one_after_the_other_stand_in_different_segments() -> None:
     catalog = Catalog()
-    for id in range(1000, 1000 + catalog.shelves_in_turn):
+    for id in range(1000, 1000 + catalog.segments_in_turn):
         catalog.index(id, f"/{id}", "v1", {"red": 1})
-    assert len(catalog.shelves) == catalog.shelves_in_turn
+    assert len(catalog.segments) == catalog.segments_in_turn
 
 
-def test_no_shelf_holds_more_documents_than_it_may() -> None:
+def test_no_segment_holds_more_documents_than_it_may() -> None:
     catalog = Catalog()
     for id in range(1000):
         catalog.index(id, f"/{id}", "v1", {"red": 1})
-    assert max(len(shelf.postings["red"]) for shelf in catalog.shelves.values()) == (
-        catalog.shelf_size
+    assert max(len(segment.postings["red"]) for segment in catalog.segments.values()) == (
+        catalog.segment_size
     )
 
 
@@ -273,15 +273,15 @@ def test_the_cron_job_keeps_its_last_reports(
 
 
 def a_posting_is_wrong(root: Any) -> None:
-    shelf = next(iter(root["catalog"].shelves.values()))
-    ids = {id for counts in shelf.postings.values() for id in counts}
-    next(iter(shelf.postings.values())).update(dict.fromkeys(ids, 99))
-    shelf._p_changed = True
+    segment = next(iter(root["catalog"].segments.values()))
+    ids = {id for counts in segment.postings.values() for id in counts}
+    next(iter(segment.postings.values())).update(dict.fromkeys(ids, 99))
+    segment._p_changed = True
 
 
 def a_posting_is_of_no_document(root: Any) -> None:
-    shelf = next(iter(root["catalog"].shelves.values()))
-    shelf.postings = {**shelf.postings, "ghost": {2**31 - 2: 1}}
+    segment = next(iter(root["catalog"].segments.values()))
+    segment.postings = {**segment.postings, "ghost": {2**31 - 2: 1}}
 
 
 def a_document_is_gone(root: Any) -> None:

@@ -19,7 +19,7 @@ class Document(NamedTuple):
     words: int
 
 
-class Shelf(Persistent):
+class Segment(Persistent):
     """The inverted index of a few documents.
 
     Stored: ``postings`` dict of word -> dict of document id -> how often it stands there.
@@ -33,20 +33,20 @@ class Catalog(Persistent):
     """An inverted index of files.
 
     One tree of word -> documents would cost some 300 records for each file (measured: 50 ms
-    and 300 KB).  Here a file writes one record, its shelf, and a search looks into all
-    shelves.  Files that come one after the other stand on different shelves, so that two
+    and 300 KB).  Here a file writes one record, its segment, and a search looks into all
+    segments.  Files that come one after the other stand in different segments, so that two
     workers seldom write the same one.
 
-    Stored: ``documents`` OOBTree of path -> `Document`; ``shelves`` IOBTree of number ->
-    `Shelf`; ``reports`` OOBTree of seconds since the epoch -> dict, by the cron job.
+    Stored: ``documents`` OOBTree of path -> `Document`; ``segments`` IOBTree of number ->
+    `Segment`; ``reports`` OOBTree of seconds since the epoch -> dict, by the cron job.
     """
 
-    shelf_size = 4
-    shelves_in_turn = 32
+    segment_size = 4
+    segments_in_turn = 32
 
     def __init__(self) -> None:
         self.documents = OOBTree()
-        self.shelves = IOBTree()
+        self.segments = IOBTree()
         self.reports = OOBTree()
 
     def index(self, id: int, path: str, version: str, counts: Mapping[str, int]) -> int | None:
@@ -57,42 +57,42 @@ class Catalog(Persistent):
         replaced: Document | None = self.documents.get(path)
         if replaced is not None:
             self._remove(replaced.id)
-        shelf = self._shelf(id)
+        segment = self._segment(id)
         for word, count in counts.items():
-            shelf.postings.setdefault(word, {})[id] = count
-        shelf._p_changed = True
+            segment.postings.setdefault(word, {})[id] = count
+        segment._p_changed = True
         self.documents[path] = Document(id, version, sum(counts.values()))
         return None if replaced is None else replaced.id
 
     def _remove(self, id: int) -> None:
-        shelf = self._shelf(id)
-        for counts in shelf.postings.values():
+        segment = self._segment(id)
+        for counts in segment.postings.values():
             counts.pop(id, None)
-        shelf.postings = {word: counts for word, counts in shelf.postings.items() if counts}
+        segment.postings = {word: counts for word, counts in segment.postings.items() if counts}
 
-    def _shelf(self, id: int) -> Shelf:
-        turn, place = divmod(id, self.shelf_size * self.shelves_in_turn)
-        number = turn * self.shelves_in_turn + place % self.shelves_in_turn
-        shelf: Shelf | None = self.shelves.get(number)
-        if shelf is None:
-            shelf = self.shelves[number] = Shelf()
-        return shelf
+    def _segment(self, id: int) -> Segment:
+        turn, place = divmod(id, self.segment_size * self.segments_in_turn)
+        number = turn * self.segments_in_turn + place % self.segments_in_turn
+        segment: Segment | None = self.segments.get(number)
+        if segment is None:
+            segment = self.segments[number] = Segment()
+        return segment
 
     def search(self, word: str) -> dict[int, int]:
         """Return the documents with a word: id -> how often it stands there.
 
         Transaction: reads only.
         """
-        shelves = self.shelves.values()
-        return {id: n for shelf in shelves for id, n in shelf.postings.get(word, {}).items()}
+        segments = self.segments.values()
+        return {id: n for segment in segments for id, n in segment.postings.get(word, {}).items()}
 
     def postings(self) -> Iterator[tuple[str, int, int]]:
         """Yield the whole index: (word, document id, how often it stands there).
 
         Transaction: reads only.
         """
-        for shelf in self.shelves.values():
-            for word, counts in shelf.postings.items():
+        for segment in self.segments.values():
+            for word, counts in segment.postings.items():
                 for id, count in counts.items():
                     yield word, id, count
-            shelf._p_deactivate()  # they are many, and each is looked at once
+            segment._p_deactivate()  # they are many, and each is looked at once
