@@ -13,6 +13,7 @@ import ZODB
 from zodbpickle import pickle
 from zope.component import getGlobalSiteManager
 
+from lovely.remotetask.command.demo import Catalog
 from lovely.remotetask.engine.retention import Retention
 from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import DELAYED, STATUSES, ITask
@@ -55,6 +56,13 @@ ALLOWED_IF_SET = {
     "lovely.remotetask.processor.MultiProcessor",
     "lovely.remotetask.processor.SimpleProcessor",
     "lovely.remotetask.engine.retention.Retention",
+}
+
+# In the database of ``remotetask demo``, beside those of its service.
+ALLOWED_IN_DEMO = {
+    "lovely.remotetask.command.demo.catalog.Catalog",
+    "lovely.remotetask.command.demo.catalog.Document",
+    "lovely.remotetask.command.demo.catalog.Segment",
 }
 
 
@@ -153,8 +161,18 @@ def test_what_an_application_sets_has_class_paths_too(file_db: ZODB.DB) -> None:
     assert stored_globals(file_db) - ALLOWED - ALLOWED_IF_SET == set()
 
 
+def test_the_catalog_of_the_demo_has_class_paths_too(file_db: ZODB.DB) -> None:
+    connection = file_db.open()
+    catalog = connection.root()["catalog"] = Catalog()
+    catalog.index(1, "/one", "v1", {"red": 2})
+    transaction.commit()
+    connection.close()
+    found = stored_globals(file_db)
+    assert {name for name in found if name.startswith("lovely.")} == ALLOWED_IN_DEMO
+
+
 def test_every_class_path_can_be_found() -> None:
-    for path in sorted(ALLOWED | ALLOWED_IF_SET):
+    for path in sorted(ALLOWED | ALLOWED_IF_SET | ALLOWED_IN_DEMO):
         module, _, name = path.rpartition(".")
         assert pickle.Unpickler(io.BytesIO(b"")).find_class(module, name)
 

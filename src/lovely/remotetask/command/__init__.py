@@ -3,9 +3,14 @@
 
 From top to bottom; each uses only those below it.
 
-``main``      the verbs, and ``run``
-``upkeep``    verbs that look after a database
-``demo``      ``remotetask demo``
+``main``      the entry point and the parser, which assembles the verbs
+``run``       ``remotetask run``
+``check``     ``remotetask check``
+``clean``     ``remotetask clean``
+``add``       ``remotetask add``
+``demo``      ``remotetask demo``, and its tasks
+``services``  the services that patterns name, for verbs that look after them
+``signals``   what ends a command
 ``database``  opens what a URI names
-``output``    what people see
+``output``    what people and programs see
 """

@@ -18,16 +18,11 @@ from zc.lockfile import LockError
 from ZODB import DB
 from ZODB.FileStorage.FileStorage import FileStorageFormatError
 
-from lovely.remotetask.errors import InvalidArgument, RemoteTaskError, describe
+from lovely.remotetask.command.output import describe_kind
+from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 
 #: What can stand behind the ``?`` of a URI of PostgreSQL, beside the options of RelStorage.
 POSTGRES_OPTIONS = ("host", "port", "user", "password", "connect_timeout", "sslmode", "service")
-
-
-def describe_kind(error: BaseException) -> str:
-    """Return the kind and the message of an exception, in one line or more."""
-    name = type(error).__name__
-    return name if describe(error) == name else f"{name}: {describe(error)}"
 
 
 def add_database_arguments(parser: argparse.ArgumentParser) -> None:

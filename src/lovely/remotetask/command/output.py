@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Where the results of the command go: to people, or as JSON to programs."""
+"""Where the results of the command go: to people, or as JSON to programs; and its exit codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from lovely.remotetask.errors import RemoteTaskError
+from lovely.remotetask.errors import RemoteTaskError, describe
+
+#: Exit codes.  To the last one the number of the signal is added.
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+BY_SIGNAL = 128
 
 #: Seconds between two lines of progress where there is no terminal.
 PROGRESS_SECONDS = 1.0
@@ -78,6 +82,12 @@ def complain(text: str) -> None:
         print(text, end="", file=sys.stderr, flush=True)
 
 
+def describe_kind(error: BaseException) -> str:
+    """Return the kind and the message of an exception, in one line or more."""
+    name = type(error).__name__
+    return name if describe(error) == name else f"{name}: {describe(error)}"
+
+
 def set_up_logging(is_verbose: bool, package: int, jobs: int) -> bool:
     """Let the loggers of the package write to stderr, or where an application lets them write.
 
@@ -103,7 +113,7 @@ def set_up_logging(is_verbose: bool, package: int, jobs: int) -> bool:
     return True
 
 
-class Screen:
+class Output:
     """Shows results to people or, as JSON, to programs.
 
     :param is_json: print no texts and tables, only what is given to `result`.

@@ -15,7 +15,9 @@ import transaction
 import ZODB
 from ZODB.FileStorage import FileStorage
 
-from lovely.remotetask.command import demo
+from lovely.remotetask.command.demo import files, tasks, work
+from lovely.remotetask.command.demo.catalog import Catalog, Document
+from lovely.remotetask.command.demo.proof import prove
 from lovely.remotetask.errors import InvalidArgument, TaskError
 
 NEVER = threading.Event()
@@ -23,7 +25,7 @@ NEVER = threading.Event()
 
 @pytest.fixture(autouse=True)
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(work, "DELAY_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -48,21 +50,21 @@ def run(
     directory: Path,
     workers: int = 1,
     wait: Callable[[float], bool] = NEVER.wait,
-) -> demo.Result:
-    files = demo.find_files(tree, 1000, directory)
-    with demo.opened(directory, workers) as database:
-        return database.work(database.plan(files), wait, lambda done, total: None)
+) -> work.Result:
+    found = files.find_files(tree, 1000, directory)
+    with work.opened(directory, workers) as database:
+        return database.work(database.plan(found), wait, lambda done, total: None)
 
 
-def plan(tree: Path, directory: Path) -> demo.Plan:
-    with demo.opened(directory, 1) as database:
-        return database.plan(demo.find_files(tree, 1000, directory))
+def plan(tree: Path, directory: Path) -> work.Plan:
+    with work.opened(directory, 1) as database:
+        return database.plan(files.find_files(tree, 1000, directory))
 
 
 @contextmanager
 def root_of(directory: Path) -> Iterator[Any]:
     """Yield the root object of the demo's database, and commit what was changed."""
-    database = ZODB.DB(FileStorage(str(directory / demo.DATABASE_FILE)))
+    database = ZODB.DB(FileStorage(str(directory / work.DATABASE_FILE)))
     manager = transaction.TransactionManager()
     try:
         with manager:
@@ -71,7 +73,7 @@ def root_of(directory: Path) -> Iterator[Any]:
         database.close()
 
 
-def problems(result: demo.Result) -> list[int]:
+def problems(result: work.Result) -> list[int]:
     """Return how many problems each check has found."""
     return [len(check.problems) for check in result.checks]
 
@@ -80,7 +82,7 @@ def problems(result: demo.Result) -> list[int]:
 
 
 def test_a_search_finds_the_documents_with_a_word() -> None:
-    catalog = demo.Catalog()
+    catalog = Catalog()
     catalog.index(1, "/one", "v1", {"red": 2, "green": 1})
     catalog.index(2, "/two", "v1", {"red": 5})
     assert catalog.search("red") == {1: 2, 2: 5}
@@ -89,26 +91,26 @@ def test_a_search_finds_the_documents_with_a_word() -> None:
 
 
 def test_a_file_that_is_indexed_again_takes_the_place_of_its_former_document() -> None:
-    catalog = demo.Catalog()
+    catalog = Catalog()
     assert catalog.index(1, "/one", "v1", {"red": 2, "green": 1}) is None
     assert catalog.index(2, "/one", "v2", {"red": 1}) == 1
     assert sorted(catalog.postings()) == [("red", 2, 1)]
-    assert dict(catalog.documents) == {"/one": demo.Document(2, "v2", 1)}
+    assert dict(catalog.documents) == {"/one": Document(2, "v2", 1)}
 
 
-def test_documents_that_come_one_after_the_other_stand_on_different_shelves() -> None:
-    catalog = demo.Catalog()
-    for id in range(1000, 1000 + catalog.shelves_in_turn):
+def test_documents_that_come_one_after_the_other_stand_in_different_segments() -> None:
+    catalog = Catalog()
+    for id in range(1000, 1000 + catalog.segments_in_turn):
         catalog.index(id, f"/{id}", "v1", {"red": 1})
-    assert len(catalog.shelves) == catalog.shelves_in_turn
+    assert len(catalog.segments) == catalog.segments_in_turn
 
 
-def test_no_shelf_holds_more_documents_than_it_may() -> None:
-    catalog = demo.Catalog()
+def test_no_segment_holds_more_documents_than_it_may() -> None:
+    catalog = Catalog()
     for id in range(1000):
         catalog.index(id, f"/{id}", "v1", {"red": 1})
-    assert max(len(shelf.postings["red"]) for shelf in catalog.shelves.values()) == (
-        catalog.shelf_size
+    assert max(len(segment.postings["red"]) for segment in catalog.segments.values()) == (
+        catalog.segment_size
     )
 
 
@@ -128,25 +130,25 @@ def test_words_are_runs_of_letters_in_lower_case(
     tmp_path: Path, data: bytes, words: dict[str, int]
 ) -> None:
     (tmp_path / "file").write_bytes(data)
-    assert demo.count_words(tmp_path / "file") == Counter(words)
+    assert files.count_words(tmp_path / "file") == Counter(words)
 
 
 def test_a_file_with_a_zero_byte_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"red\0")
     with pytest.raises(TaskError, match="zero byte at 3"):
-        demo.count_words(tmp_path / "file")
+        files.count_words(tmp_path / "file")
 
 
-def names(found: list[demo.File]) -> list[str]:
+def names(found: list[files.File]) -> list[str]:
     return [Path(file["path"]).name for file in found]
 
 
 def test_text_files_are_found_in_a_fixed_order(tree: Path, directory: Path) -> None:
-    assert names(demo.find_files(tree, 10, directory)) == ["one.txt", "two.py", "three.md"]
+    assert names(files.find_files(tree, 10, directory)) == ["one.txt", "two.py", "three.md"]
 
 
 def test_no_more_files_are_found_than_the_limit(tree: Path, directory: Path) -> None:
-    assert names(demo.find_files(tree, 2, directory)) == ["one.txt", "two.py"]
+    assert names(files.find_files(tree, 2, directory)) == ["one.txt", "two.py"]
 
 
 @pytest.mark.parametrize(
@@ -155,26 +157,26 @@ def test_no_more_files_are_found_than_the_limit(tree: Path, directory: Path) -> 
 def test_some_files_are_passed_over(tree: Path, passed_over: str) -> None:
     (tree / passed_over).parent.mkdir(exist_ok=True)
     (tree / passed_over).write_text("red")
-    assert len(demo.find_files(tree, 10, tree / "database")) == 3
+    assert len(files.find_files(tree, 10, tree / "database")) == 3
 
 
 def test_large_files_and_links_to_nowhere_are_passed_over(tree: Path, directory: Path) -> None:
     with (tree / "large.txt").open("wb") as large:
-        large.truncate(demo.MAX_FILE_BYTES + 1)
+        large.truncate(files.MAX_FILE_BYTES + 1)
     (tree / "nowhere.txt").symlink_to(tree / "no such file")
-    assert len(demo.find_files(tree, 10, directory)) == 3
+    assert len(files.find_files(tree, 10, directory)) == 3
 
 
 def test_a_single_file_is_found_whatever_its_name(tree: Path, directory: Path) -> None:
     (tree / "Makefile").write_text("all:")
-    assert names(demo.find_files(tree / "Makefile", 10, directory)) == ["Makefile"]
+    assert names(files.find_files(tree / "Makefile", 10, directory)) == ["Makefile"]
 
 
 @pytest.mark.parametrize("path", ["no such directory", "empty"])
 def test_it_is_an_error_if_there_is_nothing_to_find(tmp_path: Path, path: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidArgument):
-        demo.find_files(tmp_path / path, 10, tmp_path)
+        files.find_files(tmp_path / path, 10, tmp_path)
 
 
 # -- runs ------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ def test_a_run_indexes_all_files_and_proves_it(tree: Path, directory: Path, work
     assert (result.done, result.left, result.documents, result.words) == (4, 0, 3, 6)
     assert (result.jobs["completed"], result.jobs["cronjob"], result.jobs["error"]) == (4, 1, 1)
     assert next(iter(result.frequent_words.items())) == ("red", 3)
-    assert list(result.errors) == [str(directory / demo.UNREADABLE_FILE)]
+    assert list(result.errors) == [str(directory / work.UNREADABLE_FILE)]
     assert result.next_report is not None
 
 
@@ -232,11 +234,11 @@ def test_a_run_that_is_interrupted_at_once_leaves_all_to_the_next_one(
 def test_jobs_that_wait_since_the_run_before_are_not_added_again(
     tree: Path, directory: Path
 ) -> None:
-    with demo.opened(directory, 1):
+    with work.opened(directory, 1):
         pass
     with root_of(directory) as root:
-        for file in demo.find_files(tree, 2, directory):
-            root["tasks"].add(demo.INDEX, file)
+        for file in files.find_files(tree, 2, directory):
+            root["tasks"].add(tasks.INDEX, file)
     left_over = plan(tree, directory)
     assert (len(left_over.todo), left_over.waiting) == (2, 2)
     result = run(tree, directory)
@@ -246,7 +248,7 @@ def test_jobs_that_wait_since_the_run_before_are_not_added_again(
 
 def test_the_number_of_workers_is_that_of_the_last_run(tree: Path, directory: Path) -> None:
     for workers, factory in [(2, "MultiProcessor"), (1, "SimpleProcessor")]:
-        with demo.opened(directory, workers):
+        with work.opened(directory, workers):
             pass
         with root_of(directory) as root:
             assert root["tasks"].processorFactory.__name__ == factory
@@ -256,11 +258,11 @@ def test_the_number_of_workers_is_that_of_the_last_run(tree: Path, directory: Pa
 def test_the_cron_job_keeps_its_last_reports(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "MAX_REPORTS", 2)
-    with demo.opened(directory, 1):
+    monkeypatch.setattr(tasks, "MAX_REPORTS", 2)
+    with work.opened(directory, 1):
         pass
     with root_of(directory) as root:
-        jobid = root["tasks"].addCronJob(demo.REPORT)
+        jobid = root["tasks"].addCronJob(tasks.REPORT)
         due = root["tasks"].jobs[jobid].due
         for minute in range(4):
             root["tasks"].process(due + 60 * minute)
@@ -271,15 +273,15 @@ def test_the_cron_job_keeps_its_last_reports(
 
 
 def a_posting_is_wrong(root: Any) -> None:
-    shelf = next(iter(root["catalog"].shelves.values()))
-    ids = {id for counts in shelf.postings.values() for id in counts}
-    next(iter(shelf.postings.values())).update(dict.fromkeys(ids, 99))
-    shelf._p_changed = True
+    segment = next(iter(root["catalog"].segments.values()))
+    ids = {id for counts in segment.postings.values() for id in counts}
+    next(iter(segment.postings.values())).update(dict.fromkeys(ids, 99))
+    segment._p_changed = True
 
 
 def a_posting_is_of_no_document(root: Any) -> None:
-    shelf = next(iter(root["catalog"].shelves.values()))
-    shelf.postings = {**shelf.postings, "ghost": {2**31 - 2: 1}}
+    segment = next(iter(root["catalog"].segments.values()))
+    segment.postings = {**segment.postings, "ghost": {2**31 - 2: 1}}
 
 
 def a_document_is_gone(root: Any) -> None:
@@ -295,7 +297,9 @@ def a_document_has_another_word_count(root: Any) -> None:
 def a_job_is_gone(root: Any) -> None:
     service = root["tasks"]
     job = next(
-        job for job in service.jobs.values() if job.task == demo.INDEX and job.status == "completed"
+        job
+        for job in service.jobs.values()
+        if job.task == tasks.INDEX and job.status == "completed"
     )
     service.queue.remove(job)
     del service.jobs[job.id]
@@ -322,6 +326,4 @@ def test_the_proof_fails_if(
     run(tree, directory)
     with root_of(directory) as root:
         damage(root)
-        assert [len(check.problems) for check in demo.prove(root["tasks"], root["catalog"])] == (
-            found
-        )
+        assert [len(check.problems) for check in prove(root["tasks"], root["catalog"])] == (found)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Databases that the command opens: several in one configuration file, and PostgreSQL."""
+"""Databases that the command opens by URI: several in one configuration file, and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -76,24 +76,29 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def remotetask(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
+# -- any URI ---------------------------------------------------------------------------------
 
 
-def error_of(*arguments: object, cwd: Path) -> str:
-    """Return the one line of a command that fails."""
-    ended = remotetask(*arguments, cwd=cwd)
+def test_the_command_that_installs_zodburi_is_told(
+    tmp_path: Path, remotetask: Any, error_of: Any, without: Any
+) -> None:
+    path = without("zodburi")
+    ended = remotetask("run", "memory://", cwd=tmp_path, PYTHONPATH=path)
+    assert "pip install 'lovely.remotetask[cli]'" in error_of(ended, 1)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://shop:secret@127.0.0.1:1/shop", "postgresql://shop:***@127.0.0.1:1/shop"),
+        ("zeo://h:x?username=shop&password=secret", "zeo://h:x?username=shop&password=***"),
+    ],
+)
+def test_passwords_are_not_shown(tmp_path: Path, uri: str, shown: str, remotetask: Any) -> None:
+    ended = remotetask("run", uri, cwd=tmp_path)
     assert ended.returncode in (1, 2)
-    [line] = ended.stderr.splitlines()
-    return line
+    assert shown in ended.stderr
+    assert "secret" not in ended.stderr
 
 
 # -- several in one file -----------------------------------------------------------------------
@@ -119,28 +124,31 @@ def test_jobs_that_need_another_database_of_the_file_are_run(
     close_database(database)
 
 
-def test_the_other_commands_open_all_of_them_too(shop: Path) -> None:
+def test_the_other_commands_open_all_of_them_too(shop: Path, remotetask: Any) -> None:
     ended = remotetask("check", f"zconfig://{shop}/zodb.conf", "--import", "shop", cwd=shop)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "1 service(s) checked" in ended.stdout
 
 
-def test_a_name_says_which_of_them_has_the_services(shop: Path) -> None:
+def test_a_name_says_which_of_them_has_the_services(shop: Path, remotetask: Any) -> None:
     uri = f"zconfig://{shop}/zodb.conf#stock"
     ended = remotetask("check", uri, "--service", "@mail", cwd=shop)
     assert ended.returncode == 0, ended.stderr
 
 
-def test_a_name_that_none_of_them_has_is_told(shop: Path) -> None:
-    line = error_of("run", f"zconfig://{shop}/zodb.conf#sales", cwd=shop)
+def test_a_name_that_none_of_them_has_is_told(shop: Path, remotetask: Any, error_of: Any) -> None:
+    line = error_of(remotetask("run", f"zconfig://{shop}/zodb.conf#sales", cwd=shop), 2)
     assert "there is no database 'sales'" in line
     assert "'main', 'stock'" in line
 
 
-def test_databases_without_names_of_their_own_are_refused(shop: Path) -> None:
+def test_databases_without_names_of_their_own_are_refused(
+    shop: Path, remotetask: Any, error_of: Any
+) -> None:
     text = CONFIGURATION.format(shop).replace("<zodb main>", "<zodb stock>")
     (shop / "zodb.conf").write_text(text)
-    assert "need names of their own" in error_of("run", f"zconfig://{shop}/zodb.conf", cwd=shop)
+    ended = remotetask("run", f"zconfig://{shop}/zodb.conf", cwd=shop)
+    assert "need names of their own" in error_of(ended, 2)
 
 
 def test_a_storage_by_itself_is_still_opened(tmp_path: Path) -> None:
@@ -167,7 +175,9 @@ def test_if_one_of_them_cannot_be_opened_none_stays_open(shop: Path) -> None:
     database.close()
 
 
-def test_a_database_that_is_opened_alone_tells_what_its_jobs_lack(shop: Path) -> None:
+def test_a_database_that_is_opened_alone_tells_what_its_jobs_lack(
+    shop: Path, remotetask: Any
+) -> None:
     ended = remotetask("check", f"file://{shop}/main.fs", "--import", "shop", cwd=shop)
     assert ended.returncode == 1
     assert "it refers to the database 'stock', which is not open here" in ended.stdout
@@ -236,7 +246,7 @@ def test_options_that_nobody_knows_are_told(tmp_path: Path) -> None:
 
 
 def test_a_database_is_opened_by_a_uri_with_an_empty_place(
-    postgres_dsn: str, tmp_path: Path
+    postgres_dsn: str, tmp_path: Path, remotetask: Any
 ) -> None:
     import psycopg2
 
@@ -252,3 +262,27 @@ def test_a_database_is_opened_by_a_uri_with_an_empty_place(
     close_database(database)
     ended = remotetask("check", uri, cwd=tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_postgresql_is_known_by_its_usual_name(
+    tmp_path: Path, postgres_dsn: str, need: Callable[[object, str, str], None], remotetask: Any
+) -> None:
+    uri = postgres_uri(postgres_dsn)
+    need(uri, "no PostgreSQL server on 127.0.0.1 takes us", "pg_ctlcluster 15 main start")
+    ended = remotetask("run", uri, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "no service" in ended.stderr.splitlines()[-1]
+
+
+def postgres_uri(dsn: str) -> str | None:
+    """Return the URI of a database; URIs know no directories of sockets."""
+    import psycopg2
+
+    try:
+        with closing(psycopg2.connect(dsn, host="127.0.0.1")) as connection:
+            known = connection.info
+            return (
+                f"postgresql://{known.user}:{known.password}@127.0.0.1:{known.port}/{known.dbname}"
+            )
+    except psycopg2.OperationalError:
+        return None

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""``remotetask add``: adds one job."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from lovely.remotetask.base.site import entered
+from lovely.remotetask.base.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
+from lovely.remotetask.command.output import DONE, Output
+from lovely.remotetask.command.services import add_service_arguments, opened_services, pattern_of
+from lovely.remotetask.errors import InvalidArgument
+from lovely.remotetask.hosts.autostart import match_site
+from lovely.remotetask.setting import read
+
+DESCRIPTION = """\
+Adds one job to a service, commits, and prints the id of the job.  The input is at most 1 MB
+large and nested 100 levels deep, unless the service sets limits of its own.
+
+example:
+  remotetask add zeo://localhost:8100 thumbnail --input '{"size": 128}' --import shop.tasks
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``remotetask add`` takes."""
+    parser.description = DESCRIPTION
+    add_service_arguments(parser)
+    parser.add_argument("task", metavar="TASK", help="the name of the task")
+    parser.add_argument(
+        "--input",
+        metavar="JSON",
+        default="null",
+        help="the input; - reads it from stdin (default: %(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    """Add one job, and print its id.
+
+    What comes from outside is bounded, also where the service sets no bounds of its own.
+
+    Transaction: must not run in one; commits.
+    """
+    try:
+        value = json.loads(sys.stdin.read() if arguments.input == "-" else arguments.input)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"--input is no JSON: {error}") from error
+    with opened_services(arguments) as (manager, matches):
+        if len(matches) > 1:
+            names = ", ".join(pattern_of(match) for match in matches)
+            raise InvalidArgument(f"--service must name one of {names}")
+        service = matches[0].service
+        max_bytes, max_depth = read(service, "max_input_bytes"), read(service, "max_input_depth")
+        check_limits(
+            value,
+            OUTSIDE_MAX_BYTES if max_bytes is None else max_bytes,
+            OUTSIDE_MAX_DEPTH if max_depth is None else max_depth,
+        )
+        with entered(match_site(matches[0])):
+            jobid = service.add(arguments.task, value)
+        manager.commit()
+    output.tell(str(jobid))
+    output.result({"job": jobid})
+    return DONE

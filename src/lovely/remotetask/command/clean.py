@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""``remotetask clean``: removes jobs that have ended."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from typing import Any
+
+from lovely.remotetask.command.output import DONE, Output
+from lovely.remotetask.command.services import (
+    add_service_arguments,
+    names_of,
+    opened_services,
+    title_of,
+)
+from lovely.remotetask.interfaces import FINAL_STATUSES
+
+#: No more jobs than this are removed in one transaction.
+BATCH_SIZE = 500
+
+#: A batch that meets so many write conflicts ends the command.  More than ZODB's usual three, for
+#: workers remove old jobs at the same end.
+BATCH_TRIES = 10
+
+#: Seconds of the units of an age; a number without one counts seconds.
+UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+DESCRIPTION = """\
+Removes jobs that are completed, an error or cancelled, those that ended first, some hundreds
+in one transaction.  It may run beside workers, except on a file, which only one process can
+open.  The file gets smaller when the database is packed.
+
+examples:
+  remotetask clean file:///srv/shop/Data.fs
+  remotetask clean zeo://localhost:8100 --service '@tasks' --status completed --older-than 7d
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``remotetask clean`` takes."""
+    parser.description = DESCRIPTION
+    add_service_arguments(parser)
+    parser.add_argument(
+        "--status",
+        dest="statuses",
+        metavar="STATUS",
+        action="append",
+        choices=FINAL_STATUSES,
+        help="remove jobs with this status: completed, error or cancelled; may be repeated "
+        "(default: all three)",
+    )
+    parser.add_argument(
+        "--older-than",
+        metavar="AGE",
+        type=_age,
+        help="remove only jobs that ended at least this long ago: seconds, or a number with a "
+        "unit, as in 90s, 15m, 12h and 7d (default: of any age)",
+    )
+
+
+def _age(text: str) -> float:
+    """Return the seconds of an age such as 7d."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 90, 90s, 15m, 12h or 7d")
+    return float(found[1]) * UNIT_SECONDS[found[2]]
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    """Remove jobs that have ended from services, and tell how many there were.
+
+    Transaction: must not run in one; commits, a batch at a time.
+    """
+    age = arguments.older_than
+    before = None if age is None else time.time() - age
+    wanted = arguments.statuses or FINAL_STATUSES
+    cleaned = []
+    with opened_services(arguments) as (manager, matches):
+        for match in matches:
+            removed = {
+                status: _remove_all(manager, match.service, status, before)
+                for status in FINAL_STATUSES
+                if status in wanted
+            }
+            cleaned.append({**names_of(match), "removed": removed})
+            counts = ", ".join(f"{count:,} {status}" for status, count in removed.items())
+            # At once, not at the end: what was removed stays so, whatever comes of the next.
+            output.tell(f"{title_of(match)}: removed {counts}")
+    output.result(cleaned)
+    return DONE
+
+
+def _remove_all(manager: Any, service: Any, status: str, before: float | None) -> int:
+    """Remove the jobs with a status, a batch at a time; return their number."""
+    removed = 0
+    while True:
+        batch = _remove_batch(manager, service, status, before)
+        removed += batch
+        # Not until there is none: workers that go on ending jobs must not keep us here.
+        if batch < BATCH_SIZE:
+            return removed
+
+
+def _remove_batch(manager: Any, service: Any, status: str, before: float | None) -> int:
+    removed = 0
+    for attempt in manager.attempts(BATCH_TRIES):
+        with attempt:
+            removed = service.remove_oldest(status, BATCH_SIZE, before)
+    # A removed job is loaded once and never again, however large its input and its result.
+    service._p_jar.cacheMinimize()
+    return removed

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""``remotetask demo``: its arguments, and what people and programs see of a run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sysconfig
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+from zc.lockfile import LockError
+
+from lovely.remotetask.command.demo.files import find_files
+from lovely.remotetask.command.demo.work import Plan, Result, opened
+from lovely.remotetask.command.output import BY_SIGNAL, DONE, FAILED, Output, set_up_logging
+from lovely.remotetask.command.signals import Signals
+from lovely.remotetask.errors import RemoteTaskError
+
+#: If not told otherwise: the directory of the database, and the number of files.
+DIRECTORY = "remotetask-demo"
+LIMIT = 1500
+
+DESCRIPTION = """\
+Indexes the text files under PATH, one job a file, into a catalog in the same database, and
+proves that the catalog and the completed jobs agree.  Beside that it shows a delayed job, a
+cron job, and a job that is an error.  Run it again, and it goes on where it was, also after
+Ctrl-C or kill -9.
+
+examples:
+  remotetask demo                      Python's standard library, about 15 seconds
+  remotetask demo ~/src --limit 5000   more files
+  remotetask demo . --json | jq .jobs  for programs
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``remotetask demo`` takes."""
+    parser.description = DESCRIPTION
+    parser.add_argument(
+        "path",
+        metavar="PATH",
+        nargs="?",
+        default=sysconfig.get_path("stdlib"),
+        help="the directory, or the one file, to index (default: Python's standard library)",
+    )
+    parser.add_argument(
+        "--database",
+        metavar="DIR",
+        default=DIRECTORY,
+        help="the directory of the database; it is made, and kept (default: ./%(default)s)",
+    )
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=_positive,
+        default=LIMIT,
+        help="index no more than N files (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=_positive,
+        default=1,
+        help="run N jobs at a time; in one process more are seldom faster (default: 1)",
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    """Index text files by jobs, and prove that jobs and catalog agree.
+
+    Transaction: must not run in one; commits.
+    """
+    set_up_logging(arguments.verbose, package=logging.WARNING, jobs=logging.CRITICAL)
+    directory = Path(arguments.database).absolute()
+    files = find_files(Path(arguments.path), arguments.limit, directory)
+    try:
+        with opened(directory, arguments.workers) as database, Signals() as signals:
+            plan = database.plan(files)
+            output.tell(f"{len(files)} text files under {arguments.path}: {_in_words(plan)}")
+            output.tell(f"database: {directory}")
+            with output.progress("jobs done") as show:
+                result = database.work(plan, signals.wait, show)
+    except LockError:
+        raise RemoteTaskError(
+            f"{directory} is in use by another process; --database names another directory"
+        ) from None
+    output.result(
+        {"path": arguments.path, "files": len(files), "jobs_added": len(plan.todo)}
+        | {"already_indexed": plan.indexed, "failed_before": plan.failed}
+        | {"left_over": plan.waiting, "was_running": plan.running}
+        | {"agrees": result.agrees}
+        | asdict(result)
+    )
+    if result.agrees is None:
+        output.note(f"Stopped, {result.left} jobs are left.  Go on with:")
+        output.note(f"  {arguments.program} {arguments.again}")
+        return BY_SIGNAL + (signals.received or 0)
+    return _show(result, arguments, output)
+
+
+def _in_words(plan: Plan) -> str:
+    parts = [
+        (plan.indexed, "indexed already"),
+        (plan.failed, "failed before"),
+        (plan.waiting, "left over from the run before"),
+        (plan.running, "of which were running when it was killed"),
+    ]
+    return ", ".join([f"{len(plan.todo)} jobs to add"] + [f"{n} {text}" for n, text in parts if n])
+
+
+def _show(result: Result, arguments: argparse.Namespace, output: Output) -> int:
+    speed = f", {result.done / result.seconds:.0f} jobs a second" if result.done else ""
+    due = result.next_report and datetime.fromtimestamp(result.next_report, timezone.utc)
+    output.table("Jobs", [(status, f"{count:,}") for status, count in result.jobs.items()])
+    output.table(
+        "This run",
+        [
+            ("jobs done", f"{result.done:,} in {result.seconds:.1f} s{speed}"),
+            ("catalog", f"{result.documents:,} files, {result.words:,} words"),
+            ("frequent words", ", ".join(result.frequent_words)),
+            (
+                "next report",
+                f"{due:%H:%M} UTC, by a cron job; {result.reports} so far" if due else "none",
+            ),
+            ("database", f"{result.bytes / 1e6:.1f} MB in {result.database}"),
+        ],
+    )
+    output.tell_list("\nErrors (one file was made to be one)", list(result.errors.values()))
+    output.tell("\nCatalog and completed jobs:")
+    for check in result.checks:
+        output.tell_list(f"{'WRONG' if check.problems else 'ok   '}  {check.claim}", check.problems)
+    if not result.agrees:
+        output.note("remotetask: catalog and completed jobs do not agree")
+        return FAILED
+    uri = f"file://{result.database}"
+    output.tell("They agree.\n\nNext:")
+    output.tell(f"  {arguments.program} {arguments.again}\n      goes on where this run ended")
+    output.tell(
+        f"  {arguments.program} run {shlex.quote(uri)} --import lovely.remotetask.command.demo"
+    )
+    output.tell("      lets the cron job report every minute, until Ctrl-C")
+    return DONE

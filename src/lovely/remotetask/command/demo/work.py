@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""A run of the demo: what is to do, the jobs that do it, and what has come of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import transaction
+from ZODB import DB
+from ZODB.FileStorage import FileStorage
+
+from lovely.remotetask.command.demo.catalog import Catalog
+from lovely.remotetask.command.demo.files import File, file_at
+from lovely.remotetask.command.demo.proof import Check, prove
+from lovely.remotetask.command.demo.tasks import (
+    FREQUENT_WORDS,
+    INDEX,
+    REPORT,
+    catalog_of,
+    register,
+)
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING, QUEUED
+from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
+from lovely.remotetask.service import TaskService
+
+#: In the directory of the database: the database, and a file that is made to be an error.
+DATABASE_FILE = "demo.fs"
+UNREADABLE_FILE = "unreadable.txt"
+
+#: The cron job runs every minute.
+SCHEDULE = "* * * * *"
+
+#: The delayed job waits this long, and then finds this many words.
+DELAY_SECONDS = 1.0
+FREQUENT_COUNT = 10
+
+#: Jobs that are added in one commit, and how often that is tried when it conflicts.
+CHUNK_SIZE = 100
+TRIES = 20
+
+#: Seconds between two looks at the jobs.
+LOOK_SECONDS = 0.1
+
+#: Waits for so many seconds, and says whether the run is to be interrupted.
+Wait = Callable[[float], bool]
+
+#: Is called now and then with the number of the jobs that are done, and of all.
+Show = Callable[[int, int], None]
+
+
+@dataclass
+class Plan:
+    """What a run has to do.
+
+    ``todo``: files to add jobs for.  ``indexed``, ``failed`` and ``waiting`` count files that
+    need none: they are in the catalog, or have jobs that were an error or still wait since
+    the run before; ``running``: what ran when that was ended.
+    """
+
+    todo: list[File] = field(default_factory=list)
+    indexed: int = 0
+    failed: int = 0
+    waiting: int = 0
+    running: int = 0
+
+
+@dataclass
+class Result:
+    """What a run has come to; when it was interrupted, there are no checks.
+
+    ``bytes``: the size of the ``database`` and all beside it.  ``done`` jobs ended in the
+    run, within ``seconds``, and ``left`` are still to be done.  ``jobs``: counts by status.
+    ``errors``: path -> message.  ``next_report``: seconds since the epoch.
+    """
+
+    database: str
+    bytes: int
+    left: int
+    done: int
+    seconds: float
+    jobs: dict[str, int]
+    documents: int
+    words: int
+    reports: int
+    next_report: float | None
+    errors: dict[str, str]
+    frequent_words: dict[str, int]
+    checks: list[Check]
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether jobs and catalog agree; None if the run was interrupted."""
+        return not any(check.problems for check in self.checks) if self.checks else None
+
+
+@contextmanager
+def opened(directory: Path, workers: int) -> Iterator[Demo]:
+    """Open the database in a directory, and make it if it is not there.
+
+    :param workers: how many jobs run at the same time.
+    :raises zc.lockfile.LockError: another process has it open.
+    :raises OSError: it cannot be opened.
+
+    Transaction: commits, through a connection of its own.
+    """
+    register()
+    directory.mkdir(parents=True, exist_ok=True)
+    storage = FileStorage(str(directory / DATABASE_FILE))
+    db = DB(storage, pool_size=workers + 10, cache_size=1_000)
+    try:
+        yield Demo(db, directory, workers)
+    finally:
+        db.close()
+
+
+class Demo:
+    """The demo's database while it is open, with a connection of its own."""
+
+    def __init__(self, db: Any, directory: Path, workers: int) -> None:
+        self._manager = transaction.TransactionManager()
+        self._root = db.open(self._manager).root()
+        self._directory = directory
+        self._unreadable = directory / UNREADABLE_FILE
+        if not self._unreadable.exists():
+            self._unreadable.write_bytes(b"This is\0no text.\n")
+        self._change(self._prepare, workers)
+
+    def _change(self, change: Callable[..., Any], *arguments: Any) -> Any:
+        return self._manager.run(lambda: change(*arguments), TRIES)
+
+    def _look(self) -> TaskService:
+        self._manager.begin()
+        return self._service
+
+    @property
+    def _service(self) -> TaskService:
+        service: TaskService = self._root["tasks"]
+        return service
+
+    def _prepare(self, workers: int) -> None:
+        if "tasks" not in self._root:
+            self._root["catalog"] = Catalog()
+            service = self._root["tasks"] = TaskService()
+            service.addCronJob(REPORT, cron=SCHEDULE)
+        factory: Any = SimpleProcessor if workers == 1 else MultiProcessor
+        arguments = {"waitTime": 1.0} | ({} if workers == 1 else {"maxThreads": workers})
+        service = self._service
+        if (service.processorFactory, service.processorArguments) != (factory, arguments):
+            service.processorFactory, service.processorArguments = factory, arguments
+
+    def plan(self, files: list[File]) -> Plan:
+        """Sort out which files need a job, and add the demo's own.
+
+        Transaction: reads only.
+        """
+        service = self._look()
+        documents = catalog_of(service).documents
+        statuses = {
+            (job.input["path"], job.input["version"]): job.status
+            for job in service.jobs.values()
+            if job.task == INDEX and job.status not in (COMPLETED, CANCELLED)
+        }
+        plan = Plan(running=service.countJobs()[PROCESSING])
+        for file in filter(None, [*files, file_at(self._unreadable)]):
+            document = documents.get(file["path"])
+            status = statuses.get((file["path"], file["version"]))
+            if document is not None and document.version == file["version"]:
+                plan.indexed += 1
+            elif status is None:
+                plan.todo.append(file)
+            elif status == ERROR:
+                plan.failed += 1
+            else:
+                plan.waiting += 1
+        return plan
+
+    def work(self, plan: Plan, wait: Wait, show: Show) -> Result:
+        """Add the jobs and wait until all have run; then see what has come of it.
+
+        Transaction: commits.
+        """
+        begun = time.monotonic()
+        service = self._look()
+        total = _left(service) + len(plan.todo)
+        frequent = None
+        service.startProcessing()
+        try:
+            added = self._add(plan.todo, wait)
+            is_through = added == len(plan.todo) and self._index(total, wait, show)
+            seconds = time.monotonic() - begun
+            if is_through:
+                frequent = self._frequent_words(wait)
+        finally:
+            service.stopProcessing(threading.TIMEOUT_MAX)
+        left = _left(self._look()) + len(plan.todo) - added
+        return self._result(left, total - left, seconds, frequent)
+
+    def _add(self, files: list[File], wait: Wait) -> int:
+        def add(chunk: list[File]) -> None:
+            for file in chunk:
+                self._service.add(INDEX, file)
+
+        for start in range(0, len(files), CHUNK_SIZE):
+            if wait(0):
+                return start
+            self._change(add, files[start : start + CHUNK_SIZE])
+        return len(files)
+
+    def _index(self, total: int, wait: Wait, show: Show) -> bool:
+        while left := _left(self._look()):
+            show(total - left, total)
+            if wait(LOOK_SECONDS):
+                return False
+        show(total, total)
+        return True
+
+    def _frequent_words(self, wait: Wait) -> dict[str, int] | None:
+        def add() -> int:
+            return self._service.addCronJob(FREQUENT_WORDS, FREQUENT_COUNT, delay=DELAY_SECONDS)
+
+        jobid = self._change(add)
+        while not (job := self._look().jobs[jobid]).is_final:
+            if wait(LOOK_SECONDS):
+                return None
+        return job.output or {}
+
+    def _result(
+        self, left: int, done: int, seconds: float, frequent: dict[str, int] | None
+    ) -> Result:
+        service = self._look()
+        catalog = catalog_of(service)
+        jobs = list(service.jobs.values())
+        failed = [job for job in jobs if job.task == INDEX and job.status == ERROR]
+        return Result(
+            database=str(self._directory / DATABASE_FILE),
+            bytes=sum(file.stat().st_size for file in self._directory.iterdir()),
+            left=left,
+            done=done,
+            seconds=seconds,
+            jobs=service.countJobs(),
+            documents=len(catalog.documents),
+            words=sum(document.words for document in catalog.documents.values()),
+            reports=len(catalog.reports),
+            next_report=min((j.due for j in jobs if j.task == REPORT and j.due), default=None),
+            errors={job.input["path"]: job.error for job in failed},
+            frequent_words=frequent or {},
+            checks=[] if frequent is None else prove(service, catalog),
+        )
+
+
+def _left(service: TaskService) -> int:
+    counts = service.countJobs()
+    return counts[QUEUED] + counts[PROCESSING]
