@@ -50,6 +50,7 @@ class Transactor:
     :param name: the service, for the log.
     :param pause: called with seconds; waits, and says whether the processor is to stop.
     :ivar waits: how often the storage was waited for.
+    :ivar has_missed: a record was missing; whoever mends that takes it back.
     """
 
     def __init__(
@@ -63,6 +64,10 @@ class Transactor:
         self._monotonic = monotonic
         self._logged: dict[str, float] = {}
         self.waits = 0
+        self.has_missed = False
+
+    def on_missed(self) -> None:
+        """Called when a record was missing; whoever mends that sets it."""
 
     def __call__(self, seat: Seat, change: Callable[[Any], Result]) -> Result:
         """Call ``change(service)`` and commit; repeat it while the storage asks for it.
@@ -141,6 +146,9 @@ class Transactor:
 
     def log(self, error: BaseException) -> None:
         """Log a fault, once a kind and minute."""
+        if isinstance(error, POSKeyError):
+            self.has_missed = True
+            self.on_missed()
         kind = type(error).__name__
         now = self._monotonic()
         if now - self._logged.get(kind, -LOG_SECONDS) >= LOG_SECONDS:
