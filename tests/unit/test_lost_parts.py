@@ -15,6 +15,7 @@ from zope.component import getGlobalSiteManager
 
 from lovely.remotetask import line
 from lovely.remotetask.check import check_all, check_parts
+from lovely.remotetask.errors import JobNotFound
 from lovely.remotetask.interfaces import COMPLETED, DELAYED, FINAL_STATUSES, ITask
 from lovely.remotetask.keeper import Keeper
 from lovely.remotetask.transact import Stopping
@@ -74,16 +75,26 @@ PARTS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.fixture
-def lose(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Return ``lose(part)``, which takes a record out of the storage."""
+def lose_record(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Return ``lose_record(oid)``, which takes a record out of the storage."""
 
-    def lose(part: str) -> None:
-        with workshop.service() as service:
-            oid = PARTS[part](service)._p_oid
+    def lose_record(oid: bytes) -> None:
         del workshop.db.storage.changes._data[oid]
         workshop.db.cacheMinimize()
         gc.collect()
         monkeypatch.setattr(line, "MEMORY_SECONDS", 0.0)
+
+    return lose_record
+
+
+@pytest.fixture
+def lose(workshop: Any, lose_record: Any) -> Callable[[str], None]:
+    """Return ``lose(part)``, which does so with one of `PARTS`."""
+
+    def lose(part: str) -> None:
+        with workshop.service() as service:
+            oid = PARTS[part](service)._p_oid
+        lose_record(oid)
 
     return lose
 
@@ -150,21 +161,46 @@ def test_a_claim_that_comes_to_a_missing_part_calls_for_the_keeper(
     assert workshop.engine.transact.has_missed
 
 
-def test_a_missing_part_of_the_tree_of_jobs_is_left_to_people(
-    workshop: Any, jobids: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+# -- the tree of jobs --------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["a page", "a node"])
+def lost(workshop: Any, jobids: list[int], lose_record: Any, request: Any) -> set[int]:
+    """The jobs that stood in a part of the tree of jobs that is missing."""
     with workshop.service() as service:
-        page = next(page for page in service.jobs._pages() if jobids[0] in page.entries)
-        oid, lost = page._p_oid, set(page.entries)
-    del workshop.db.storage.changes._data[oid]
-    workshop.db.cacheMinimize()
-    gc.collect()
+        (node,) = (node for lane in service.jobs.lanes for node in lane.entries.values())
+        while request.param == "a page" and jobids[0] not in node.entries:
+            node = min(node.entries.items())[1]
+        found = set(node.entries) if request.param == "a page" else set(jobids)
+        lose_record(node._p_oid)
+    return found
+
+
+def test_a_missing_part_of_the_tree_of_jobs_stops_nobody(workshop: Any, lost: set[int]) -> None:
+    workshop.run(next(iter(workshop.engine.in_hand.values())))
+    added = []
+    for _ in range(5):
+        with suppress(POSKeyError):  # who adds jobs there tries it elsewhere the next time
+            added.append(workshop.add("echo"))
+    assert len(added) >= 4
+    workshop.work()
+    assert [workshop.get(jobid, "status") for jobid in added] == [COMPLETED] * len(added)
+    with workshop.service() as service:
+        service.countJobs()
+        with pytest.raises(JobNotFound):
+            service.getStatus(min(lost))
+
+
+def test_a_missing_part_of_the_tree_of_jobs_is_left_to_people(
+    workshop: Any, jobids: list[int], lost: set[int]
+) -> None:
     with workshop.service() as service:
         (problem,) = check_parts(service, repair=True, with_jobs=False)
         assert not problem.is_mendable
     with workshop.service() as service:
         (problem,) = check_all(service, workshop.now, repair=False)
         assert tuple(problem) == (None, "the tree of jobs lacks 1 of its records")
+        assert problem.is_mendable
     with workshop.service() as service:
         check_all(service, workshop.now, repair=True)
     with workshop.service() as service:

@@ -23,6 +23,7 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from persistent import Persistent
+from ZODB.POSException import POSKeyError
 from zope.interface import implementer
 
 from lovely.remotetask.errors import (
@@ -172,18 +173,21 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         return jobs
 
     def _page_entries(self, jobid: int) -> dict[int, Job]:
-        """Return what is in the page for an id."""
+        """Return what is in the page for an id; nothing, if a record of the tree is missing."""
         node: Any = self.lanes[jobid >> _LANE_SHIFT]
-        for shift in _SHIFTS:
+        try:
+            for shift in _SHIFTS:
+                if node._p_jar is None:
+                    check_sound(self, node)
+                node = node.entries.get(jobid >> shift)
+                if node is None:
+                    return {}
             if node._p_jar is None:
                 check_sound(self, node)
-            node = node.entries.get(jobid >> shift)
-            if node is None:
-                return {}
-        if node._p_jar is None:
-            check_sound(self, node)
-        entries: dict[int, Job] = node.entries
-        return entries
+            entries: dict[int, Job] = node.entries
+            return entries
+        except POSKeyError:  # its jobs must not stop others
+            return {}
 
     def __setitem__(self, jobid: int, job: Job) -> None:
         self.add({jobid: job})
@@ -246,7 +250,7 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         return self.ids_from(0)
 
     def _pages(self, first: int = 0) -> Iterator[Shelf]:
-        """Yield the pages that can hold ids from one on, in order."""
+        """Yield the pages that can hold ids from one on, in order, but for missing ones."""
         nodes: Iterable[Shelf] = self.lanes[lane_of(first) :]
         for shift in _SHIFTS:
             nodes = _children(nodes, first >> shift)
@@ -280,8 +284,13 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
 def _children(nodes: Iterable[Shelf], first: int) -> Iterator[Shelf]:
     for node in nodes:
         for key, child in sorted(node.entries.items()):
-            if key >= first:
-                yield child
+            if key < first:
+                continue
+            try:
+                child._p_activate()
+            except POSKeyError:
+                continue
+            yield child
 
 
 def _as_datetime(seconds: float | None) -> datetime | None:
