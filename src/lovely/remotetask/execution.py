@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ZODB.POSException import ConflictError, POSError
+from ZODB.POSException import ConflictError
 
 from lovely.remotetask.aside import load, load_many
 from lovely.remotetask.claimant import Claimant, Tasks
@@ -43,7 +43,7 @@ from lovely.remotetask.guard import guarded
 from lovely.remotetask.interfaces import ERROR
 from lovely.remotetask.job import Job
 from lovely.remotetask.notes import Notes
-from lovely.remotetask.seat import Seat, is_transient
+from lovely.remotetask.seat import Seat, is_of_load, is_of_storage, is_transient
 from lovely.remotetask.site import entered
 from lovely.remotetask.step import (
     Claim,
@@ -159,7 +159,8 @@ class Engine(Claimant):
                 if (isinstance(error, ServiceGone) and seat.in_begin) or _is_interrupt(error):
                     raise
                 transient = is_transient(seat, error)
-                in_commit = seat.in_commit
+                is_outside = seat.in_commit or seat.in_begin
+                is_storage = (is_outside and is_of_storage(error)) or is_of_load(error)
                 seat.abort(error)
                 if seat.is_closed or self._is_stopped(error):
                     raise Stopping from error
@@ -170,7 +171,7 @@ class Engine(Claimant):
                 if transient and conflicts <= MAX_REPEATS and self.monotonic() < end:
                     self.transact.back_off(conflicts)
                     continue
-                if transient or (in_commit and isinstance(error, (POSError, OSError))):
+                if transient or is_storage:
                     # The storage's fault or the task's own?  The storage's, if it takes
                     # no heartbeat either; then it was no attempt of the job.  The first
                     # time it has the benefit of the doubt: it may work again by now.

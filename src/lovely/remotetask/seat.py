@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import logging
+from traceback import walk_tb
 from typing import Any
 
 import transaction
 from transaction.interfaces import TransientError
-from ZODB.Connection import noop
-from ZODB.POSException import POSKeyError
+from ZODB.Connection import Connection, noop
+from ZODB.POSException import POSError, POSKeyError
 
 from lovely.remotetask.errors import (
     ServiceGone,
@@ -23,6 +24,9 @@ from lovely.remotetask.surroundings import call_apart
 from lovely.remotetask.witness import check_parts, is_id_again
 
 log = logging.getLogger("lovely.remotetask")
+
+#: The errors by which the drivers of databases (PEP 249) tell that a server is away.
+ADAPTER_ERRORS = frozenset({"OperationalError", "InterfaceError"})
 
 
 class Seat:
@@ -180,6 +184,26 @@ def check_no_transaction() -> None:
     txn = getattr(manager, "_txn", None)
     if txn is not None and txn._resources:
         raise TransactionInProgress
+
+
+def is_of_storage(error: BaseException) -> bool:
+    """Say whether it may be the storage that has failed.
+
+    RelStorage lets through what the driver of its database raises when the server is away.
+    """
+    return isinstance(error, (POSError, OSError)) or _is_of_adapter(error)
+
+
+def _is_of_adapter(error: BaseException) -> bool:
+    return any(kind.__name__ in ADAPTER_ERRORS for kind in type(error).__mro__)
+
+
+def is_of_load(error: BaseException) -> bool:
+    """Say whether a driver has failed while an object was loaded: tasks use others too."""
+    loading = Connection.setstate.__code__
+    return _is_of_adapter(error) and any(
+        frame.f_code is loading for frame, _ in walk_tb(error.__traceback__)
+    )
 
 
 def is_transient(seat: Seat, error: BaseException) -> bool:

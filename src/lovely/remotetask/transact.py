@@ -14,7 +14,7 @@ from transaction.interfaces import TransientError
 from ZODB.POSException import POSError, POSKeyError
 
 from lovely.remotetask.errors import ServiceGone, describe
-from lovely.remotetask.seat import Seat, is_transient
+from lovely.remotetask.seat import Seat, is_of_storage, is_transient
 from lovely.remotetask.witness import is_id_again
 
 log = logging.getLogger("lovely.remotetask")
@@ -94,7 +94,7 @@ class Transactor:
                 elif transient and conflicts < CONFLICT_BUDGET:
                     conflicts += 1
                     self.back_off(conflicts)
-                elif isinstance(error, (POSError, OSError)) or transient:
+                elif is_of_storage(error) or transient:
                     if isinstance(error, POSKeyError):
                         _check_reachable(seat)
                     faults += 1
@@ -153,7 +153,7 @@ class Transactor:
         now = self._monotonic()
         if now - self._logged.get(kind, -LOG_SECONDS) >= LOG_SECONDS:
             self._logged[kind] = now
-            if isinstance(error, (POSError, OSError, TransientError)):
+            if is_of_storage(error) or isinstance(error, TransientError):
                 text = "the storage of service %s does not work, waiting for it: %s: %s"
                 log.warning(text, self._name, kind, describe(error)[:200])
             else:
