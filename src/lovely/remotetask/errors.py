@@ -181,7 +181,16 @@ def check_honest(error: BaseException) -> None:
 
 def name_of(error: BaseException) -> str:
     """Return the name of the class of an exception, whatever its metaclass says."""
-    return plain(type.__dict__["__name__"].__get__(type(error)))
+    return _name_of_class(type(error))
+
+
+def names_of(error: BaseException) -> set[str]:
+    """Return the names of the class of an exception and of all its bases, as `name_of` does."""
+    return set(map(_name_of_class, type.__dict__["__mro__"].__get__(type(error))))
+
+
+def _name_of_class(kind: type) -> str:
+    return plain(type.__dict__["__name__"].__get__(kind))
 
 
 def plain(text: str) -> str:

@@ -17,6 +17,7 @@ from lovely.remotetask.errors import (
     StrayObject,
     TransactionInProgress,
     check_honest,
+    names_of,
 )
 from lovely.remotetask.invalidation import drop_ids
 from lovely.remotetask.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
@@ -195,7 +196,7 @@ def is_of_storage(error: BaseException) -> bool:
 
 
 def _is_of_adapter(error: BaseException) -> bool:
-    return any(kind.__name__ in ADAPTER_ERRORS for kind in type(error).__mro__)
+    return not ADAPTER_ERRORS.isdisjoint(names_of(error))
 
 
 def is_of_load(error: BaseException) -> bool:
