@@ -167,7 +167,7 @@ class Engine(Claimant):
                 if (isinstance(error, ServiceGone) and seat.in_begin) or _is_interrupt(error):
                     raise
                 transient = is_transient(seat, error)
-                in_commit = seat.in_commit
+                is_outside = seat.in_commit or seat.in_begin
                 seat.abort(error)
                 if seat.is_closed or self._is_stopped(error):
                     raise Stopping from error
@@ -178,7 +178,7 @@ class Engine(Claimant):
                 if transient and conflicts <= MAX_REPEATS and self.monotonic() < end:
                     self.transact.back_off(conflicts)
                     continue
-                is_fault = is_storage_fault(error) if in_commit else is_read_fault(error)
+                is_fault = is_storage_fault(error) if is_outside else is_read_fault(error)
                 if transient or is_fault:
                     # The storage's fault or the task's own?  The storage's, if it takes
                     # no heartbeat either; then it was no attempt of the job.  The first

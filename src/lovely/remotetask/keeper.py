@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from lovely.remotetask.check import check_jobs
+from lovely.remotetask.check import check_jobs, check_records
 from lovely.remotetask.execution import Deadline, Engine
 from lovely.remotetask.seat import Seat
 from lovely.remotetask.setting import read
@@ -131,6 +132,8 @@ class Keeper:
         service = seat.begin()
         seat.check_reachable(service)
         lease: float = read(service, "lease_seconds")
+        if engine.transact.has_missed:  # first, as it may keep back all that follows
+            self._mend_parts(seat)
         if engine.in_hand and engine.monotonic() - engine.last_sign >= lease / 3:
             engine.beat(seat)
         dead = dict(self._dead(seat.begin(), lease))
@@ -141,6 +144,18 @@ class Keeper:
         while self._has_chores and engine.monotonic() < end:
             self._has_chores = self._do_chore(seat) and not engine.pause(CHORE_PAUSE_SECONDS)
         return lease
+
+    def _mend_parts(self, seat: Seat) -> None:
+        """Take out of the indexes what is missing of them, and let all jobs be checked."""
+        engine = self._engine
+        engine.transact.has_missed = False
+        look = functools.partial(check_records, repair=True, with_jobs=False)
+        for problem in engine.transact.once(seat, look) or ():
+            if problem.is_mendable:
+                job_log.error("%s; taken out, all jobs are checked", problem.text)
+                self._first, self._to_check = 0, sys.maxsize
+            else:
+                job_log.error("%s", problem.text)
 
     def _dead(self, service: Any, lease: float) -> list[tuple[str, bytes]]:
         local = local_ids(service)

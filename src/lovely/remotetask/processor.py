@@ -88,6 +88,7 @@ class SimpleProcessor:
             self._engine, self._needs_keeper, self.wake, self._replace, self._abandon
         )
         self._engine.on_deadline = self._keeper.notify  # type: ignore[method-assign]
+        self._engine.transact.on_missed = self._call_keeper  # type: ignore[method-assign]
         self.keeper_thread: threading.Thread | None = None
         self.loop_thread: threading.Thread | None = None
         running.attend(self)
@@ -163,6 +164,12 @@ class SimpleProcessor:
                 daemon=True,
             )
             self.keeper_thread.start()
+
+    def _call_keeper(self) -> None:
+        # It may not have been started yet, where no other process can die.
+        if self._is_looping and not self._is_leaving:
+            with suppress(RuntimeError):  # Python starts no more threads
+                self._start_keeper()
 
     def _needs_keeper(self) -> bool:
         if self._is_leaving:
