@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -616,3 +617,18 @@ def test_who_stops_all_twice_hears_twice_that_a_job_still_runs(
     assert not registry.stop_all(0.05)
     release.set()
     assert registry.stop_all(10)
+
+
+def test_a_missing_part_of_an_index_is_mended_while_the_service_runs(workplace: Any) -> None:
+    with workplace.service() as service:
+        service.addCronJob("echo", delay=3600)
+    with workplace.service() as service:
+        node = service.queue.indexes["delayed"].pages
+        oid = next(iter(node.entries.values()))._p_oid
+    del workplace.db.storage.changes._data[oid]
+    workplace.db.cacheMinimize()
+    gc.collect()
+    jobids = workplace.add("echo", 1, 2)
+    workplace.start()
+    assert workplace.wait_for(jobids) == [COMPLETED] * 2
+    workplace.stop()

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections import Counter
 from typing import Any
 
 import pytest
+import transaction
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.errors import TaskError
@@ -22,10 +24,11 @@ from lovely.remotetask.interfaces import (
     STARTLATER,
     ITask,
 )
-from lovely.remotetask.job import Progress
+from lovely.remotetask.job import Progress, lane_of
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import MAX_JOB_ID, TaskService
 from lovely.remotetask.store import check
+from lovely.remotetask.store.ready import SEGMENT_SIZE
 
 NOW = 2_000_000_000.0
 
@@ -271,7 +274,7 @@ def test_many_jobs_are_checked_step_by_step(
     commits: list[float] = []
     found = check.check_all(service, NOW, True, lambda: commits.append(time.time()))
     assert len(found) >= 25
-    assert len(commits) == 5
+    assert len(commits) == 6
     assert look(service) == []
 
 
@@ -287,3 +290,29 @@ def test_a_step_can_end_at_the_last_id(
 def test_a_step_ends_where_the_jobs_end(service: TaskService) -> None:
     service.add_many("echo", range(5))
     assert check.check_jobs(service, NOW, repair=False) == ([], 0)
+
+
+# -- transactions that are undone ----------------------------------------------------------------
+
+
+def undo(db: Any, tid: bytes) -> None:
+    manager = transaction.TransactionManager()
+    db.undo(base64.b64encode(tid).rstrip(), manager.get())
+    manager.commit()
+
+
+def test_jobs_that_follow_upon_an_undone_one_are_run(file_workshop: Any, register: Any) -> None:
+    workshop = file_workshop
+    register("share", lambda input: input, shared_commit=True)
+    workshop.add("echo")
+    workshop.work()
+    with workshop.service() as service:
+        service.add_many("share", range(SEGMENT_SIZE))
+    undone = workshop.last_transaction()
+    assert workshop.reserve()  # the segment of the first job is used up
+    undo(workshop.db, undone)
+    jobid = workshop.add("echo")
+    with workshop.service() as service:
+        assert {lane_of(other) for other in service.jobs} == {lane_of(jobid)}
+        assert look(service) == []
+    assert workshop.work() == [jobid]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import transaction
 from persistent.mapping import PersistentMapping
+from ZODB.mvccadapter import MVCCAdapterInstance
 from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError, StorageError
 from zope.component import getGlobalSiteManager
 
@@ -588,9 +589,22 @@ def test_a_missing_object_is_the_error_of_the_job(workshop: Any, register: Any) 
     assert workshop.get(follower, "status") == COMPLETED
 
 
+class OperationalError(Exception):
+    """As the drivers of databases have it (PEP 249), each a class of its own."""
+
+
+class AdminShutdown(OperationalError):
+    """One of its kinds."""
+
+
 @pytest.mark.parametrize(
     "error",
-    [OSError(28, "No space left on device"), StorageError("gone"), ConnectionError("lost")],
+    [
+        OSError(28, "No space left on device"),
+        StorageError("gone"),
+        ConnectionError("lost"),
+        AdminShutdown("lost"),
+    ],
     ids=repr,
 )
 def test_a_storage_that_cannot_write_is_waited_for(
@@ -609,6 +623,46 @@ def test_a_storage_that_cannot_write_is_waited_for(
     assert workshop.pauses[-1] > 2 * workshop.pauses[0]
     assert [record.name for record in caplog.records] == ["lovely.remotetask"]
     assert type(error).__name__ in caplog.text
+
+
+@pytest.mark.parametrize("where", ["begin", "load"])
+@pytest.mark.parametrize("kind", [AdminShutdown, OSError])
+def test_a_storage_that_cannot_read_is_no_failure_of_the_job(
+    workshop: Any, register: Any, where: str, kind: Any
+) -> None:
+    def fail(*arguments: object) -> None:
+        patch.undo()
+        raise kind("lost")
+
+    def read(context: Any, input: Any) -> Any:
+        root = context.service._p_jar.root()
+        root._p_deactivate()
+        if where == "load" and context.attempt == 1 and not failed:
+            failed.append(1)
+            patch.setattr(MVCCAdapterInstance, "load", fail)
+        return len(root)
+
+    failed: list[int] = []
+    register("read", read, context=True, retry=RetryPolicy(attempts=1))
+    jobid = workshop.add("read")
+    [claim] = workshop.claim()
+    patch = pytest.MonkeyPatch()
+    if where == "begin":
+        patch.setattr(MVCCAdapterInstance, "poll_invalidations", fail)
+    outcome = workshop.run(claim)
+    assert outcome.status == COMPLETED
+    assert workshop.get(jobid, "attempt") == 1
+
+
+def test_an_error_of_a_task_that_is_like_one_of_the_storage_is_its_own(
+    workshop: Any, register: Any
+) -> None:
+    def fail(input: Any) -> None:
+        raise OperationalError("of another database")
+
+    register("fail", fail, retry=RetryPolicy(attempts=1))
+    workshop.add("fail")
+    assert workshop.step().status == ERROR
 
 
 def test_a_long_fault_is_logged_once_and_so_is_its_end_and_it_is_asked_after_often(

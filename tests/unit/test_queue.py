@@ -200,6 +200,30 @@ def test_a_closed_segment_holds_nothing_and_is_never_looked_at_again(line: Line)
     assert line.pull() == list(range(SEGMENT_SIZE, 2 * SEGMENT_SIZE))
 
 
+def test_nothing_is_put_into_a_closed_segment_that_is_the_last_one_again(line: Line) -> None:
+    line.put(*range(SEGMENT_SIZE))
+    before = dict(line.line.lanes[0].generations.entries)
+    generation = before[max(before)]
+    (segment,) = generation.entries.values()
+    line.jobs.clear()
+    line.put(100)
+    line.pull()
+    assert is_closed(segment)
+    generation.take(max(generation.entries))  # as an undo does with what has opened it
+    del line.jobs[100]
+    line.put(200)
+    assert len(segment) == 0
+    assert line.pull() == [200]
+
+
+def test_nobody_stands_in_a_closed_segment(line: Line) -> None:
+    line.put(1)
+    key, segment = line.all_segments()[0]
+    assert (key, 1) in line.line
+    segment.closed = True
+    assert (key, 1) not in line.line
+
+
 def test_a_generation_is_taken_out_when_it_is_used_up_and_not_the_last(line: Line) -> None:
     size = line_module.GENERATION_SIZE * SEGMENT_SIZE
     line.put(*range(2 * size + 1))

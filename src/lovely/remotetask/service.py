@@ -213,8 +213,8 @@ class TaskService(Persistent, Location):
             for jobid, input in zip(jobids, inputs, strict=True)
         }
         if jobs:
-            self.jobs.add(jobs)
             self._v_last = jobs[jobids[-1]]
+            self.jobs.add(jobs)
             self.queue.file_ready(list(jobs.values()))
             registry.wake_after_commit(self)
         return jobids
@@ -278,7 +278,7 @@ class TaskService(Persistent, Location):
             self._p_jar.transaction_manager.get()
 
     def _store(self, job: Job) -> int:
-        self.jobs[job.id] = self._v_last = job
+        self._v_last = self.jobs[job.id] = job
         self.queue.file(job)
         registry.wake_after_commit(self)
         return job.id

@@ -134,7 +134,7 @@ class Execution:
                 if (isinstance(error, ServiceGone) and session.in_begin) or _is_interrupt(error):
                     raise
                 transient = is_transient(session, error)
-                in_commit = session.in_commit
+                is_outside = session.in_commit or session.in_begin
                 session.abort(error)
                 if session.is_closed or self._is_stopped(error):
                     raise Stopping from error
@@ -145,7 +145,7 @@ class Execution:
                 if transient and conflicts <= MAX_REPEATS and self._claims.monotonic() < end:
                     self._claims.transact.back_off(conflicts)
                     continue
-                is_fault = is_storage_fault(error) if in_commit else is_read_fault(error)
+                is_fault = is_storage_fault(error) if is_outside else is_read_fault(error)
                 if transient or is_fault:
                     # The storage's fault or the task's own?  The storage's, if it takes
                     # no heartbeat either; then it was no attempt of the job.  The first

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -57,6 +58,11 @@ class Maintenance:
         self._chore_size = FIRST_CHORE_SIZE
         self._has_chores = False
 
+    def hurry(self) -> None:
+        """Let the loop look at once."""
+        self._has_chores = True
+        self._news.set()
+
     def notify(self) -> None:
         """Let the loop look whether it is needed, and whose time is up."""
         self._news.set()
@@ -90,6 +96,8 @@ class Maintenance:
         """
         claims = self._claims
         lease = self._upkeep.lease_seconds(session)
+        if self._upkeep.mend(session):  # first, as it may keep back all that follows
+            self._first, self._to_check = 0, sys.maxsize
         if claims.in_hand and claims.monotonic() - claims.last_sign >= lease / 3:
             claims.beat(session)
         if self._upkeep.free_dead(session, lease):

@@ -156,7 +156,12 @@ class News(Protocol):
 
 
 class Upkeep(Protocol):
-    """What is done for all workers, by any of them, in steps."""
+    """What is done for all workers, by any of them, in steps.
+
+    :ivar on_missed: called when a record was missing.
+    """
+
+    on_missed: Callable[[], None]
 
     def lease_seconds(self, session: Session) -> float:
         """Return how long a worker may give no sign of life."""
@@ -166,6 +171,9 @@ class Upkeep(Protocol):
 
     def free_dead(self, session: Session, lease_seconds: float) -> int:
         """Free what those held who have given no sign of life; return the number of jobs."""
+
+    def mend(self, session: Session) -> bool:
+        """Take out of the indexes what was missed; say whether all jobs are to be checked."""
 
     def prune(self, session: Session, size: int) -> bool:
         """Remove up to `size` old jobs; say whether there may be more."""

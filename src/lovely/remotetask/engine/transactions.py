@@ -48,6 +48,7 @@ class Transactor:
     :param name: the service, for the log.
     :param pause: called with seconds; waits, and says whether the processor is to stop.
     :ivar waits: how often the storage was waited for.
+    :ivar has_missed: a record was missing; whoever mends that takes it back.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class Transactor:
         self._is_away = False  # the storage, and that was logged
         self._is_awaited = False  # by a transaction that is repeated until it comes to pass
         self.waits = 0
+        self.has_missed = False
+        self.on_missed: Callable[[], None] = lambda: None
 
     def __call__(self, session: Session, change: Callable[[Any], Result]) -> Result:
         """Call ``change(service)`` and commit; repeat it while the storage asks for it.
@@ -149,6 +152,9 @@ class Transactor:
 
         :param is_repeated: the transaction is, and tells when it comes to pass; else any one does.
         """
+        if isinstance(error, POSKeyError):
+            self.has_missed = True
+            self.on_missed()
         is_away = is_storage_fault(error)
         if is_away and self._is_away:
             self._is_awaited = self._is_awaited or is_repeated

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lovely.remotetask.engine.claims import Claims
@@ -14,7 +14,7 @@ from lovely.remotetask.engine.retention import prune
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.job import job_log
 from lovely.remotetask.setting import read
-from lovely.remotetask.store.check import check_jobs
+from lovely.remotetask.store.check import check_jobs, check_records
 
 
 class Upkeep:
@@ -23,6 +23,8 @@ class Upkeep:
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
         self._observer = Observer()
+        self.on_missed: Callable[[], None] = lambda: None
+        claims.transact.on_missed = lambda: self.on_missed()
 
     def lease_seconds(self, session: Session) -> float:
         """See `protocol.Upkeep`."""
@@ -81,6 +83,26 @@ class Upkeep:
             if worker_id not in local
         }
         return self._observer.dead(others, lease_seconds, self._claims.monotonic())
+
+    # -- mending ----------------------------------------------------------------------
+
+    def mend(self, session: Session) -> bool:
+        """See `protocol.Upkeep`.
+
+        Transaction: commits.
+        """
+        transact = self._claims.transact
+        if not transact.has_missed:
+            return False
+        transact.has_missed = False
+        look = functools.partial(check_records, repair=True, with_jobs=False)
+        problems = transact.once(session, look) or []
+        for problem in problems:
+            if problem.is_mendable:
+                job_log.error("%s; taken out, all jobs are checked", problem.text)
+            else:
+                job_log.error("%s", problem.text)
+        return any(problem.is_mendable for problem in problems)
 
     # -- what can wait ----------------------------------------------------------------
 

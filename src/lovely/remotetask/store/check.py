@@ -13,10 +13,15 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from lovely.remotetask.base.ownership import check_parts
+from persistent import Persistent
+from ZODB.POSException import POSKeyError
+
+from lovely.remotetask.base.ownership import check_parts, removed, wrote
+from lovely.remotetask.base.shelf import Shelf
 from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
+from lovely.remotetask.store.index import EntryPage
 from lovely.remotetask.store.notes import notes_of, take_note
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 
@@ -93,6 +98,115 @@ def check_indexes(service: Any, repair: bool) -> list[Problem]:
     return [*_check_entries(service, repair), *_check_counts(service, repair)]
 
 
+def check_records(service: Any, repair: bool, with_jobs: bool = True) -> list[Problem]:
+    """Check that the records are there of which the indexes, and the tree of jobs, consist.
+
+    One that is missing is taken out, for each transaction that comes to it fails.  What stood in
+    a part of an index is filed anew by `check_jobs`; jobs that stood in a part of their tree are
+    lost.  It takes a time that grows with the number of parts.
+
+    :param with_jobs: mend the tree of jobs too.
+
+    Transaction: caller commits, if `repair`; otherwise reads only.
+    """
+    queue = service.queue
+    lost = {
+        "tree of jobs": sum(
+            _take_lost(lane, Shelf, repair and with_jobs) for lane in service.jobs.lanes
+        ),
+        "ready queue": sum(_take_lost_segments(lane, repair) for lane in queue.ready.lanes),
+        "index of parked jobs": _take_lost_lots(queue.parked, repair),
+        "list of workers": _take_lost_values(service.workers, _is_lost, repair),
+    }
+    for status, index in queue.indexes.items():
+        take = _take_lost_pages if status in FINAL_STATUSES else _take_lost_times
+        lost[f"index of {status} jobs"] = take(index, repair)
+    for name, notes in notes_of(service).items():
+        lost[f"list of {name}"] = _take_lost_values(notes, lambda note: False, repair)
+    return [
+        (Problem if with_jobs or name != "tree of jobs" else LeftAlone)(
+            None, f"the {name} lacks {count} of its records"
+        )
+        for name, count in lost.items()
+        if count
+    ]
+
+
+def _is_lost(part: Any) -> bool:
+    try:
+        part._p_activate()
+    except POSKeyError:
+        return True
+    return False
+
+
+def _take_lost(shelf: Any, kind: type, repair: bool) -> int:
+    """Take the lost parts of a kind out of a shelf, and out of the shelves in it."""
+    lost = 0
+    for key, part in list(shelf.entries.items()):
+        if not isinstance(part, kind):
+            continue
+        if _is_lost(part):
+            lost += 1
+            if repair:
+                shelf.take(key)
+                wrote(shelf, shelf)
+        elif isinstance(part, Shelf):
+            lost += _take_lost(part, kind, repair)
+    return lost
+
+
+def _take_lost_segments(lane: Any, repair: bool) -> int:
+    shelf = lane.generations
+    lost = _take_lost(shelf, Persistent, repair)
+    if lost and repair:
+        for first, generation in list(shelf.entries.items()):
+            if not generation.entries:  # nobody could put anything into it
+                generation.close()
+                shelf.take(first)
+                wrote(shelf, shelf)
+                removed(shelf, generation)
+    return lost
+
+
+def _take_lost_times(index: Any, repair: bool) -> int:
+    return _take_lost(index.pages, Persistent, repair)
+
+
+def _take_lost_lots(parked: Any, repair: bool) -> int:
+    def is_lost(lot: Any) -> bool:
+        return _is_lost(lot) or _is_lost(lot.pages) or _is_lost(lot.size)
+
+    lost = _take_lost_values(parked, is_lost, repair)
+    if lost and not repair:
+        return lost
+    return lost + sum(_take_lost_times(lot, repair) for lot in parked.values())
+
+
+def _take_lost_pages(index: Any, repair: bool) -> int:
+    lost = 0
+    for lane in index.lanes:
+        lost += _take_lost_values(lane, _is_lost, repair)
+        if repair and 0 not in lane:  # what is older than the other pages needs one
+            lane[0] = EntryPage()
+    return lost
+
+
+def _take_lost_values(tree: Any, is_lost: Callable[[Any], bool], repair: bool) -> int:
+    """Take the lost values out of a BTree, and all of them if a part of the tree itself is lost."""
+    try:
+        keys = list(tree)
+        lost = [key for key in keys if hasattr(tree, "values") and is_lost(tree[key])]
+        if repair:
+            for key in lost:
+                del tree[key]
+        return len(lost)
+    except POSKeyError:
+        if repair:
+            tree.clear()
+        return 1
+
+
 def check_all(
     service: Any, now: float, repair: bool, commit: Callable[[], None] = lambda: None
 ) -> list[Problem]:
@@ -109,7 +223,10 @@ def check_all(
         check_parts(service)
     except OldRecord as error:
         return [LeftAlone(None, str(error))]
-    problems: list[Problem] = []
+    problems = check_records(service, repair)
+    commit()
+    if problems and not repair:
+        return problems  # what else is wrong can be seen when these are mended
     first = 0
     while True:
         found, first = check_jobs(service, now, repair, first)
@@ -183,8 +300,6 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
                 yield Problem(jobid, f"an entry of the jobs parked for {name!r} is stale")
                 if repair:
                     lot.remove(when, jobid)
-        if repair and not len(lot):
-            del service.queue.parked[name]
     for name, notes in notes_of(service).items():
         for jobid in list(notes):
             job = load(service.jobs, jobid)
@@ -201,9 +316,14 @@ def _is_held(service: Any, jobid: int) -> bool:
 
 
 def _check_counts(service: Any, repair: bool) -> Iterator[Problem]:
-    for name, place in (*service.queue.indexes.items(), ("ready", service.queue.ready)):
+    queue = service.queue
+    lots = [("parked", lot) for lot in queue.parked.values()]
+    for name, place in (*queue.indexes.items(), *lots, ("ready", queue.ready)):
         difference = place.miscounted(service.jobs)
         if difference:
             yield Problem(None, f"the count of {name} jobs is wrong by {difference}")
             if repair:
                 place.correct(difference)
+    for name, lot in list(queue.parked.items()) if repair else ():
+        if not len(lot):
+            del queue.parked[name]

@@ -186,6 +186,8 @@ class Lane(Persistent):
         segment = None if generation is None else generation.entries[key]
         if segment is not None and segment._p_jar is None:
             check_sound(self, segment)
+        if segment is not None and is_closed(segment):
+            segment = None  # the last one again, since who opened the next one was undone
         keys: list[int] = []
         # Many jobs get segments of their own, which nobody else writes.
         size = SEGMENT_SIZE if len(jobids) <= SEGMENT_SIZE else BULK_SIZE
@@ -359,7 +361,7 @@ class ReadyQueue(Persistent):
     def __contains__(self, entry: tuple[int, int]) -> bool:
         key, jobid = entry
         segment = self.lanes[key % LANES].get(key)
-        return segment is not None and jobid in tuple(segment)
+        return segment is not None and not is_closed(segment) and jobid in tuple(segment)
 
     def miscounted(self, jobs: JobTree) -> int:
         """Return by how much the size is too large; it takes a walk over all entries."""

@@ -16,6 +16,7 @@ from collections.abc import (
 from typing import Any
 
 from persistent import Persistent
+from ZODB.POSException import POSKeyError
 
 from lovely.remotetask.base.ownership import check_sound, removed, wrote
 from lovely.remotetask.base.shelf import Shelf, grow, way
@@ -107,18 +108,21 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         return jobs
 
     def _page_entries(self, lane: Shelf, jobid: int) -> dict[int, Job]:
-        """Return what is in the page for an id of a lane."""
+        """Return what is in the page for an id of a lane; nothing, if a record is missing."""
         node: Any = lane
-        for shift in _SHIFTS:
+        try:
+            for shift in _SHIFTS:
+                if node._p_jar is None:
+                    check_sound(self, node)
+                node = node.entries.get(jobid >> shift)
+                if node is None:
+                    return {}
             if node._p_jar is None:
                 check_sound(self, node)
-            node = node.entries.get(jobid >> shift)
-            if node is None:
-                return {}
-        if node._p_jar is None:
-            check_sound(self, node)
-        entries: dict[int, Job] = node.entries
-        return entries
+            entries: dict[int, Job] = node.entries
+            return entries
+        except POSKeyError:  # its jobs must not stop others
+            return {}
 
     def __setitem__(self, jobid: int, job: Job) -> None:
         self.add({jobid: job})
@@ -169,7 +173,7 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         return self.ids_from(0)
 
     def _pages(self, first: int = 0) -> Iterator[Shelf]:
-        """Yield the pages that can hold ids from one on, in order."""
+        """Yield the pages that can hold ids from one on, in order, but for missing ones."""
         nodes: Iterable[Shelf] = self.lanes[lane_of(first) :]
         for shift in _SHIFTS:
             nodes = _children(nodes, first >> shift)
@@ -203,8 +207,13 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
 def _children(nodes: Iterable[Shelf], first: int) -> Iterator[Shelf]:
     for node in nodes:
         for key, child in sorted(node.entries.items()):
-            if key >= first:
-                yield child
+            if key < first:
+                continue
+            try:
+                child._p_activate()
+            except POSKeyError:
+                continue
+            yield child
 
 
 def holds_new(tree: Any, job: Job) -> bool:
