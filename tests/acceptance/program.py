@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: ZPL-2.1
 """The program that is killed: a process that adds jobs, works on them, or both.
 
-It is run as a script, and it does what an application does: it opens a database, starts
-the service that it finds there, and adds jobs.  Its last line on the standard output is a
-JSON object with what it has found; see `findings`.
+It is run as a script, with ``tests`` in its path, and it does what an application does: it
+opens a database, starts the service that it finds there, and adds jobs.  Its last line on the
+standard output is a JSON object with what it has found; see `findings`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from lovely.remotetask.engine.session import Session
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import task
+from servers import open_postgres, open_zeo
 
 CRASHED = 137
 POOL = 20  # connections: a processor of several threads uses one for each, and some more
@@ -214,17 +215,9 @@ def open_database(url: str) -> ZODB.DB:
     """Open ``zeo:PORT``, ``file:PATH`` or ``postgres:DSN``."""
     kind, _, rest = url.partition(":")
     if kind == "zeo":
-        from ZEO.ClientStorage import ClientStorage
-
-        return ZODB.DB(ClientStorage(("127.0.0.1", int(rest)), wait_timeout=60), pool_size=POOL)
+        return open_zeo(("127.0.0.1", int(rest)), pool_size=POOL)
     if kind == "postgres":
-        from relstorage.adapters.postgresql import PostgreSQLAdapter
-        from relstorage.options import Options
-        from relstorage.storage import RelStorage
-
-        options = Options(keep_history=False)
-        adapter = PostgreSQLAdapter(dsn=rest, options=options)
-        return ZODB.DB(RelStorage(adapter, options=options), pool_size=POOL)
+        return open_postgres(rest, pool_size=POOL)
     return ZODB.DB(rest, pool_size=POOL)
 
 

@@ -11,15 +11,13 @@ from typing import Any
 
 import pytest
 from ZODB.POSException import ConflictError, StorageError
-from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.step import rescue
-from lovely.remotetask.interfaces import COMPLETED, PROCESSING, ITask
+from lovely.remotetask.interfaces import COMPLETED, PROCESSING
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.worker import Observer
-from lovely.remotetask.task import SimpleTask
 
 pytestmark = pytest.mark.race
 
@@ -287,28 +285,15 @@ def test_of_two_rescuers_one_frees_the_jobs(arena: Any) -> None:
         assert {job.deaths for job in root["tasks"].jobs.values()} == {1}
 
 
-class Unanswered(Session):
-    """A session some of whose commits are done, but answered by an error.
-
-    So it is when the server dies, or the network breaks, after the commit was stored.
-    """
-
-    unanswered = 0
-
-    def commit(self) -> None:
-        super().commit()
-        if self.unanswered:
-            self.unanswered -= 1
-            raise StorageError("the answer was lost")
-
-
 @pytest.mark.parametrize("unanswered", [1, 2])
-def test_a_claim_whose_answer_was_lost_loses_no_job(memory_arena: Any, unanswered: int) -> None:
+def test_a_claim_whose_answer_was_lost_loses_no_job(
+    memory_arena: Any, lose_the_reply: Any, unanswered: int
+) -> None:
     arena = memory_arena
     arena.add(10)
     engine = arena.engine()
-    session = Unanswered(arena.db, arena.path)
-    session.unanswered = unanswered
+    session = Session(arena.db, arena.path)
+    lose_the_reply(*[StorageError("the answer was lost")] * unanswered)
     while claims := engine.claim(session, 4):
         for claim in claims:
             engine.run(session, claim)
@@ -324,13 +309,13 @@ def test_a_claim_whose_answer_was_lost_loses_no_job(memory_arena: Any, unanswere
     arena.check_books()
 
 
-def test_an_end_whose_answer_was_lost_is_the_end(memory_arena: Any) -> None:
+def test_an_end_whose_answer_was_lost_is_the_end(memory_arena: Any, lose_the_reply: Any) -> None:
     arena = memory_arena
     arena.add(3)
     engine = arena.engine()
-    session = Unanswered(arena.db, arena.path)
+    session = Session(arena.db, arena.path)
     for claim in engine.claim(session, 10):
-        session.unanswered = 1
+        lose_the_reply(StorageError("the answer was lost"))
         engine.run(session, claim)
     arena.give_up(engine, session)
     session.close()
@@ -372,7 +357,9 @@ def test_the_end_of_a_lost_run_does_not_let_go_of_the_next_one(
     arena.check_books()
 
 
-def test_a_request_to_cancel_survives_a_run_that_fails_at_that_moment(memory_arena: Any) -> None:
+def test_a_request_to_cancel_survives_a_run_that_fails_at_that_moment(
+    memory_arena: Any, register: Any
+) -> None:
     arena = memory_arena
     runs: list[int] = []
 
@@ -384,7 +371,7 @@ def test_a_request_to_cancel_survives_a_run_that_fails_at_that_moment(memory_are
         raise ValueError(input)
 
     policy = RetryPolicy(attempts=5, first_wait_seconds=0.0)
-    getGlobalSiteManager().registerUtility(SimpleTask(fail, retry=policy), ITask, name="fail")
+    register("fail", fail, retry=policy)
     with arena.transaction() as root:
         jobid = root["tasks"].add("fail", 1)
     engine = arena.engine()

@@ -10,24 +10,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from zope.component import getGlobalSiteManager
 
-from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ITask
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
-from lovely.remotetask.task import SimpleTask
 
 pytestmark = pytest.mark.race
 
 
 @pytest.fixture
-def share(arena: Any) -> Callable[..., None]:
+def share(arena: Any, register: Any) -> Callable[..., None]:
     """Let the task *share* do the same as one of the arena's, and share its commits."""
 
     def share(task: str) -> None:
         function = {"count": arena._count, "linger": arena._linger}[task]
-        getGlobalSiteManager().registerUtility(
-            SimpleTask(function, context=True, shared_commit=True), ITask, name="share"
-        )
+        register("share", function, context=True, shared_commit=True)
 
     return share
 
