@@ -1,18 +1,14 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""What all tests share: a clean world for each of them, databases, and real servers."""
+"""What all tests share: a clean world for each, databases, services, and commits that fail."""
 
 from __future__ import annotations
 
 import logging
 import os
-import socket
-import subprocess
-import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,7 +20,15 @@ import ZODB
 import zope.component
 from ZODB.DemoStorage import DemoStorage
 from ZODB.FileStorage import FileStorage
+from zope.component import getGlobalSiteManager
 from zope.testing import cleanup
+
+from lovely.remotetask.engine import registry
+from lovely.remotetask.engine.session import Session
+from lovely.remotetask.interfaces import ITask
+from lovely.remotetask.task import SimpleTask
+from servers import ZeoServer, administer_postgres, open_postgres, postgres_answers
+from workplace import PATIENCE_SECONDS, Workplace, wait_until
 
 # A deadline for an example is a timing assert: it fails on a busy machine.
 hypothesis.settings.register_profile("remotetask", deadline=None)
@@ -32,8 +36,7 @@ hypothesis.settings.register_profile("quick", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("remotetask")
 
 THREAD_PREFIX = "remotetasks."
-SECONDS_TO_END = 5.0  # for a thread or a server that has been told to stop
-SECONDS_TO_START = 30.0  # for a server
+SECONDS_TO_END = 5.0  # for a thread that has been told to stop
 
 
 # -- a clean world ---------------------------------------------------------------------------
@@ -133,8 +136,7 @@ def need() -> Callable[[object, str, str], None]:
 
 
 @contextmanager
-def _open_database(storage: Any) -> Iterator[ZODB.DB]:
-    database = ZODB.DB(storage)
+def _closing(database: ZODB.DB) -> Iterator[ZODB.DB]:
     try:
         yield database
     finally:
@@ -146,97 +148,18 @@ def _open_database(storage: Any) -> Iterator[ZODB.DB]:
 @pytest.fixture
 def db() -> Iterator[ZODB.DB]:
     """A database in memory, whose storage resolves conflicts as a real one does."""
-    with _open_database(DemoStorage()) as database:
+    with _closing(ZODB.DB(DemoStorage())) as database:
         yield database
 
 
 @pytest.fixture
 def file_db(tmp_path: Path) -> Iterator[ZODB.DB]:
     """A database in a file, ``Data.fs`` in the test's own folder."""
-    with _open_database(FileStorage(str(tmp_path / "Data.fs"))) as database:
+    with _closing(ZODB.DB(FileStorage(str(tmp_path / "Data.fs")))) as database:
         yield database
 
 
-# -- a ZEO server ----------------------------------------------------------------------------
-
-
-class ZeoServer:
-    """A ZEO server in a process of its own, with a FileStorage.
-
-    - ``address``: (host, port) for clients; it stays the same when the server starts again
-    - ``process``: the running server, or None
-    """
-
-    def __init__(self, directory: Path, *, client_conflict_resolution: bool = False) -> None:
-        self.directory = directory
-        self.client_conflict_resolution = client_conflict_resolution
-        self.address = ("127.0.0.1", _free_port())
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start the server and return as soon as it takes connections."""
-        configuration = self.directory / "zeo.conf"
-        configuration.write_text(
-            f"<zeo>\n"
-            f"  address {self.address[0]}:{self.address[1]}\n"
-            f"  client-conflict-resolution {str(self.client_conflict_resolution).lower()}\n"
-            f"</zeo>\n"
-            f"<filestorage>\n"
-            f"  path {self.directory / 'Data.fs'}\n"
-            f"</filestorage>\n"
-        )
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "ZEO.runzeo", "-C", str(configuration)],
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        deadline = time.monotonic() + SECONDS_TO_START
-        while not _takes_connections(self.address):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"the ZEO server did not start:\n{self._log.read_text()}")
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        """Ask the server to end, and make it end if it does not."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
-
-    def kill(self) -> None:
-        """End the server as a crash would."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    @property
-    def _log(self) -> Path:
-        return self.directory / "zeo.log"
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _takes_connections(address: tuple[str, int]) -> bool:
-    try:
-        socket.create_connection(address, timeout=1).close()
-    except OSError:
-        return False
-    return True
+# -- databases on servers --------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -263,9 +186,6 @@ def zeo(zeo_server: Callable[..., ZeoServer]) -> tuple[str, int]:
     return zeo_server().address
 
 
-# -- PostgreSQL ------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="session")
 def postgres_server(need: Callable[[object, str, str], None]) -> str:
     """The DSN of a PostgreSQL server where databases may be made.
@@ -277,7 +197,7 @@ def postgres_server(need: Callable[[object, str, str], None]) -> str:
     given = os.environ.get("REMOTETASK_POSTGRES_DSN")
     places = ("/var/run/postgresql", "/tmp", "127.0.0.1")
     candidates = [given] if given else [f"host={place} dbname=postgres" for place in places]
-    answering = [dsn for dsn in candidates if _postgres_answers(dsn)]
+    answering = [dsn for dsn in candidates if postgres_answers(dsn)]
     need(
         answering,
         f"no PostgreSQL server takes us at {' or '.join(candidates)}",
@@ -292,31 +212,121 @@ def postgres_dsn(postgres_server: str) -> Iterator[str]:
     from psycopg2.extensions import make_dsn
 
     name = f"remotetask_test_{uuid.uuid4().hex}"
-    _administer_postgres(postgres_server, f"CREATE DATABASE {name}")
+    administer_postgres(postgres_server, f"CREATE DATABASE {name}")
     try:
         yield make_dsn(postgres_server, dbname=name)
     finally:
         # A test that failed, or killed its processes, may have left connections open.
-        _administer_postgres(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+        administer_postgres(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _postgres_answers(dsn: str) -> bool:
-    import psycopg2
+@pytest.fixture
+def postgres_db(postgres_dsn: str, need: Callable[[object, str, str], None]) -> Iterator[ZODB.DB]:
+    """A database in PostgreSQL, whose objects are not kept on this side."""
+    need(
+        find_spec("relstorage"),
+        "RelStorage is not installed",
+        "pip install RelStorage psycopg2-binary",
+    )
+    with _closing(open_postgres(postgres_dsn, cache_local_mb=0)) as database:
+        yield database
 
-    try:
-        psycopg2.connect(dsn, connect_timeout=5).close()
-    except psycopg2.OperationalError:
-        return False
-    return True
+
+# -- services and their tasks ----------------------------------------------------------------
 
 
-def _administer_postgres(dsn: str, statement: str) -> None:
-    import psycopg2
+@pytest.fixture
+def register() -> Callable[..., SimpleTask]:
+    """Return ``register(name, function, **options)``, which makes a task of a function."""
 
-    with closing(psycopg2.connect(dsn)) as connection:
-        connection.autocommit = True  # databases are not made inside a transaction
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
+    def register(name: str, function: Callable[..., Any], **options: Any) -> SimpleTask:
+        task = SimpleTask(function, **options)
+        getGlobalSiteManager().registerUtility(task, ITask, name=name)
+        return task
+
+    return register
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Return `wait_until`."""
+    return wait_until
+
+
+@pytest.fixture
+def make_workplace(
+    register: Callable[..., SimpleTask],
+) -> Iterator[Callable[[ZODB.DB], Workplace]]:
+    """Return a function that makes a workplace of a database; its threads end with the test."""
+    workplaces = []
+
+    def make(db: ZODB.DB) -> Workplace:
+        workplace = Workplace(db)
+        workplaces.append(workplace)
+        register("echo", lambda input: input)
+        register("hang", workplace.hang)
+        return workplace
+
+    yield make
+    for workplace in workplaces:
+        workplace.gate.set()
+    assert registry.stop_all(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def workplace(db: ZODB.DB, make_workplace: Callable[[ZODB.DB], Workplace]) -> Workplace:
+    """A workplace in memory."""
+    return make_workplace(db)
+
+
+@pytest.fixture
+def file_workplace(file_db: ZODB.DB, make_workplace: Callable[[ZODB.DB], Workplace]) -> Workplace:
+    """A workplace in a file."""
+    return make_workplace(file_db)
+
+
+# -- commits that fail -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def fail_commits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[BaseException]]:
+    """Return ``fail_commits(*errors)``: the next commits of all sessions raise these."""
+
+    def fail_commits(*errors: BaseException) -> list[BaseException]:
+        waiting = list(errors)
+        commit = Session.commit
+
+        def failing(session: Session) -> None:
+            if not waiting:
+                return commit(session)
+            session.in_commit = True
+            raise waiting.pop(0)
+
+        monkeypatch.setattr(Session, "commit", failing)
+        return waiting
+
+    return fail_commits
+
+
+@pytest.fixture
+def lose_the_reply(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return ``lose_the_reply(*errors)``: the next commits come to pass, and raise these.
+
+    So it seems when the server dies in its last word, which is the default.
+    """
+    commit = Session.commit
+    lost: list[BaseException] = []
+
+    def commit_and_lose(session: Session) -> None:
+        commit(session)
+        if lost:
+            raise lost.pop(0)
+
+    def lose_the_reply(*errors: BaseException) -> None:
+        lost.extend(errors or [ConnectionResetError("the server has gone")])
+
+    monkeypatch.setattr(Session, "commit", commit_and_lose)
+    return lose_the_reply
 
 
 # -- options ---------------------------------------------------------------------------------

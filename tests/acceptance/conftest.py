@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,12 +71,14 @@ class Plant:
     def start(self, *options: str, is_ready: bool = True) -> subprocess.Popen[str]:
         """Start the program; return when it is at work."""
         command = [sys.executable, str(PROGRAM), self.url, "--directory", str(self.directory)]
+        paths = [str(PROGRAM.parent.parent), os.environ.get("PYTHONPATH", "")]
         with (self.directory / "stderr.log").open("ab") as errors:
             process = subprocess.Popen(
                 [*command, *options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
                 text=True,
             )
         self.running.append(process)
@@ -225,16 +227,3 @@ def chance() -> random.Random:
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
     return random.Random(seed)
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Return a function that waits for a condition."""
-
-    def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, f"waited in vain for {what}"
-            time.sleep(0.01)
-
-    return until

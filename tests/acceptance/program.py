@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: ZPL-2.1
 """The program that is killed: a process that adds jobs, works on them, or both.
 
-It is run as a script, and it does what an application does: it opens a database, starts
-the service that it finds there, and adds jobs.  Its last line on the standard output is a
-JSON object with what it has found; see `findings`.
+It is run as a script, with ``tests`` in its path, and it does what an application does: it
+opens a database, starts the service that it finds there, and adds jobs.  Its last line on the
+standard output is a JSON object with what it has found; see `findings`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,15 @@ from persistent.mapping import PersistentMapping
 from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError, POSError
 
-from lovely.remotetask.engine import execution, maintenance, wakeup
+from lovely.remotetask.engine import wakeup
+from lovely.remotetask.engine.claims import Claims
+from lovely.remotetask.engine.execution import Execution
 from lovely.remotetask.engine.session import Session
+from lovely.remotetask.engine.upkeep import Upkeep
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import task
+from servers import open_postgres, open_zeo
 
 CRASHED = 137
 POOL = 20  # connections: a processor of several threads uses one for each, and some more
@@ -155,16 +159,15 @@ def crash_at(step: str, when: str, countdown: int) -> None:
 
         return wrapper
 
-    engine = execution.Engine
     for owner, attribute, name in (
-        (engine, "claim", "claim"),
-        (engine, "claim_reserved", "claim"),
-        (engine, "run", "run"),
-        (engine, "run_together", "run"),
-        (engine, "record", "record"),
-        (engine, "beat", "beat"),
-        (engine, "give_back", "give_back"),
-        (maintenance, "free", "rescue"),
+        (Claims, "claim", "claim"),
+        (Claims, "claim_reserved", "claim"),
+        (Execution, "run", "run"),
+        (Execution, "run_together", "run"),
+        (Execution, "record", "record"),
+        (Claims, "beat", "beat"),
+        (Claims, "give_back", "give_back"),
+        (Upkeep, "free", "rescue"),
     ):
         setattr(owner, attribute, named(name, getattr(owner, attribute)))
     commit = Session.commit
@@ -183,13 +186,13 @@ def crash_at(step: str, when: str, countdown: int) -> None:
 
 def run_clock(origin: float, factor: float) -> None:
     """Let the clock of the workers run faster than the wall's."""
-    init = execution.Engine.__init__
+    init = Claims.__init__
 
     def with_clock(self: Any, *args: Any, **keywords: Any) -> None:
         init(self, *args, **keywords)
         self.clock = lambda: origin + (time.time() - origin) * factor
 
-    execution.Engine.__init__ = with_clock  # type: ignore[method-assign]
+    Claims.__init__ = with_clock  # type: ignore[method-assign]
 
 
 def fill_disk(path: Path, after_seconds: float, for_seconds: float) -> None:
@@ -214,17 +217,9 @@ def open_database(url: str) -> ZODB.DB:
     """Open ``zeo:PORT``, ``file:PATH`` or ``postgres:DSN``."""
     kind, _, rest = url.partition(":")
     if kind == "zeo":
-        from ZEO.ClientStorage import ClientStorage
-
-        return ZODB.DB(ClientStorage(("127.0.0.1", int(rest)), wait_timeout=60), pool_size=POOL)
+        return open_zeo(("127.0.0.1", int(rest)), pool_size=POOL)
     if kind == "postgres":
-        from relstorage.adapters.postgresql import PostgreSQLAdapter
-        from relstorage.options import Options
-        from relstorage.storage import RelStorage
-
-        options = Options(keep_history=False)
-        adapter = PostgreSQLAdapter(dsn=rest, options=options)
-        return ZODB.DB(RelStorage(adapter, options=options), pool_size=POOL)
+        return open_postgres(rest, pool_size=POOL)
     return ZODB.DB(rest, pool_size=POOL)
 
 

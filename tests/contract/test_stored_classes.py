@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import transaction
 import ZODB
+from ZODB.FileStorage import FileStorage
 from zodbpickle import pickle
 from zope.component import getGlobalSiteManager
 
@@ -21,6 +24,7 @@ from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import MultiProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
+from recording import record
 
 ALLOWED = {
     "lovely.remotetask.store.ended.EndedIndex",
@@ -151,6 +155,10 @@ def test_the_class_paths_in_a_database_are_these_and_no_others(populated_db: ZOD
     assert ours - found == set()
 
 
+def test_the_class_paths_in_the_recording_are_among_them(recorded: ZODB.DB) -> None:
+    assert stored_globals(recorded) - ALLOWED - ALLOWED_IF_SET == {"builtins.KeyError"}
+
+
 def test_what_an_application_sets_has_class_paths_too(file_db: ZODB.DB) -> None:
     connection = file_db.open()
     service = connection.root()["tasks"] = TaskService()
@@ -180,6 +188,268 @@ def test_every_class_path_can_be_found() -> None:
 def test_no_attribute_of_a_service_is_stored_but_its_parts(file_db: ZODB.DB) -> None:
     parts = {"jobs", "queue", "workers", "requests", "progress", "edits"}
     assert set(TaskService().__dict__) == parts
+
+
+# -- the shapes of states --------------------------------------------------------------------
+
+#: What stands at which place in the record of a job; a dict of all else may follow.
+POSITIONS = (
+    "id",
+    "task",
+    "input",
+    "created_at",
+    "status",
+    "attempt",
+    "started_at",
+    "completed_at",
+    "output",
+    "place",
+    "owner",
+    "due",
+)
+
+#: What applications decide.
+THEIRS = {"input", "output", "color"}
+
+SHAPES: dict[str, Any] = {
+    "lovely.remotetask.base.shelf.Shelf": (
+        "int: BucketQueue | int: CronJob | int: EntryPage | int: Job | int: Shelf"
+    ),
+    "lovely.remotetask.engine.retention.Retention": {
+        "max_age_seconds": "None | float",
+        "max_count": "None | int",
+    },
+    "lovely.remotetask.job.CronJob": {
+        "attempt": "int",
+        "collisions": "int",
+        "conflicts": "int",
+        "created_at": "float",
+        "cron": "None | str",
+        "dayOfMonth": "tuple | tuple of int",
+        "dayOfWeek": "tuple | tuple of int",
+        "deaths": "int",
+        "delay": "None | float",
+        "due": "float",
+        "edits": "IOBTree",
+        "errors": "int",
+        "failures": "tuple of Failure",
+        "hour": "tuple | tuple of int",
+        "id": "int",
+        "input": "anything",
+        "minute": "tuple | tuple of int",
+        "missed": "int",
+        "month": "tuple | tuple of int",
+        "output": "anything",
+        "owner": "str",
+        "place": "float | str",
+        "retry": "RetryPolicy",
+        "slot": "float",
+        "started_at": "float",
+        "status": "int",
+        "task": "str",
+        "timezone": "None | str",
+    },
+    "lovely.remotetask.job.Edit": {
+        "cron": "str",
+        "dayOfMonth": "tuple",
+        "dayOfWeek": "tuple",
+        "delay": "None",
+        "hour": "tuple",
+        "minute": "tuple",
+        "month": "tuple",
+        "timezone": "str",
+    },
+    "lovely.remotetask.job.Failure": {
+        "attempt": "int",
+        "message": "str",
+        "time": "float",
+        "traceback": "str",
+        "type": "str",
+    },
+    "lovely.remotetask.job.Job": {
+        "attempt": "int",
+        "color": "anything",
+        "completed_at": "float",
+        "created_at": "float",
+        "due": "float",
+        "errors": "int",
+        "failures": "tuple of Failure",
+        "id": "int",
+        "input": "anything",
+        "is_unwanted": "bool",
+        "output": "anything",
+        "owner": "str",
+        "place": "float | int | str",
+        "retry": "RetryPolicy",
+        "started_at": "float",
+        "status": "int",
+        "task": "str",
+    },
+    "lovely.remotetask.job.Progress": {
+        "done": "int",
+        "message": "str",
+        "total": "int",
+    },
+    "lovely.remotetask.retry.RetryPolicy": {
+        "attempts": "int",
+        "cap_seconds": "float",
+        "factor": "float",
+        "first_wait_seconds": "float",
+        "give_up_on": "tuple | tuple of class",
+        "jitter": "float",
+        "retry_on": "tuple of class",
+    },
+    "lovely.remotetask.service.TaskService": {
+        "edits": "IOBTree",
+        "jobs": "JobTree",
+        "lease_seconds": "float",
+        "max_deaths": "int",
+        "max_input_bytes": "int",
+        "max_input_depth": "int",
+        "processorArguments": "dict of str: float | int",
+        "processorFactory": "class",
+        "progress": "IOBTree",
+        "queue": "JobQueue",
+        "requests": "IITreeSet",
+        "retention": "dict of str: Retention",
+        "workers": "OOBTree",
+    },
+    "lovely.remotetask.store.ended.EndedIndex": {
+        "lanes": "tuple of OOBTree",
+        "size": "Length",
+    },
+    "lovely.remotetask.store.index.EntryPage": "tuple of int",
+    "lovely.remotetask.store.queue.JobQueue": {
+        "indexes": "dict of str: EndedIndex | TimeIndex",
+        "parked": "OOBTree",
+        "ready": "ReadyQueue",
+    },
+    "lovely.remotetask.store.ready.Lane": {
+        "added": "Length",
+        "generations": "Shelf",
+        "left": "Length",
+        "number": "int",
+    },
+    "lovely.remotetask.store.ready.ReadyQueue": {
+        "lanes": "tuple of Lane",
+    },
+    "lovely.remotetask.store.timeindex.TimeIndex": {
+        "pages": "Shelf",
+        "size": "Length",
+    },
+    "lovely.remotetask.store.tree.JobTree": {
+        "lanes": "tuple of Shelf",
+    },
+    "lovely.remotetask.store.worker.Worker": {
+        "beats": "int",
+        "held": "tuple of int",
+        "host": "str",
+        "is_inline": "bool",
+        "pid": "int",
+    },
+}
+
+
+class Reference(NamedTuple):
+    """What stands in a record for another object."""
+
+    kind: type
+
+
+def read_record(data: bytes) -> tuple[type, Any]:
+    """Return the class and the state of a record, as they were written."""
+    unpickler = pickle.Unpickler(io.BytesIO(data))
+    unpickler.persistent_load = lambda reference: Reference(reference[1])
+    return unpickler.load(), unpickler.load()
+
+
+def records_of(db: ZODB.DB) -> Iterator[tuple[type, Any]]:
+    """Yield the class and the state of each record."""
+    with closing(db.storage.iterator()) as transactions:
+        for txn in transactions:
+            yield from (read_record(record.data) for record in txn if record.data is not None)
+
+
+class Shapes:
+    """The shapes of all that is stored of our classes: path -> attribute -> what it can be.
+
+    A state without attributes stands under the path alone.
+    """
+
+    def __init__(self, db: ZODB.DB) -> None:
+        self._found: dict[str, Any] = {}
+        for kind, state in records_of(db):
+            if kind.__module__.startswith("lovely."):
+                self._note(kind, dict(_attributes(kind, state)) or state)
+            else:
+                self.of(state)  # the notes of a service stand in BTrees
+
+    def table(self) -> dict[str, Any]:
+        """Return what was found, in words."""
+        return {
+            path: (
+                {name: _either(shapes) for name, shapes in sorted(found.items())}
+                if isinstance(found, dict)
+                else _either(found)
+            )
+            for path, found in sorted(self._found.items())
+        }
+
+    def _note(self, kind: type, state: Any) -> None:
+        path = f"{kind.__module__}.{kind.__qualname__}"
+        if isinstance(state, dict) and all(type(name) is str for name in state) and state:
+            found = self._found.setdefault(path, {})
+            for name, value in state.items():
+                shape = "anything" if name in THEIRS else self.of(value)
+                found.setdefault(name, set()).add(shape)
+        elif isinstance(state, dict):
+            pairs = (f"{self.of(key)}: {self.of(value)}" for key, value in state.items())
+            self._found.setdefault(path, set()).update(pairs)
+        else:
+            self._found.setdefault(path, set()).add(self.of(state))
+
+    def of(self, value: Any) -> str:
+        """Return what a value is; that of a container names what is in it."""
+        kind = type(value)
+        if kind is Reference:
+            return str(value.kind.__name__)
+        if value is None or isinstance(value, type):
+            return "None" if value is None else "class"
+        if kind.__module__.startswith("lovely."):
+            self._note(kind, value._asdict() if isinstance(value, tuple) else vars(value))
+        if kind is dict:
+            keys, values = _either(map(self.of, value)), _either(map(self.of, value.values()))
+            return f"dict of {keys}: {values}" if value else "dict"
+        if kind in (tuple, list):
+            inside = _either(map(self.of, value))
+            return f"{kind.__name__} of {inside}" if value else kind.__name__
+        return kind.__name__
+
+
+def _attributes(kind: type, state: Any) -> Iterable[tuple[str, Any]]:
+    if not issubclass(kind, Job):
+        return ()
+    placed = zip(POSITIONS, state, strict=False)
+    others = state[len(POSITIONS)].items() if len(state) > len(POSITIONS) else ()
+    return [*((name, value) for name, value in placed if value is not None), *others]
+
+
+def _either(shapes: Iterable[str]) -> str:
+    return " | ".join(sorted(set(shapes)))
+
+
+def test_the_shapes_of_states_are_these(tmp_path: Path) -> None:
+    record(tmp_path / "Data.fs")
+    with closing(ZODB.DB(FileStorage(str(tmp_path / "Data.fs"), read_only=True))) as db:
+        assert Shapes(db).table() == SHAPES
+
+
+def test_what_the_recording_has_is_among_these(recorded: ZODB.DB) -> None:
+    for path, found in Shapes(recorded).table().items():
+        if isinstance(found, dict):
+            assert found.keys() <= SHAPES[path].keys()
+        else:
+            assert found == SHAPES[path]
 
 
 # -- the records of jobs -----------------------------------------------------------------

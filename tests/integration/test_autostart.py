@@ -385,7 +385,7 @@ def test_the_application_of_zope_need_be_no_site(
 
 def test_services_of_a_plain_root_are_started(workplace: Any) -> None:
     workplace.new_service("other")
-    with workplace.root() as root:
+    with workplace.transaction() as root:
         root["something else"] = 1
     assert start_services(workplace.db, ["@other"]) == 1
     assert workplace.is_processing("other")

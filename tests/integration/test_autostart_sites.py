@@ -52,7 +52,7 @@ class Town:
 
     def __init__(self, workplace: Any) -> None:
         self.workplace = workplace
-        with workplace.root() as root:
+        with workplace.transaction() as root:
             for name, services in (("shop", ("mail", "print")), ("bank", ("mail",))):
                 site = root[name] = Site(name)
                 registry = site.getSiteManager()
@@ -66,7 +66,7 @@ class Town:
 
     def add(self, site: str, service: str, task: str) -> int:
         """Add a job, as a request in the site would."""
-        with self.workplace.root() as root:
+        with self.workplace.transaction() as root:
             setHooks()
             setSite(root[site])
             try:
@@ -75,13 +75,13 @@ class Town:
                 setSite(None)
 
     def result(self, site: str, service: str, jobid: int) -> tuple[str, Any]:
-        with self.workplace.root() as root:
+        with self.workplace.transaction() as root:
             found = self.service_in(root, site, service)
             return found.getStatus(jobid), found.getResult(jobid)
 
     def running(self) -> set[tuple[str, str]]:
         """Return (site, service) of all services that run."""
-        with self.workplace.root() as root:
+        with self.workplace.transaction() as root:
             return {
                 (match.site_name, match.service_name)
                 for match in find_services(root, ["shop@*", "bank@*"])
@@ -90,7 +90,7 @@ class Town:
 
     def find(self, *patterns: str) -> list[tuple[str, str]]:
         """Return (site, service) of what patterns name."""
-        with self.workplace.root() as root:
+        with self.workplace.transaction() as root:
             return [
                 (match.site_name, match.service_name) for match in find_services(root, patterns)
             ]
@@ -109,7 +109,7 @@ def db(file_db: ZODB.DB) -> ZODB.DB:
 
 
 def test_a_service_in_a_registry_has_no_parent(town: Town) -> None:
-    with town.workplace.root() as root:
+    with town.workplace.transaction() as root:
         service = town.service_in(root, "shop", "mail")
         assert (service.__parent__, service.__name__) == (None, None)
 
@@ -163,7 +163,7 @@ def test_overlapping_patterns_find_each_service_once(town: Town) -> None:
 
 
 def test_one_service_under_two_names_is_found_once(town: Town) -> None:
-    with town.workplace.root() as root:
+    with town.workplace.transaction() as root:
         service = town.service_in(root, "shop", "mail")
         root["shop"].getSiteManager().registerUtility(service, ITaskService, name="post")
     assert town.find("shop@*") == [("shop", "mail"), ("shop", "print")]

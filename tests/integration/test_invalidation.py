@@ -5,34 +5,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from typing import Any
 
 import pytest
 import transaction
-import ZEO
-import ZODB
 from persistent.mapping import PersistentMapping
 from ZODB.Connection import Connection
 
 from lovely.remotetask.base import ownership
 from lovely.remotetask.engine import registry
+from lovely.remotetask.engine.crew import OwnThread
 from lovely.remotetask.engine.news import PREFETCH_SIZE
 from lovely.remotetask.engine.wakeup import _ids_in_advance, drop_ids, listener_of
 from lovely.remotetask.interfaces import COMPLETED
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
+from servers import open_zeo
 
 #: Nobody looks for jobs by himself in the time of a test.
 NEVER_SECONDS = 600.0
-
-
-@contextmanager
-def opened(server: Any) -> Iterator[ZODB.DB]:
-    db = ZEO.DB(server.address, wait_timeout=30)
-    try:
-        yield db
-    finally:
-        db.close()
 
 
 @pytest.fixture
@@ -44,7 +35,7 @@ def server(zeo_server: Any) -> Any:
 @pytest.fixture
 def here(server: Any, make_workplace: Any) -> Iterator[Any]:
     """The client that works on the jobs."""
-    with opened(server) as db:
+    with closing(open_zeo(server.address)) as db:
         yield make_workplace(db)
         assert registry.stop_all(20.0)
 
@@ -52,7 +43,7 @@ def here(server: Any, make_workplace: Any) -> Iterator[Any]:
 @pytest.fixture
 def elsewhere(server: Any, here: Any) -> Iterator[Any]:
     """Another client, whose commits the first one knows from the server alone."""
-    with opened(server) as db:
+    with closing(open_zeo(server.address)) as db:
         workplace = object.__new__(type(here))
         workplace.db = db
         yield workplace
@@ -62,14 +53,14 @@ def elsewhere(server: Any, here: Any) -> Iterator[Any]:
 def claims(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many jobs each claim has got."""
     found: list[int] = []
-    work: Callable[..., bool] = SimpleProcessor._work
+    work: Callable[..., bool] = OwnThread.work
 
     def counting(processor: SimpleProcessor, session: Any) -> bool:
         is_found = work(processor, session)
         found.append(int(is_found))
         return is_found
 
-    monkeypatch.setattr(SimpleProcessor, "_work", counting)
+    monkeypatch.setattr(OwnThread, "work", counting)
     return found
 
 
@@ -120,15 +111,15 @@ def test_whatever_makes_a_job_ready_elsewhere_wakes(here: Any, elsewhere: Any, w
 def test_commits_that_are_none_of_its_business_wake_nobody(
     here: Any, elsewhere: Any, until: Any, claims: list[int]
 ) -> None:
-    with elsewhere.root() as root:
+    with elsewhere.transaction() as root:
         root["mine"] = PersistentMapping()
     here.start(waitTime=NEVER_SECONDS)
     until(lambda: claims)
     before = list(claims)
     for number in range(20):
-        with elsewhere.root() as root:
+        with elsewhere.transaction() as root:
             root["mine"]["number"] = number
-    with here.root() as root:  # it has heard of them all
+    with here.transaction() as root:  # it has heard of them all
         until(lambda: root._p_jar.sync() or root["mine"]["number"] == 19)
     assert claims == before
     elsewhere.wait_for(elsewhere.add("echo", 1))
@@ -142,7 +133,7 @@ def test_what_came_while_the_server_was_away_is_found_when_it_is_back(
     elsewhere.wait_for(elsewhere.add("echo", 1))
     server.kill()
     server.start()
-    with opened(server) as db:  # faster than the others, who have yet to notice
+    with closing(open_zeo(server.address)) as db:  # faster than the others, who have yet to notice
         elsewhere.db, lost = db, elsewhere.db
         jobids = elsewhere.add("echo", 2)
         assert elsewhere.wait_for(jobids) == [COMPLETED]
@@ -200,7 +191,7 @@ def test_little_is_fetched_beforehand_and_much_is_not(
 def test_the_client_of_the_installed_zeo_keeps_its_ids_where_they_are_dropped(
     server: Any,
 ) -> None:
-    with opened(server) as db:
+    with closing(open_zeo(server.address)) as db:
         db.storage.new_oid()
         ids = list(_ids_in_advance(db.storage))
         assert [len(some) > 0 for some in ids] == [True], "ZEO keeps them elsewhere by now"
@@ -212,7 +203,7 @@ def test_the_client_of_the_installed_zeo_keeps_its_ids_where_they_are_dropped(
 def test_ids_are_dropped_when_a_server_was_lost_also_where_jobs_are_only_added(
     server: Any, here: Any, until: Any
 ) -> None:
-    with opened(server) as db:
+    with closing(open_zeo(server.address)) as db:
         with db.transaction() as connection:
             connection.root()["tasks"].add("echo", 1)
         [ids] = _ids_in_advance(db.storage)

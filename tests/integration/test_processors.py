@@ -418,9 +418,9 @@ def test_a_step_refuses_to_lose_the_callers_changes(workplace: Any, step: str) -
 
 def test_a_path_leads_from_the_application_object(db: ZODB.DB, make_workplace: Any) -> None:
     workplace = make_workplace(db)
-    with workplace.root() as root:
+    with workplace.transaction() as root:
         root["Application"] = {"folder": {"tasks": TaskService()}}
-    with workplace.root() as root:
+    with workplace.transaction() as root:
         root["Application"]["folder"]["tasks"].add("echo", 1)
     processor = SimpleProcessor(db, ["folder", "tasks"])
     assert processor.processNext() is True
@@ -434,7 +434,7 @@ def test_a_path_leads_from_the_root_of_a_plain_script(workplace: Any) -> None:
 
 def test_a_service_is_found_whatever_its_name_has_become(workplace: Any) -> None:
     workplace.start()
-    with workplace.root() as root:
+    with workplace.transaction() as root:
         root["renamed"] = root.pop("tasks")
     jobids = workplace.add("echo", 1, name="renamed")
     assert workplace.wait_for(jobids, "renamed") == [COMPLETED]
@@ -450,7 +450,7 @@ def test_the_thread_of_a_removed_service_ends_with_one_line(
     workplace.start(waitTime=0.05)
     workplace.wait_for(workplace.add("echo", 1))
     caplog.clear()
-    with workplace.root() as root:
+    with workplace.transaction() as root:
         del root["tasks"]
     until(lambda: not threads("remotetasks."))
     assert [record.getMessage() for record in caplog.records] == [

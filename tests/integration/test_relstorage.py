@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import Any
 
@@ -18,19 +17,9 @@ ROUNDS = 8
 
 
 @pytest.fixture
-def postgres_workplace(postgres_dsn: str, make_workplace: Any, need: Any) -> Iterator[Any]:
-    """A workplace in PostgreSQL, whose objects are not kept on this side."""
-    with suppress(ImportError):
-        from relstorage.adapters.postgresql import PostgreSQLAdapter
-        from relstorage.options import Options
-        from relstorage.storage import RelStorage
-
-        options = Options(keep_history=False, cache_local_mb=0)
-        adapter = PostgreSQLAdapter(postgres_dsn, options=options)
-        with closing(ZODB.DB(RelStorage(adapter, options=options))) as db:
-            yield make_workplace(db)
-        return
-    need(False, "RelStorage is not installed", "pip install RelStorage psycopg2-binary")
+def postgres_workplace(postgres_db: ZODB.DB, make_workplace: Any) -> Any:
+    """A workplace in PostgreSQL."""
+    return make_workplace(postgres_db)
 
 
 def end_sessions(dsn: str) -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,28 +18,15 @@ from BTrees.IOBTree import IOBTree
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask.base.site import ServicePath, path_to
 from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.zodb import Engine
 from lovely.remotetask.interfaces import FINAL_STATUSES, ITask
 from lovely.remotetask.processor import SimpleProcessor
-from lovely.remotetask.service import TaskService
-from lovely.remotetask.task import SimpleTask
-
-#: What a race may take at the most before it counts as hung, in seconds.
-PATIENCE_SECONDS = 30.0
+from workplace import PATIENCE_SECONDS, Place, wait_until
 
 
-def wait_until(condition: Callable[[], object], what: str = "it", seconds: float = 0.0) -> None:
-    """Return as soon as a condition holds; fail if it does not within the time."""
-    end = time.monotonic() + (seconds or PATIENCE_SECONDS)
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.005)
-
-
-class Arena:
+class Arena(Place):
     """A database with a service at ``root["tasks"]`` and the traces of its jobs.
 
     - ``root["effects"]``: job input -> how often its effect was committed
@@ -47,8 +34,8 @@ class Arena:
     - ``most_at_once``: how many tasks were running at the same time
     """
 
-    def __init__(self, db: ZODB.DB) -> None:
-        self.db = db
+    def __init__(self, db: ZODB.DB, register: Callable[..., object]) -> None:
+        super().__init__(db)
         self.executed: Counter[Any] = Counter()
         self.most_at_once = 0
         self.gate = threading.Event()
@@ -58,15 +45,11 @@ class Arena:
         self._threads: list[threading.Thread] = []
         self._failures: list[BaseException] = []
         self._processors: list[tuple[Any, threading.Thread]] = []
-        register = getGlobalSiteManager().registerUtility
-        register(SimpleTask(self._count, context=True), ITask, name="count")
-        register(SimpleTask(self._linger, context=True), ITask, name="linger")
-        register(SimpleTask(self._hang, context=True), ITask, name="hang")
+        register("count", self._count, context=True)
+        register("linger", self._linger, context=True)
+        register("hang", self._hang, context=True)
         with self.transaction() as root:
             root["effects"] = IOBTree()
-            root["tasks"] = TaskService()
-        with self.transaction() as root:
-            self.path: ServicePath = path_to(root["tasks"])
 
     # -- tasks ------------------------------------------------------------------------
 
@@ -103,26 +86,6 @@ class Arena:
         return getGlobalSiteManager().getUtility(ITask, name)
 
     # -- transactions -----------------------------------------------------------------
-
-    @contextmanager
-    def connected(self) -> Iterator[tuple[Any, Any]]:
-        """Give (transaction manager, root) of a connection of its own."""
-        manager = transaction.TransactionManager()
-        connection = self.db.open(manager)
-        try:
-            yield manager, connection.root()
-        finally:
-            with suppress(Exception):
-                manager.abort()
-            if connection.opened is not None:
-                connection.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[Any]:
-        """Give the root in a transaction that is committed at the end."""
-        with self.connected() as (manager, root):
-            yield root
-            manager.commit()
 
     def retried(self, change: Callable[[Any], Any]) -> Any:
         """Call ``change(root)`` and commit, again after conflicts."""
@@ -206,8 +169,8 @@ class Arena:
     @staticmethod
     def rescue(rescuer: Engine, session: Session, dead: Engine) -> int:
         """Let one worker free what another holds, as if it were dead; return how much."""
-        change = functools.partial(rescue, worker_id=dead.identity.id, now=time.time())
-        return rescuer.transact(session, change)
+        change = functools.partial(rescue, worker_id=dead.claims.identity.id, now=time.time())
+        return rescuer.claims.transact(session, change)
 
     # -- what there is ----------------------------------------------------------------
 
@@ -265,25 +228,32 @@ class Arena:
             assert not len(service.queue)
 
 
-@pytest.fixture(params=["db", "file_db"])
-def arena(request: pytest.FixtureRequest) -> Iterator[Arena]:
-    """An arena in memory, and one in a file."""
-    arena = Arena(request.getfixturevalue(request.param))
-    yield arena
-    arena.gate.set()
-    arena.rest()
+@contextmanager
+def working(arena: Arena) -> Iterator[Arena]:
+    """Stop the processors at the end."""
+    try:
+        yield arena
+    finally:
+        arena.gate.set()
+        arena.rest()
 
 
 @pytest.fixture
-def memory_arena(db: ZODB.DB) -> Iterator[Arena]:
+def memory_arena(db: ZODB.DB, register: Callable[..., object]) -> Iterator[Arena]:
     """An arena in memory, for what does not depend on the storage."""
-    arena = Arena(db)
-    yield arena
-    arena.gate.set()
-    arena.rest()
+    with working(Arena(db, register)) as arena:
+        yield arena
 
 
 @pytest.fixture
-def until() -> Callable[..., None]:
-    """Return `wait_until`."""
-    return wait_until
+def file_arena(file_db: ZODB.DB, register: Callable[..., object]) -> Iterator[Arena]:
+    """An arena in a file."""
+    with working(Arena(file_db, register)) as arena:
+        yield arena
+
+
+@pytest.fixture(params=["memory_arena", "file_arena"], ids=["db", "file_db"])
+def arena(request: pytest.FixtureRequest) -> Arena:
+    """An arena in memory, and one in a file."""
+    arena: Arena = request.getfixturevalue(request.param)
+    return arena

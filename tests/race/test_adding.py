@@ -182,12 +182,7 @@ def test_jobs_of_aborted_transactions_never_run(arena: Any) -> None:
     assert arena.effects() == dict.fromkeys(expected, 1)
 
 
-def test_jobs_that_jobs_add_all_run(arena: Any) -> None:
-    from zope.component import getGlobalSiteManager
-
-    from lovely.remotetask.interfaces import ITask
-    from lovely.remotetask.task import SimpleTask
-
+def test_jobs_that_jobs_add_all_run(arena: Any, register: Any) -> None:
     def multiply(context: Any, number: int) -> None:
         effects = context.service._p_jar.root()["effects"]
         effects[number] = effects.get(number, 0) + 1
@@ -195,9 +190,7 @@ def test_jobs_that_jobs_add_all_run(arena: Any) -> None:
             for digit in (0, 1, 2):
                 context.service.add("multiply", number * 10 + digit)
 
-    getGlobalSiteManager().registerUtility(
-        SimpleTask(multiply, context=True), ITask, name="multiply"
-    )
+    register("multiply", multiply, context=True)
     for _ in range(3):
         arena.work()
     with arena.transaction() as root:

@@ -11,15 +11,13 @@ from typing import Any
 
 import pytest
 from ZODB.POSException import ConflictError, StorageError
-from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.engine.identity import Observer
 from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.interfaces import COMPLETED, PROCESSING, ITask
+from lovely.remotetask.interfaces import COMPLETED, PROCESSING
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.task import SimpleTask
 
 pytestmark = pytest.mark.race
 
@@ -69,7 +67,7 @@ def test_a_claim_that_conflicts_loses_sight_of_no_job(arena: Any, until: Any) ->
 
         def commit_late() -> None:
             if len(conflicts) < 3:
-                conflicts.append(rival.claim(other, 2))  # the very jobs this one has taken
+                conflicts.append(rival.claims.claim(other, 2))  # the very jobs this one has taken
             commit()
 
         session.commit = commit_late  # type: ignore[method-assign]
@@ -184,19 +182,19 @@ def test_a_rescued_zombie_keeps_nothing(arena: Any, until: Any) -> None:
 
     def run() -> None:
         with arena.session() as session:
-            (claim,) = zombie.claim(session, 1)
-            outcomes.append(zombie.run(session, claim))
+            (claim,) = zombie.claims.claim(session, 1)
+            outcomes.append(zombie.execution.run(session, claim))
 
     arena.spawn(run)
     until(arena.entered.is_set)
     with arena.session() as session:
         assert arena.rescue(rescuer, session, zombie) == 1
-        (claim,) = rescuer.claim(session, 1)
+        (claim,) = rescuer.claims.claim(session, 1)
         arena.gate.set()
         arena.join()
         assert outcomes[0].status is None
         assert arena.effects() == {}
-        assert rescuer.run(session, claim).status == COMPLETED
+        assert rescuer.execution.run(session, claim).status == COMPLETED
     assert arena.effects() == {0: 1}
     assert arena.statuses() == {jobid: COMPLETED}
 
@@ -205,16 +203,16 @@ def test_a_zombie_that_writes_first_is_not_rescued(arena: Any) -> None:
     arena.add(1)
     worker, rescuer = arena.engine(), arena.engine()
     with arena.session() as session, arena.session() as other:
-        (claim,) = worker.claim(session, 1)
+        (claim,) = worker.claims.claim(session, 1)
         service = other.begin()
-        rescue(service, worker.identity.id, time.time())
-        worker.beat(session)  # shows its life between the rescuer's look and its commit
+        rescue(service, worker.claims.identity.id, time.time())
+        worker.claims.beat(session)  # shows its life between the rescuer's look and its commit
         with pytest.raises(ConflictError):
             other.manager.commit()
         other.abort()
-        assert worker.run(session, claim).status == COMPLETED
+        assert worker.execution.run(session, claim).status == COMPLETED
     assert arena.effects() == {0: 1}
-    assert rescuer.identity.id != worker.identity.id
+    assert rescuer.claims.identity.id != worker.claims.identity.id
 
 
 def test_a_worker_that_beats_is_alive_in_the_eyes_of_others(memory_arena: Any) -> None:
@@ -222,16 +220,16 @@ def test_a_worker_that_beats_is_alive_in_the_eyes_of_others(memory_arena: Any) -
     arena.add(1)
     worker, observer = arena.engine(), Observer()
     with arena.session() as session, arena.session() as other:
-        worker.claim(session, 1)
+        worker.claims.claim(session, 1)
         for second in range(5):
             service = other.begin()
             assert observer.dead(service.workers, 2.0, float(second)) == []
-            worker.beat(session)
+            worker.claims.beat(session)
         service = other.begin()
         for now in (5.0, 6.0):
             assert observer.dead(service.workers, 2.0, now) == []
         [(dead, _)] = observer.dead(service.workers, 2.0, 7.0)
-        assert dead == worker.identity.id
+        assert dead == worker.claims.identity.id
 
 
 def test_of_rescue_and_the_end_of_the_job_exactly_one_wins(arena: Any) -> None:
@@ -240,7 +238,7 @@ def test_of_rescue_and_the_end_of_the_job_exactly_one_wins(arena: Any) -> None:
         worker, rescuer = arena.engine(), arena.engine()
         barrier = threading.Barrier(2)
         with arena.session() as session:
-            (claim,) = worker.claim(session, 1)
+            (claim,) = worker.claims.claim(session, 1)
             outcomes: list[Any] = []
 
             def run(
@@ -251,7 +249,7 @@ def test_of_rescue_and_the_end_of_the_job_exactly_one_wins(arena: Any) -> None:
             ) -> None:
                 with arena.session() as session:
                     barrier.wait()
-                    outcomes.append(worker.run(session, claim).status)
+                    outcomes.append(worker.execution.run(session, claim).status)
 
             arena.spawn(run)
             barrier.wait()
@@ -259,8 +257,8 @@ def test_of_rescue_and_the_end_of_the_job_exactly_one_wins(arena: Any) -> None:
             freed = arena.rescue(rescuer, session, worker)
             arena.join()
             assert (outcomes, freed) in (([COMPLETED], 0), ([None], 1))
-            for claim in rescuer.claim(session, 10):
-                rescuer.run(session, claim)
+            for claim in rescuer.claims.claim(session, 10):
+                rescuer.execution.run(session, claim)
             arena.give_up(rescuer, session)
     assert arena.effects() == dict.fromkeys(range(30), 1)
     arena.check_books()
@@ -270,7 +268,7 @@ def test_of_two_rescuers_one_frees_the_jobs(arena: Any) -> None:
     arena.add(10)
     dead = arena.engine()
     with arena.session() as session:
-        dead.claim(session, 10)
+        dead.claims.claim(session, 10)
     freed: list[int] = []
     barrier = threading.Barrier(4)
 
@@ -287,28 +285,15 @@ def test_of_two_rescuers_one_frees_the_jobs(arena: Any) -> None:
         assert {job.deaths for job in root["tasks"].jobs.values()} == {1}
 
 
-class Unanswered(Session):
-    """A session some of whose commits are done, but answered by an error.
-
-    So it is when the server dies, or the network breaks, after the commit was stored.
-    """
-
-    unanswered = 0
-
-    def commit(self) -> None:
-        super().commit()
-        if self.unanswered:
-            self.unanswered -= 1
-            raise StorageError("the answer was lost")
-
-
 @pytest.mark.parametrize("unanswered", [1, 2])
-def test_a_claim_whose_answer_was_lost_loses_no_job(memory_arena: Any, unanswered: int) -> None:
+def test_a_claim_whose_answer_was_lost_loses_no_job(
+    memory_arena: Any, lose_the_reply: Any, unanswered: int
+) -> None:
     arena = memory_arena
     arena.add(10)
     engine = arena.engine()
-    session = Unanswered(arena.db, arena.path)
-    session.unanswered = unanswered
+    session = Session(arena.db, arena.path)
+    lose_the_reply(*[StorageError("the answer was lost")] * unanswered)
     while claims := engine.claims.claim(session, 4):
         for claim in claims:
             engine.execution.run(session, claim)
@@ -324,13 +309,13 @@ def test_a_claim_whose_answer_was_lost_loses_no_job(memory_arena: Any, unanswere
     arena.check_books()
 
 
-def test_an_end_whose_answer_was_lost_is_the_end(memory_arena: Any) -> None:
+def test_an_end_whose_answer_was_lost_is_the_end(memory_arena: Any, lose_the_reply: Any) -> None:
     arena = memory_arena
     arena.add(3)
     engine = arena.engine()
-    session = Unanswered(arena.db, arena.path)
+    session = Session(arena.db, arena.path)
     for claim in engine.claims.claim(session, 10):
-        session.unanswered = 1
+        lose_the_reply(StorageError("the answer was lost"))
         engine.execution.run(session, claim)
     arena.give_up(engine, session)
     session.close()
@@ -349,30 +334,34 @@ def test_the_end_of_a_lost_run_does_not_let_go_of_the_next_one(
 
     def run() -> None:
         with arena.session() as session:
-            (claim,) = worker.claim(session, 1)
-            worker.run(session, claim)
+            (claim,) = worker.claims.claim(session, 1)
+            worker.execution.run(session, claim)
 
     arena.spawn(run)
     until(arena.entered.is_set)
     with arena.session() as session:
         arena.rescue(arena.engine(), session, worker)
-        (claim,) = worker.claim(session, 1)
+        (claim,) = worker.claims.claim(session, 1)
         arena.gate.set()
         arena.join()
         (other,) = arena.add(1, start=1)
-        claims = worker.claim(session, 1)
+        claims = worker.claims.claim(session, 1)
         service = session.begin()
-        assert jobid in service.workers[worker.identity.id].held, "a death would lose the job"
+        assert jobid in service.workers[worker.claims.identity.id].held, (
+            "a death would lose the job"
+        )
         session.abort()
         assert [following.jobid for following in claims] == [other], "the job would run twice"
-        worker.run(session, claim)
-        worker.run(session, claims[0])
+        worker.execution.run(session, claim)
+        worker.execution.run(session, claims[0])
         arena.give_up(worker, session)
     assert arena.effects() == {0: 1, 1: 1}
     arena.check_books()
 
 
-def test_a_request_to_cancel_survives_a_run_that_fails_at_that_moment(memory_arena: Any) -> None:
+def test_a_request_to_cancel_survives_a_run_that_fails_at_that_moment(
+    memory_arena: Any, register: Any
+) -> None:
     arena = memory_arena
     runs: list[int] = []
 
@@ -384,7 +373,7 @@ def test_a_request_to_cancel_survives_a_run_that_fails_at_that_moment(memory_are
         raise ValueError(input)
 
     policy = RetryPolicy(attempts=5, first_wait_seconds=0.0)
-    getGlobalSiteManager().registerUtility(SimpleTask(fail, retry=policy), ITask, name="fail")
+    register("fail", fail, retry=policy)
     with arena.transaction() as root:
         jobid = root["tasks"].add("fail", 1)
     engine = arena.engine()
@@ -403,17 +392,17 @@ def test_a_request_to_cancel_is_not_dropped_by_a_worker_that_lost_the_job(
     (jobid,) = arena.add(1)
     zombie, rescuer = arena.engine(), arena.engine()
     with arena.session() as session, arena.session() as other:
-        (lost,) = zombie.claim(session, 1)
+        (lost,) = zombie.claims.claim(session, 1)
         arena.rescue(rescuer, other, zombie)
-        (claim,) = rescuer.claim(other, 1)
+        (claim,) = rescuer.claims.claim(other, 1)
         arena.add(1, start=1)
-        zombie.claim(session, 1)  # its new record still names the job that it has lost
+        zombie.claims.claim(session, 1)  # its new record still names the job that it has lost
         with arena.transaction() as root:
             root["tasks"].cancel(jobid)
             assert root["tasks"].jobs[jobid].is_cancel_requested
-        zombie.run(session, lost)
-        zombie.claim(session, 1)
-        assert rescuer.run(other, claim).status == "cancelled"
+        zombie.execution.run(session, lost)
+        zombie.claims.claim(session, 1)
+        assert rescuer.execution.run(other, claim).status == "cancelled"
 
 
 def test_every_ended_job_of_many_threads_is_filed(memory_arena: Any) -> None:

@@ -21,14 +21,11 @@ import ZODB
 from ZODB.DemoStorage import DemoStorage
 from ZODB.FileStorage import FileStorage
 from ZODB.POSException import StorageError
-from zope.component import getGlobalSiteManager
 
 from lovely.remotetask import processor as processors
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
-from lovely.remotetask.task import SimpleTask
 
 pytestmark = pytest.mark.race
 
@@ -59,7 +56,7 @@ def test_no_more_threads_than_allowed_run_jobs_at_once(arena: Any, most: int) ->
 
 
 def test_delayed_and_cron_jobs_run_once_a_slot_with_rivals(
-    arena: Any, monkeypatch: pytest.MonkeyPatch
+    arena: Any, register: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The clock of the workers runs 600 times as fast as the wall's.
     origin = time.time()
@@ -73,7 +70,7 @@ def test_delayed_and_cron_jobs_run_once_a_slot_with_rivals(
         job = context.service.jobs[context.jobid]
         root["ticks"] = (*root.get("ticks", ()), job.slot)
 
-    getGlobalSiteManager().registerUtility(SimpleTask(tick, context=True), ITask, name="tick")
+    register("tick", tick, context=True)
     with arena.transaction() as root:
         service = root["tasks"]
         cron = service.addCronJob("tick", cron="* * * * *")
@@ -149,10 +146,11 @@ def test_the_threads_end_when_their_database_is_closed(
     factory: Any,
     caplog: pytest.LogCaptureFixture,
     until: Any,
+    register: Any,
     tmp_path: Path,
     names_of_threads: Any,
 ) -> None:
-    getGlobalSiteManager().registerUtility(SimpleTask(lambda input: input), ITask, name="echo")
+    register("echo", lambda input: input)
     from lovely.remotetask.service import TaskService
 
     for number in range(12):
@@ -203,8 +201,8 @@ def test_the_threads_end_when_their_service_is_removed(
     assert len(gone) == 1
 
 
-def test_packing_while_jobs_are_added_and_run_loses_none(file_db: ZODB.DB, request: Any) -> None:
-    arena = type(request.getfixturevalue("memory_arena"))(file_db)
+def test_packing_while_jobs_are_added_and_run_loses_none(file_arena: Any) -> None:
+    arena, file_db = file_arena, file_arena.db
     arena.work()
     arena.work(MultiProcessor)
     is_over = threading.Event()
@@ -330,13 +328,11 @@ def test_a_thread_stopped_while_the_storage_failed_leaves_no_job_behind(
 
 
 def test_after_a_timeout_there_is_still_one_processor(
-    memory_arena: Any, until: Any, names_of_threads: Any
+    memory_arena: Any, until: Any, register: Any, names_of_threads: Any
 ) -> None:
     arena = memory_arena
     release = threading.Event()
-    getGlobalSiteManager().registerUtility(
-        SimpleTask(lambda input: release.wait(30), timeout_seconds=0.05), ITask, name="stuck"
-    )
+    register("stuck", lambda input: release.wait(30), timeout_seconds=0.05)
     with arena.transaction() as root:
         root["tasks"].processorArguments = {"waitTime": 0.02}
         (stuck,) = [root["tasks"].add("stuck")]
@@ -356,7 +352,9 @@ def test_after_a_timeout_there_is_still_one_processor(
         assert not [name for name in names_of_threads() if name.startswith("remotetasks.")]
 
 
-def test_a_schedule_goes_on_beside_a_run_that_hangs(memory_arena: Any, until: Any) -> None:
+def test_a_schedule_goes_on_beside_a_run_that_hangs(
+    memory_arena: Any, until: Any, register: Any
+) -> None:
     arena = memory_arena
     release, runs = threading.Event(), []
 
@@ -365,9 +363,7 @@ def test_a_schedule_goes_on_beside_a_run_that_hangs(memory_arena: Any, until: An
         if len(runs) == 1:
             release.wait(30)
 
-    getGlobalSiteManager().registerUtility(
-        SimpleTask(stuck, timeout_seconds=0.05), ITask, name="stuck"
-    )
+    register("stuck", stuck, timeout_seconds=0.05)
     with arena.transaction() as root:
         jobid = root["tasks"].addCronJob("stuck", cron="* * * * *")
         job = root["tasks"].jobs[jobid]

@@ -10,24 +10,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from zope.component import getGlobalSiteManager
 
-from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ITask
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
-from lovely.remotetask.task import SimpleTask
 
 pytestmark = pytest.mark.race
 
 
 @pytest.fixture
-def share(arena: Any) -> Callable[..., None]:
+def share(arena: Any, register: Any) -> Callable[..., None]:
     """Let the task *share* do the same as one of the arena's, and share its commits."""
 
     def share(task: str) -> None:
         function = {"count": arena._count, "linger": arena._linger}[task]
-        getGlobalSiteManager().registerUtility(
-            SimpleTask(function, context=True, shared_commit=True), ITask, name="share"
-        )
+        register("share", function, context=True, shared_commit=True)
 
     return share
 
@@ -103,7 +99,7 @@ def test_of_rescue_and_a_shared_commit_exactly_one_wins(arena: Any, share: Any) 
         worker, rescuer = arena.engine(), arena.engine()
         barrier = threading.Barrier(2)
         with arena.session() as session:
-            claims = worker.claim(session, 3, may_reserve=True)
+            claims = worker.claims.claim(session, 3, may_reserve=True)
             kept: list[bool] = []
 
             def run(
@@ -111,7 +107,7 @@ def test_of_rescue_and_a_shared_commit_exactly_one_wins(arena: Any, share: Any) 
             ) -> None:
                 with arena.session() as session:
                     barrier.wait()
-                    kept.append(worker.run_together(session, claims) is not None)
+                    kept.append(worker.execution.run_together(session, claims) is not None)
 
             arena.spawn(run)
             barrier.wait()
@@ -119,9 +115,9 @@ def test_of_rescue_and_a_shared_commit_exactly_one_wins(arena: Any, share: Any) 
             freed = arena.rescue(rescuer, session, worker)
             arena.join()
             assert (kept, freed) in (([True], 0), ([False], 3))
-            while claims := rescuer.claim(session, 10, may_reserve=True):
+            while claims := rescuer.claims.claim(session, 10, may_reserve=True):
                 for claim in claims:
-                    rescuer.run(session, claim)
+                    rescuer.execution.run(session, claim)
             arena.give_up(rescuer, session)
     assert arena.effects() == dict.fromkeys(range(90), 1)
     arena.check_books()

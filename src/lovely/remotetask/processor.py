@@ -35,6 +35,7 @@ class _Processor:
         stop = threading.Event()
         self.engine = Engine(db, servicePath, stop.wait)
         self.loop = Loop(self.engine, self.name, stop, self.waitTime, make_crew)
+        self.loop.owner = self
         registry.attend(self)
 
     @property

@@ -45,6 +45,7 @@ class Loop:
     :ivar thread: the thread of the loop; another one when the first hangs in a job.
     :ivar maintenance_thread: the thread beside it.
     :ivar signals: see `wakeup.Watcher`.
+    :ivar owner: who drives it; lives as long as its threads do.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Loop:
         self.wait_seconds = min(max(wait_seconds, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX)
         self.is_looping = False
         self.signals: frozenset[bytes] = frozenset()
+        self.owner: object = None
         self.ledger = Ledger(engine.claims, engine.execution)
         self.crew = make_crew(self, Runner(engine, self.ledger, stop))
         self.maintenance = Maintenance(

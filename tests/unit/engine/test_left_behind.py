@@ -26,18 +26,11 @@ from lovely.remotetask.service import TaskService
 from lovely.remotetask.store import quarantine, ready
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.queue import START_SIZE, JobQueue
+from workplace import wait_until
 
 PATIENCE_SECONDS = 20.0
 KINDS = [SimpleProcessor, MultiProcessor]
 ONCE = RetryPolicy(attempts=1)
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Return as soon as a condition holds; fail if it does not within a generous time."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
 
 
 def has_left_nothing(workshop: Any) -> bool:

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What this release has once written is read for ever; ``tests/recording.py`` has written it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+import ZODB
+from ZODB.broken import Broken
+
+from lovely.remotetask.interfaces import (
+    CANCELLED,
+    COMPLETED,
+    CRONJOB,
+    DELAYED,
+    ERROR,
+    PROCESSING,
+    QUEUED,
+    STARTLATER,
+    STATUSES,
+)
+from lovely.remotetask.job import CronJob, Edit, Failure, Job, Progress
+from lovely.remotetask.processor import MultiProcessor
+from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.store.check import check_all
+from recording import END, START, TRACEBACK
+
+ANYTHING = {"key": [1, 2.5, "text", b"bytes", None, True]}
+STUMBLED = (Failure(1, START + 10.0, "ValueError", "not yet", TRACEBACK),)
+
+#: Name of a job -> its status, input and output.
+JOBS: dict[str, tuple[str, Any, Any]] = {
+    "completed": (COMPLETED, ANYTHING, ANYTHING),
+    "error": (ERROR, "input", None),
+    "again": (QUEUED, "input", None),
+    "cancelled": (CANCELLED, (1, 2), None),
+    "worn": (DELAYED, None, None),
+    "cron again": (CRONJOB, "input", "input"),
+    "claimed": (PROCESSING, "claimed", None),
+    "running": (PROCESSING, "running", None),
+    "to be cancelled": (PROCESSING, "to be cancelled", None),
+    "just ended": (COMPLETED, "just ended", "just ended"),
+    "unwanted": (COMPLETED, "unwanted", "unwanted"),
+    "edited": (PROCESSING, "edited", None),
+    "queued": (QUEUED, None, None),
+    "many 1": (QUEUED, "one", None),
+    "many 2": (QUEUED, "two", None),
+    "later": (STARTLATER, "later", None),
+    "delayed": (DELAYED, "delayed", None),
+    "cron": (CRONJOB, "cron", None),
+    "parked": (QUEUED, "parked", None),
+    "without zone": (CRONJOB, None, None),
+}
+
+#: Name of a job -> when it was created, started, completed and is due, in seconds after `START`.
+TIMES: dict[str, tuple[float | None, ...]] = {
+    "completed": (0.0, 10.0, 10.0, None),
+    "error": (0.0, 10.0, 10.0, None),
+    "again": (0.0, 10.0, None, 610.0),
+    "cancelled": (0.0, None, 0.0, None),
+    "worn": (0.0, 10.0, None, 510.0),
+    "cron again": (0.0, 200.0, None, 240.0),
+    "claimed": (210.0, 220.0, None, None),
+    "running": (210.0, 230.0, None, None),
+    "to be cancelled": (210.0, 230.0, None, None),
+    "just ended": (210.0, 230.0, 240.0, None),
+    "unwanted": (210.0, 230.0, 240.0, None),
+    "edited": (210.0, 230.0, None, None),
+    "queued": (300.0, None, None, None),
+    "many 1": (300.0, None, None, None),
+    "many 2": (300.0, None, None, None),
+    "later": (300.0, None, None, None),
+    "delayed": (300.0, None, None, 3900.0),
+    "cron": (300.0, None, None, 4064400.0),
+    "parked": (300.0, None, None, None),
+    "without zone": (300.0, None, None, None),
+}
+
+#: Name of a job -> what else is told of it.
+DETAILS: dict[str, dict[str, Any]] = {
+    "completed": {"attempt": 1, "owner": None, "place": None, "failures": (), "retry": None},
+    "error": {
+        "errors": 1,
+        "failures": (Failure(1, START + 10.0, "TaskError", "no", TRACEBACK),),
+        "error": "no",
+    },
+    "again": {
+        "errors": 1,
+        "failures": STUMBLED,
+        "retry": RetryPolicy(3, 600.0, jitter=0.0, give_up_on=(KeyError,)),
+    },
+    "cancelled": {"attempt": 0},
+    "worn": {"deaths": 1, "conflicts": 2, "collisions": 3, "delay": 0.0, "failures": STUMBLED},
+    "cron again": {"minute": tuple(range(60)), "missed": 2, "slot": START + 200.0, "attempt": 1},
+    "running": {"attempt": 1, "owner": "former"},
+    "unwanted": {"is_unwanted": True},
+    "edited": {"cron": "30 * * * *", "timezone": None, "owner": "former"},
+    "later": {"color": "red"},
+    "delayed": {"delay": 3600.0, "minute": ()},
+    "cron": {
+        "minute": (0,),
+        "hour": (1, 13),
+        "dayOfMonth": (1,),
+        "month": (1, 7),
+        "dayOfWeek": (0,),
+        "timezone": "Europe/Vienna",
+    },
+    "parked": {"place": "late"},
+    "without zone": {"minute": (45,), "timezone": "Asia/Tokyo"},
+}
+
+#: What has become of the jobs after a call of `process` at `END`, and two hours later: status and
+#: output.  What is not here is as it was.
+AT_ONCE: dict[str, tuple[str, Any]] = {
+    "cron again": (CRONJOB, "echo of input"),
+    "claimed": (COMPLETED, "echo of claimed"),
+    "running": (COMPLETED, "echo of running"),
+    "to be cancelled": (CANCELLED, None),
+    "edited": (CRONJOB, None),
+    "queued": (COMPLETED, "echo of None"),
+    "many 1": (COMPLETED, "echo of one"),
+    "many 2": (COMPLETED, "echo of two"),
+    "parked": (COMPLETED, "late of parked"),
+}
+AFTER_HOURS: dict[str, tuple[str, Any]] = {
+    "again": (COMPLETED, "stumble of input"),
+    "worn": (COMPLETED, "stumble of None"),
+    "edited": (CRONJOB, "echo of edited"),
+    "delayed": (COMPLETED, "echo of delayed"),
+    "without zone": (CRONJOB, "echo of None"),
+}
+
+
+@pytest.fixture
+def service(recorded: ZODB.DB) -> Iterator[Any]:
+    """The service of the recording, in the thread's own transaction."""
+    with closing(recorded.open()) as connection:
+        yield connection.root()["tasks"]
+        connection.transaction_manager.abort()
+
+
+@pytest.fixture
+def job(service: Any) -> Callable[[str], Any]:
+    """Return ``job(name)``, which returns a job of the recording, or None."""
+    ids = service._p_jar.root()["ids"]
+    return lambda name: service.jobs.get(ids[name])
+
+
+def test_each_object_can_be_loaded(recorded: ZODB.DB, service: Any) -> None:
+    with closing(recorded.storage.iterator()) as transactions:
+        oids = {record.oid for txn in transactions for record in txn}
+    assert len(oids) > 100
+    for oid in oids:
+        loaded = service._p_jar.get(oid)
+        loaded._p_activate()
+        assert not isinstance(loaded, Broken)
+
+
+def test_it_has_jobs_in_each_status(service: Any) -> None:
+    assert {status for status, _, _ in JOBS.values()} == set(STATUSES)
+    counts = dict.fromkeys(STATUSES, 0)
+    for name, (status, _, _) in JOBS.items():
+        # One that waits for where its time zone is known is counted with those that are ready.
+        counted = QUEUED if name == "without zone" else status
+        counts[counted] += name != "unwanted"
+    assert service.countJobs() == counts
+
+
+def test_its_jobs_are_all_known(service: Any) -> None:
+    ids = service._p_jar.root()["ids"]
+    assert set(ids) == set(JOBS) == set(TIMES)
+    assert sorted(ids.values()) == list(service.jobs)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_is_what_it_was(job: Any, name: str) -> None:
+    found = job(name)
+    assert (found.status, found.input, found.output) == JOBS[name]
+    times = (found.created_at, found.started_at, found.completed_at, found.due)
+    assert tuple(None if at is None else at - START for at in times) == TIMES[name]
+    details = DETAILS.get(name, {})
+    assert {attribute: getattr(found, attribute) for attribute in details} == details
+    is_cron_job = found.status in (CRONJOB, DELAYED) or name == "edited"
+    assert type(found) is (CronJob if is_cron_job else Job)
+
+
+def test_its_workers_hold_what_they_held(service: Any, job: Any) -> None:
+    former = service.workers["former"]
+    held = [job(name).id for name in JOBS if job(name).owner == "former"]
+    assert sorted(former.held) == sorted([*held, job("just ended").id, job("unwanted").id])
+    assert (former.host, former.pid, former.beats, former.is_inline) == ("recorder", 1, 3, False)
+    [caller] = (worker for worker in service.workers.values() if worker is not former)
+    assert (caller.held, caller.is_inline) == ((job("claimed").id,), True)
+
+
+def test_what_is_noted_of_running_jobs(service: Any, job: Any) -> None:
+    assert dict(service.progress) == {job("running").id: Progress(1, 2, "half way")}
+    assert list(service.requests) == [job("to be cancelled").id]
+    edit = Edit((), (), (), (), (), "UTC", "15 * * * *", None)
+    assert dict(service.edits) == {job("edited").id: edit}
+    assert job("to be cancelled").is_cancel_requested
+
+
+def test_its_settings_are_what_they_were(service: Any) -> None:
+    assert service.processorFactory is MultiProcessor
+    assert service.processorArguments == {"waitTime": 0.5, "maxThreads": 2}
+    assert (service.lease_seconds, service.max_deaths) == (30.0, 5)
+    assert (service.max_input_bytes, service.max_input_depth) == (10_000, 10)
+    retention = {status: tuple(kept) for status, kept in service.retention.items()}
+    assert retention == {"completed": (None, 1000), "error": (1e9, None)}
+
+
+def test_a_check_finds_nothing(service: Any) -> None:
+    assert check_all(service, END, repair=False) == []
+
+
+def test_its_jobs_go_on(service: Any, job: Any, register: Any) -> None:
+    for task in ("echo", "fail", "stumble", "late"):
+        register(task, lambda input, task=task: f"{task} of {input}")
+    expected = {name: (status, output) for name, (status, _, output) in JOBS.items()}
+    del expected["unwanted"]
+    for now, changes in ((END, AT_ONCE), (END + 7200.0, AFTER_HOURS)):
+        service.process(now)
+        expected |= changes
+        found = {name: job(name) for name in JOBS if job(name) is not None}
+        assert {name: (of.status, of.output) for name, of in found.items()} == expected
+        assert check_all(service, now, repair=False) == []
+        service._p_jar.transaction_manager.commit()
+    assert job("running").attempt == 2
+    assert job("edited").cron == "15 * * * *"
+    assert not len(service.workers)
+    assert service.startJob(job("later").id)
+    service.process(END + 7200.0)
+    assert job("later").output == "echo of later"
+    service.clean()
+    assert {of.status for of in service.jobs.values()} == {CRONJOB}

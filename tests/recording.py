@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""A database with all that this release stores; ``python tests/recording.py`` writes it anew.
+
+What stands in ``tests/data/written-by-1.0.fs`` must be read for ever: once 1.0 is out, it is not
+written again.  ``tests/contract/test_recording.py`` says what is in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import transaction
+import ZODB
+from persistent.mapping import PersistentMapping
+from ZODB.FileStorage import FileStorage
+from zope.component import getGlobalSiteManager
+
+from lovely.remotetask.engine.retention import Retention
+from lovely.remotetask.errors import TaskError
+from lovely.remotetask.interfaces import ITask
+from lovely.remotetask.job import Progress
+from lovely.remotetask.processor import MultiProcessor
+from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.service import TaskService
+from lovely.remotetask.store.worker import Worker
+from lovely.remotetask.task import SimpleTask
+
+RECORDING = Path(__file__).with_name("data") / "written-by-1.0.fs"
+
+#: When the recording begins, in seconds since the epoch: a full hour.
+START = 1_700_002_800.0
+
+#: When it ends.
+END = START + 300.0
+
+TRACEBACK = 'Traceback (most recent call last):\n  File "shop.py", line 1, in fail\n'
+
+
+def fail(input: Any) -> None:
+    """Be a task that fails for good."""
+    raise TaskError("no")
+
+
+def stumble(input: Any) -> None:
+    """Be a task that fails, and may be tried again."""
+    raise ValueError("not yet")
+
+
+TASKS: dict[str, Callable[[Any], Any]] = {
+    "echo": lambda input: input,
+    "fail": fail,
+    "stumble": stumble,
+    "late": lambda input: input,
+}
+
+
+def record(path: Path) -> None:
+    """Write a database with jobs of each kind in each status, as it is at `END`.
+
+    ``root["tasks"]`` is the service, and ``root["ids"]`` names the ids of its jobs.  The tasks of
+    `TASKS` but *late* are registered at the end.
+    """
+    registry = getGlobalSiteManager()
+    for name, function in TASKS.items():
+        registry.registerUtility(SimpleTask(function), ITask, name=name)
+    with closing(ZODB.DB(FileStorage(str(path), create=True))) as db:
+        connection = db.open()
+        root = connection.root()
+        with mock.patch.object(time, "time", return_value=START) as clock:
+            service = root["tasks"] = TaskService()
+            root["ids"] = ids = PersistentMapping()
+            _set_up(service)
+            transaction.commit()
+            _run(service, ids, clock)
+            transaction.commit()
+            registry.unregisterUtility(provided=ITask, name="late")
+            _hold(service, ids, clock)
+            transaction.commit()
+            clock.return_value = END
+            _wait(service, ids)
+            transaction.commit()
+        transaction.abort()
+        connection.close()
+        db.pack()
+
+
+def _set_up(service: TaskService) -> None:
+    """Set all that an application can set."""
+    service.lease_seconds = 30.0
+    service.max_deaths = 5
+    service.max_input_bytes = 10_000
+    service.max_input_depth = 10
+    service.processorFactory = MultiProcessor
+    service.processorArguments = {"waitTime": 0.5, "maxThreads": 2}
+    service.retention = {"completed": Retention(None, 1000), "error": Retention(1e9)}
+
+
+def _run(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:
+    """Let jobs end, or wait for another attempt."""
+    ids["completed"] = service.add("echo", {"key": [1, 2.5, "text", b"bytes", None, True]})
+    ids["error"] = service.add("fail", "input")
+    ids["again"] = service.add(
+        "stumble", "input", retry=RetryPolicy(3, 600.0, jitter=0.0, give_up_on=(KeyError,))
+    )
+    ids["cancelled"] = service.add("echo", (1, 2))
+    service.cancel(ids["cancelled"])
+    patient = RetryPolicy(first_wait_seconds=500.0, jitter=0.0)
+    ids["worn"] = service.addCronJob("stumble", delay=0.0, retry=patient)
+    ids["cron again"] = service.addCronJob("echo", "input", minute=range(60), timezone="UTC")
+    service.process(START + 10.0)
+    service.process(START + 200.0)  # this one has missed some of its slots
+    clock.return_value = START + 210.0
+    for name in ("error", "again", "worn"):
+        job = service.jobs[ids[name]]  # no paths of a machine
+        job.failures = tuple(failure._replace(traceback=TRACEBACK) for failure in job.failures)
+    worn = service.jobs[ids["worn"]]
+    worn.deaths, worn.conflicts, worn.collisions = 1, 2, 3
+
+
+def _hold(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:
+    """Let workers hold jobs: one of a processor, and one of the application."""
+    ids["claimed"] = service.add("echo", "claimed")
+    assert service.claimNextJob(START + 220.0) == ids["claimed"]
+    [caller] = service.workers.values()
+    former = service.workers["former"] = Worker()
+    former.beats = 3
+    for worker in (caller, former):
+        worker.host, worker.pid = "recorder", 1
+    for name in ("running", "to be cancelled", "just ended", "unwanted"):
+        ids[name] = service.add("echo", name)
+    ids["edited"] = service.addCronJob("echo", "edited", cron="30 * * * *")
+    held = ["running", "to be cancelled", "just ended", "unwanted", "edited"]
+    for name in held:
+        job = service.jobs[ids[name]]
+        service.queue.remove(job)
+        job.start("former", START + 230.0)
+        former.held = (*former.held, job.id)
+    service.progress[ids["running"]] = Progress(1, 2, "half way")
+    service.cancel(ids["to be cancelled"])
+    service.jobs[ids["edited"]].update(cron="15 * * * *", timezone="UTC")
+    for name in ("just ended", "unwanted"):
+        service.jobs[ids[name]].finish(name, START + 240.0)
+    service.jobs[ids["unwanted"]].is_unwanted = True
+
+
+def _wait(service: TaskService, ids: dict[str, int]) -> None:
+    """Let jobs wait for whatever a job can wait for."""
+    ids["queued"] = service.add("echo")
+    ids["many 1"], ids["many 2"] = service.add_many("echo", ["one", "two"])
+    ids["later"] = service.add("echo", "later", startLater=True)
+    service.jobs[ids["later"]].color = "red"  # an attribute of the application's own
+    ids["delayed"] = service.addCronJob("echo", "delayed", delay=3600.0)
+    ids["cron"] = service.addCronJob(
+        "echo", "cron", (0,), (1, 13), (1,), (1, 7), (0,), timezone="Europe/Vienna"
+    )
+    registry = getGlobalSiteManager()
+    registry.registerUtility(SimpleTask(TASKS["late"]), ITask, name="late")
+    ids["parked"] = service.add("late", "parked")
+    registry.unregisterUtility(provided=ITask, name="late")
+    service.queue.park(service.jobs[ids["parked"]])
+    ids["without zone"] = service.addCronJob("echo", minute=(45,), timezone="Asia/Tokyo")
+    service.queue.count_later(service.jobs[ids["without zone"]], END)
+
+
+if __name__ == "__main__":
+    RECORDING.unlink(missing_ok=True)
+    record(RECORDING)
+    for name in (".index", ".lock", ".tmp", ".old"):
+        Path(f"{RECORDING}{name}").unlink(missing_ok=True)
+    print(f"{RECORDING}: {RECORDING.stat().st_size} bytes")

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Real servers, and databases that are opened on them."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import ZODB
+
+SECONDS_TO_START = 30.0
+SECONDS_TO_END = 5.0  # for a server that has been told to stop
+
+
+# -- ZEO -------------------------------------------------------------------------------------
+
+
+class ZeoServer:
+    """A ZEO server in a process of its own, with a FileStorage.
+
+    - ``address``: (host, port) for clients; it stays the same when the server starts again
+    - ``process``: the running server, or None
+    """
+
+    def __init__(self, directory: Path, *, client_conflict_resolution: bool = False) -> None:
+        self.directory = directory
+        self.client_conflict_resolution = client_conflict_resolution
+        self.address = ("127.0.0.1", _free_port())
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server and return as soon as it takes connections."""
+        configuration = self.directory / "zeo.conf"
+        configuration.write_text(
+            f"<zeo>\n"
+            f"  address {self.address[0]}:{self.address[1]}\n"
+            f"  client-conflict-resolution {str(self.client_conflict_resolution).lower()}\n"
+            f"</zeo>\n"
+            f"<filestorage>\n"
+            f"  path {self.directory / 'Data.fs'}\n"
+            f"</filestorage>\n"
+        )
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ZEO.runzeo", "-C", str(configuration)],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + SECONDS_TO_START
+        while not _takes_connections(self.address):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"the ZEO server did not start:\n{self._log.read_text()}")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Ask the server to end, and make it end if it does not."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    @property
+    def _log(self) -> Path:
+        return self.directory / "zeo.log"
+
+
+def open_zeo(address: tuple[str, int], **options: Any) -> ZODB.DB:
+    """Open what a ZEO server serves; the options are those of the database."""
+    from ZEO.ClientStorage import ClientStorage
+
+    return ZODB.DB(ClientStorage(address, wait_timeout=60), **options)
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _takes_connections(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+# -- PostgreSQL ------------------------------------------------------------------------------
+
+
+def open_postgres(dsn: str, cache_local_mb: int | None = None, **options: Any) -> ZODB.DB:
+    """Open a database in PostgreSQL, without history; the options are those of the database.
+
+    :param cache_local_mb: how much is kept on this side; None is RelStorage's default.
+    """
+    from relstorage.adapters.postgresql import PostgreSQLAdapter
+    from relstorage.options import Options
+    from relstorage.storage import RelStorage
+
+    of_storage = Options(keep_history=False)
+    if cache_local_mb is not None:
+        of_storage.cache_local_mb = cache_local_mb
+    adapter = PostgreSQLAdapter(dsn=dsn, options=of_storage)
+    return ZODB.DB(RelStorage(adapter, options=of_storage), **options)
+
+
+def postgres_answers(dsn: str) -> bool:
+    """Say whether a server lets us in."""
+    import psycopg2
+
+    try:
+        psycopg2.connect(dsn, connect_timeout=5).close()
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
+def administer_postgres(dsn: str, statement: str) -> None:
+    """Let a server do what is done outside transactions."""
+    import psycopg2
+
+    with closing(psycopg2.connect(dsn)) as connection:
+        connection.autocommit = True  # databases are not made inside a transaction
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
