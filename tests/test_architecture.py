@@ -31,6 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("job", "task"),
     ("base",),
     ("schedule", "retry", "setting"),
+    ("crontab",),
     ("interfaces", "errors"),
 )
 
@@ -39,9 +40,9 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("service", "hosts.autostart"): "the first API imports bootStrapSubscriber from service",
 }
 
-ONLY_IMPORTER = {"zc.queue": "store.ready", "croniter": "schedule"}
+ONLY_IMPORTER = {"zc.queue": "store.ready", "croniter": "crontab"}
 STORAGE = ("BTrees", "persistent", "transaction", "ZODB")
-PURE = ("schedule", "retry", "setting")
+PURE = ("schedule", "retry", "setting", "crontab")
 
 # What commits at all is in the engine, and in what stands around the core; `base.ownership` looks
 # through another connection before a commit.

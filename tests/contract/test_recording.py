@@ -163,9 +163,7 @@ def test_it_has_jobs_in_each_status(service: Any) -> None:
     assert {status for status, _, _ in JOBS.values()} == set(STATUSES)
     counts = dict.fromkeys(STATUSES, 0)
     for name, (status, _, _) in JOBS.items():
-        # One that waits for where its time zone is known is counted with those that are ready.
-        counted = QUEUED if name == "without zone" else status
-        counts[counted] += name != "unwanted"
+        counts[status] += name != "unwanted"
     assert service.countJobs() == counts
 
 

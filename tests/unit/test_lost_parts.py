@@ -17,7 +17,7 @@ from lovely.remotetask.engine.maintenance import Maintenance
 from lovely.remotetask.engine.transactions import Stopping
 from lovely.remotetask.errors import JobNotFound
 from lovely.remotetask.interfaces import COMPLETED, DELAYED, FINAL_STATUSES, ITask
-from lovely.remotetask.store import ready
+from lovely.remotetask.store import memory
 from lovely.remotetask.store.check import check_all, check_records
 
 
@@ -82,7 +82,7 @@ def lose_record(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[byt
         del workshop.db.storage.changes._data[oid]
         workshop.db.cacheMinimize()
         gc.collect()
-        monkeypatch.setattr(ready, "MEMORY_SECONDS", 0.0)
+        monkeypatch.setattr(memory, "MEMORY_SECONDS", 0.0)
 
     return lose_record
 

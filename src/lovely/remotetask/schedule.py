@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from calendar import monthrange
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
@@ -26,8 +26,7 @@ from itertools import count, product
 from math import floor
 from zoneinfo import ZoneInfo
 
-from croniter import croniter
-
+from lovely.remotetask.crontab import EVERY_WEEK, RANGES, Fields, read_crontab
 from lovely.remotetask.errors import (
     LAST_MOMENT,
     InvalidArgument,
@@ -40,39 +39,8 @@ from lovely.remotetask.errors import (
     whole_of,
 )
 
-#: What the sets may hold, in the order of the fields of a cron expression.
-_RANGES = {
-    "minute": range(60),
-    "hour": range(24),
-    "dayOfMonth": range(1, 32),
-    "month": range(1, 13),
-    "dayOfWeek": range(7),
-}
-
-_ALIASES = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@weekly": "0 0 * * 0",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-}
-
-#: Where the day fields stand in a cron expression.
-_MONTH_DAY, _WEEKDAY = 2, 4
-
-#: A range with its step, or with the week of its weekdays.
-_RANGE = re.compile(r"(\d+|[a-z]+)-(\d+|[a-z]+)(?:/(\d+)|(#\d))?", re.ASCII)
-
-#: The last one of a weekday; croniter reads it in the first order only.
-_LAST = re.compile(r"l(\d|[a-z]{3})|(\d|[a-z]{3})l", re.ASCII)
-
 #: Files beside the zones of the IANA database, or a whole other set of them.
 _OF_THE_MACHINE = re.compile(r"(localtime|posixrules|factory)$|(posix|right)/|/|.*\.\.", re.I)
-
-#: The weeks of a month in which a weekday counts, where nothing else is said.
-_EVERY_WEEK = range(1, 6)
 
 #: No set has more numbers, each as often as anybody likes, and no text more characters.
 MAX_NUMBERS = 1_000
@@ -278,7 +246,7 @@ def make_schedule(
         `cron` comes with a set, or no day can ever match.
     """
     values = (minute, hour, dayOfMonth, month, dayOfWeek)
-    sets = tuple(_whole_numbers(*pair) for pair in zip(_RANGES, values, strict=True))
+    sets = tuple(_whole_numbers(*pair) for pair in zip(RANGES, values, strict=True))
     for name, text in (("cron", cron), ("timezone", timezone)):
         if text is not None and not is_kind(text, str):
             raise InvalidSchedule(f"{name}={shown(text)}: must be a string")
@@ -313,7 +281,7 @@ def is_zone_known(timezone: str) -> bool:
 
 
 def _whole_numbers(name: str, values: Iterable[int]) -> tuple[int, ...]:
-    allowed = _RANGES[name]
+    allowed = RANGES[name]
     numbers = set()
     for value in list_of(values, name, InvalidSchedule, MAX_NUMBERS):
         number = whole_of(value)
@@ -329,14 +297,14 @@ def _whole_numbers(name: str, values: Iterable[int]) -> tuple[int, ...]:
 def _cached_schedule(
     sets: tuple[tuple[int, ...], ...], cron: str | None, timezone: str | None
 ) -> Schedule:
-    pairs = zip(_RANGES, sets, strict=True)
+    pairs = zip(RANGES, sets, strict=True)
     given = ", ".join(f"{name}={numbers}" for name, numbers in pairs if numbers)
     if cron is None:
         calendar = _calendar_of_sets(sets)
     elif given:
         raise InvalidSchedule(f"cron={cron!r} takes the place of {given}")
     else:
-        calendar = _calendar_of_cron(cron)
+        calendar = _calendar(read_crontab(cron))
     if not calendar.has_days():
         raise InvalidSchedule(f"{given or f'cron={cron!r}'}: there is no such day")
     zone = None if timezone is None else _Zone(zone_named(timezone))
@@ -352,84 +320,13 @@ def _calendar_of_sets(sets: Sequence[tuple[int, ...]]) -> _Calendar:
         hour = (0,)
     if hour and not minute:
         minute = (0,)
-    weeks = dict.fromkeys(weekdays, _EVERY_WEEK)
-    return _calendar(minute, hour, days, month, weeks, all, is_fixed=bool(hour))
+    weeks = dict.fromkeys(weekdays, EVERY_WEEK)
+    return _calendar(Fields(minute, hour, days, month, weeks, all, is_fixed=bool(hour)))
 
 
-def _calendar_of_cron(cron: str) -> _Calendar:
-    fields = _ALIASES.get(cron.lower(), cron).lower().split()
-    if len(fields) != 5:
-        raise InvalidSchedule(f"cron={cron!r}: must be five fields or one of the aliases")
-    if any(text[0] in "hr" for text in fields) or "w" in fields[_MONTH_DAY]:
-        # croniter would draw lots for an R, and not tell of a W.
-        raise InvalidSchedule(f"cron={cron!r}: H, R and W are not understood")
-    if len({bool(set("#l") & set(part)) for part in fields[_WEEKDAY].split(",")}) > 1:
-        raise InvalidSchedule(f"cron={cron!r}: # and L do not mix with plain weekdays")
-    try:
-        expanded, weeks = croniter.expand(" ".join(map(_spelled_out, fields, count())))
-    except ValueError as error:  # CroniterError is one
-        reason = str(error).rpartition("] ")[2]
-        raise InvalidSchedule(f"cron={cron!r}: {reason}") from None
-    minute, hour, days, month, weekdays = (() if "*" in part else part for part in expanded)
-    weeks = weeks or dict.fromkeys(weekdays, _EVERY_WEEK)
-    # cron counts from Sunday.
-    weeks = {(weekday - 1) % 7: numbers for weekday, numbers in weeks.items()}
-    # The first character makes a wildcard, whatever comes after it: that is Vixie cron's.
-    is_free = [text[0] in "*?" for text in fields]
-    combine = all if is_free[_MONTH_DAY] or is_free[_WEEKDAY] else any
-    is_fixed = not (is_free[0] or is_free[1])
-    return _calendar(minute, hour, days, month, weeks, combine, is_fixed)
-
-
-def _spelled_out(text: str, position: int) -> str:
-    """Return a field of a cron expression without what croniter reads wrongly or not at all.
-
-    For it a range from a value to itself is the whole field, the step of a range that wraps
-    starts anew after the wrap, and ``31-0`` is the 31st.
-
-    :raises ValueError: the bounds of a range, or its step, are out of range.
-    """
-    parts = []
-    for part in text.split(","):
-        if match := _RANGE.fullmatch(part):
-            low, high, step, week = match.groups("")
-            numbers = _numbers_of_range(low, high, int(step or 1), position)
-            parts += [f"{number}{week}" for number in numbers]
-        elif position == _WEEKDAY and (match := _LAST.fullmatch(part)):
-            weekday = match[1] or match[2]
-            parts.append(f"l{croniter.ALPHACONV[position].get(weekday, weekday)}")
-        else:
-            parts.append(part)
-    return ",".join(parts)
-
-
-def _numbers_of_range(low: str, high: str, step: int, position: int) -> list[int]:
-    ring = (*_RANGES.values(),)[position]
-    names = croniter.ALPHACONV[position]
-    if (position, high) == (_MONTH_DAY, "l"):
-        high = "31"
-    try:
-        first, last = (int(names.get(bound, bound)) for bound in (low, high))
-    except ValueError:
-        raise ValueError(f"{low}-{high} is no range") from None
-    end = 7 if position == _WEEKDAY else ring[-1]  # Sunday is 7 too
-    if not (step and ring[0] <= first <= end and ring[0] <= last <= end):
-        raise ValueError(f"the range {low}-{high}, or its step, is out of range")
-    if first > last:
-        last += len(ring)
-    return [(number - ring[0]) % len(ring) + ring[0] for number in range(first, last + 1, step)]
-
-
-def _calendar(
-    minute: Collection[int],
-    hour: Collection[int],
-    days: Collection[int | str],
-    month: Collection[int],
-    weeks: Mapping[int, Collection[int | str]],
-    combine: Callable[[Iterable[bool]], bool],
-    is_fixed: bool,
-) -> _Calendar:
-    """Return the calendar of these fields; an empty one is free."""
+def _calendar(fields: Fields) -> _Calendar:
+    """Return the calendar of these fields."""
+    minute, hour, days, month, weeks, combine, is_fixed = fields
 
     def is_match(day: int, first_weekday: int, length: int) -> bool:
         in_weeks = weeks.get((first_weekday + day - 1) % 7, ())

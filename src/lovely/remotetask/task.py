@@ -5,32 +5,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any, TypeVar, overload
 
-from transaction.interfaces import TransientError
 from zope.component import getGlobalSiteManager, getSiteManager
-from zope.interface import Interface, Invalid, implementer
+from zope.interface import Interface, implementer
 from zope.interface.interface import InterfaceClass
 from zope.interface.interfaces import ComponentLookupError
-from zope.schema import getFieldsInOrder
 
 from lovely.remotetask.base import processpool
+from lovely.remotetask.base.schemas import problems_with
 from lovely.remotetask.errors import (
-    MAX_SHOWN,
     InvalidArgument,
     InvalidInput,
     InvalidResult,
     JobCancelled,
     TaskError,
-    describe,
     is_kind,
     is_true,
     plain,
     seconds_of,
     shown,
-    text_of,
     whole_of,
 )
 from lovely.remotetask.interfaces import ITask
@@ -377,7 +373,7 @@ def check_input(task: Any, input: Any) -> None:
 
     :raises InvalidInput: names every field that is wrong.
     """
-    problems = _problems_with(getattr(task, "inputSchema", None), input)
+    problems = problems_with(getattr(task, "inputSchema", None), input)
     if problems:
         raise InvalidInput("the input is not valid: " + "; ".join(problems))
 
@@ -387,59 +383,24 @@ def check_output(task: Any, output: Any) -> None:
 
     :raises InvalidResult: names every field that is wrong.
     """
-    problems = _problems_with(getattr(task, "outputSchema", None), output)
+    problems = problems_with(getattr(task, "outputSchema", None), output)
     if problems:
         raise InvalidResult("the result is not valid: " + "; ".join(problems))
 
 
-class _Fields:
-    """Lets a schema's invariants read a mapping as they read an object."""
+class Tasks:
+    """The tasks that are registered here, looked up once for a claim."""
 
-    def __init__(self, mapping: Mapping[str, Any]) -> None:
-        self.__dict__.update(mapping)
+    def __init__(self, interface: Any) -> None:
+        self._interface = interface
+        self._found: dict[str, Any] = {}
 
+    def get(self, name: str) -> Any:
+        """Return the task with this name, or None."""
+        if name not in self._found:
+            self._found[name] = look_up(self._interface, name)
+        return self._found[name]
 
-def _problems_with(schema: Any, value: Any) -> list[str]:
-    if schema is None or schema is Interface:
-        return []
-    try:
-        return _problems(schema, value)
-    except TransientError:
-        raise
-    except Exception as error:  # of the value, of a constraint, or of what is no schema
-        return [f"it cannot be checked: {describe(error)}"]
-
-
-def _problems(schema: Any, value: Any) -> list[str]:
-    fields = dict(getFieldsInOrder(schema))
-    if isinstance(value, Mapping):
-        problems = [f"{text_of(name)}: no such field" for name in value if name not in fields]
-        given: Any = {name: value[name] for name in fields if name in value}
-    else:
-        problems = []
-        given = {name: getattr(value, name) for name in fields if hasattr(value, name)}
-    for name, field in fields.items():
-        if name not in given and not field.required:
-            given[name] = field.default
-            continue
-        try:
-            field.validate(given.get(name))
-        except Invalid as error:  # ValidationError is one; constraints may raise others
-            problems.append(f"{name}: {_describe(error, name in given)}")
-        except (TypeError, ValueError, ArithmeticError) as error:  # two that do not compare
-            problems.append(f"{name}: {describe(error)}")
-    if not problems:
-        errors: list[Invalid] = []
-        try:
-            schema.validateInvariants(_Fields(given), errors)
-        except Invalid:
-            problems.extend(str(error) for error in errors)
-    return problems
-
-
-def _describe(error: Invalid, is_given: bool) -> str:
-    if not is_given:
-        return "is missing"
-    told = [text_of(arg)[:MAX_SHOWN] for arg in error.args if arg is not None]
-    details = ", ".join(text for text in told if text)
-    return f"{type(error).__name__}({details})" if details else type(error).__name__
+    def knows(self, name: str) -> bool:
+        """Say whether there is a task with this name."""
+        return self.get(name) is not None

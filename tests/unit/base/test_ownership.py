@@ -24,7 +24,7 @@ from lovely.remotetask.errors import StrayObject
 from lovely.remotetask.interfaces import COMPLETED, ERROR
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store import tree
-from lovely.remotetask.store.ready import MAX_CLOSED
+from lovely.remotetask.store.memory import MAX_CLOSED
 from lovely.remotetask.store.timeindex import _SHIFTS, _spans
 from lovely.remotetask.store.tree import lane_of
 

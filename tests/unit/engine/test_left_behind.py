@@ -23,7 +23,7 @@ from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, PROCE
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.store import quarantine, ready
+from lovely.remotetask.store import memory, quarantine
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.queue import START_SIZE, JobQueue
 from workplace import wait_until
@@ -490,7 +490,7 @@ def test_a_job_runs_when_its_record_can_be_read_again(
     workshop.work()
     monkeypatch.setattr(Fragile, "is_broken", False)
     monkeypatch.setattr(quarantine, "_asides", WeakKeyDictionary())  # a minute later
-    monkeypatch.setattr(ready, "MEMORY_SECONDS", 0.0)
+    monkeypatch.setattr(memory, "MEMORY_SECONDS", 0.0)
     with workshop.service() as service:
         check_all(service, workshop.now, repair=True)
         assert check_all(service, workshop.now, repair=False) == []

@@ -24,11 +24,12 @@ from lovely.remotetask.interfaces import (
     STARTLATER,
     ITask,
 )
-from lovely.remotetask.job import Progress, lane_of
+from lovely.remotetask.job import Progress
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import MAX_JOB_ID, TaskService
 from lovely.remotetask.store import check
 from lovely.remotetask.store.ready import SEGMENT_SIZE
+from lovely.remotetask.store.tree import lane_of
 
 NOW = 2_000_000_000.0
 

@@ -38,7 +38,7 @@ from lovely.remotetask.interfaces import (
     ITask,
 )
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.store import quarantine, ready
+from lovely.remotetask.store import memory, quarantine
 from lovely.remotetask.store.check import check_all, check_jobs
 
 APP = "app_of_the_tests"
@@ -75,7 +75,7 @@ class Code:
     def _forget(self) -> None:
         # As another process, or a minute later.
         self._monkeypatch.setattr(quarantine, "_asides", WeakKeyDictionary())
-        self._monkeypatch.setattr(ready, "MEMORY_SECONDS", 0.0)
+        self._monkeypatch.setattr(memory, "MEMORY_SECONDS", 0.0)
         self._db.cacheMinimize()
         gc.collect()
 
@@ -257,7 +257,7 @@ def test_a_segment_with_one_of_them_is_not_closed(workshop: Any, code: Code, add
     jobid = add()
     others = [workshop.add("echo") for _ in range(40)]
     code.go()
-    ready.MEMORY_SECONDS = 60.0
+    memory.MEMORY_SECONDS = 60.0
     for _ in range(3):
         workshop.work()
     assert {workshop.get(other, "status") for other in others} == {COMPLETED}
@@ -497,7 +497,7 @@ def test_the_memory_of_a_job_goes_when_nobody_asks_for_it_any_more(
     with workshop.service() as service:
         del service.jobs[jobid]
     for _ in range(10):  # the other one is looked at again and again
-        now += quarantine.LAST_WAIT_SECONDS + ready.MEMORY_SECONDS + 1
+        now += quarantine.LAST_WAIT_SECONDS + memory.MEMORY_SECONDS + 1
         assert workshop.claim() == []
     with workshop.service() as service:
         assert [*asides] == [service.jobs[other]._p_oid]

@@ -13,6 +13,7 @@ import ZODB
 
 from lovely.remotetask.interfaces import COMPLETED, CRONJOB, DELAYED, QUEUED, STARTLATER
 from lovely.remotetask.job import CronJob, Job
+from lovely.remotetask.store import memory as memory_module
 from lovely.remotetask.store import ready as line_module
 from lovely.remotetask.store.queue import START_SIZE, JobQueue, TimeIndex
 from lovely.remotetask.store.ready import (
@@ -379,13 +380,13 @@ def test_what_an_abort_brings_back_is_seen_again(stored_line: Any) -> None:
 
 def test_the_memory_ends_after_a_while(stored_line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(line_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(memory_module.time, "monotonic", lambda: now[0])
     stored_line.memory = Memory()
     stored_line.leave(*range(SEGMENT_SIZE - 4))
     transaction.commit()
     jobs = stored_line.jobs = Counting(stored_line.jobs)
     stored_line.pull()
-    now[0] += line_module.MEMORY_SECONDS
+    now[0] += memory_module.MEMORY_SECONDS
     stored_line.memory.renew()
     jobs.looks = 0
     stored_line.pull()

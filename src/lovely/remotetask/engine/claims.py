@@ -34,31 +34,13 @@ from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.transactions import Stopping, Transactor
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Job, job_log
+from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.quarantine import load, load_many
-from lovely.remotetask.store.ready import Memory
 from lovely.remotetask.store.worker import find_worker, remove_worker, worker_record
-from lovely.remotetask.task import look_up
+from lovely.remotetask.task import Tasks
 
 #: After a rival was seen, the strict order is left for so many seconds.
 RIVAL_SECONDS = 10.0
-
-
-class Tasks:
-    """The tasks that are registered here, looked up once for a claim."""
-
-    def __init__(self, interface: Any) -> None:
-        self._interface = interface
-        self._found: dict[str, Any] = {}
-
-    def get(self, name: str) -> Any:
-        """Return the task with this name, or None."""
-        if name not in self._found:
-            self._found[name] = look_up(self._interface, name)
-        return self._found[name]
-
-    def knows(self, name: str) -> bool:
-        """Say whether there is a task with this name."""
-        return self.get(name) is not None
 
 
 class Claims:

@@ -31,7 +31,7 @@ from lovely.remotetask.base.guard import guarded
 from lovely.remotetask.base.ownership import is_id_again, wrote
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.engine.claim import Claim, can_share, take
-from lovely.remotetask.engine.claims import Claims, Tasks
+from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.outcome import call_task, finish, postpone, settle
 from lovely.remotetask.engine.progress import Notes
 from lovely.remotetask.engine.protocol import Deadline, Outcome
@@ -52,7 +52,7 @@ from lovely.remotetask.errors import (
 from lovely.remotetask.interfaces import ERROR
 from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.quarantine import load, load_many
-from lovely.remotetask.task import TaskContext, look_up
+from lovely.remotetask.task import TaskContext, Tasks, look_up
 
 #: A run that meets a conflict is repeated at once so often, and no longer than so many
 #: seconds after its begin; then it is the turn of others.

@@ -26,7 +26,7 @@ from lovely.remotetask.errors import (
     is_read_fault,
 )
 from lovely.remotetask.job import Job
-from lovely.remotetask.store.ready import Memory
+from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.task import TaskContext, look_up
 
 #: Repeats that are due within this many seconds follow at once: nobody is there to wait.

@@ -29,8 +29,9 @@ from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, SCHEDULE_ERRORS, Cron
 from lovely.remotetask.schedule import is_zone_known
 from lovely.remotetask.store.ended import EndedIndex
 from lovely.remotetask.store.index import tick
+from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.quarantine import load_usable
-from lovely.remotetask.store.ready import Memory, ReadyQueue, turned
+from lovely.remotetask.store.ready import ReadyQueue, turned
 from lovely.remotetask.store.timeindex import TimeIndex
 from lovely.remotetask.store.tree import JobTree
 
