@@ -225,9 +225,26 @@ def test_what_returns_no_result_is_refused_at_the_registration(function: Any, wo
     assert look_up(ITask, "numbers.later") is None
 
 
-def test_the_decorator_is_the_module_that_the_first_api_imports() -> None:
-    assert remotetask.task is task or callable(remotetask.task.task)
-    assert remotetask.task.SimpleTask is SimpleTask
+def test_what_the_package_calls_task_is_the_decorator_and_the_module_of_the_first_api() -> None:
+    import lovely.remotetask.task as module
+
+    @remotetask.task
+    def bare(input: Any) -> Any:
+        return input
+
+    @remotetask.task("by name", retry=RetryPolicy(attempts=2))
+    def named(input: Any) -> Any:
+        return [input]
+
+    assert remotetask.task is module
+    assert module.SimpleTask is SimpleTask
+    assert module.task is task
+    assert bare(1) == 1
+    assert look_up(ITask, f"{__name__}.{bare.__qualname__}")(None, 7, 1) == 1
+    found = look_up(ITask, "by name")
+    assert (found(None, 7, 1), found.retry) == ([1], RetryPolicy(attempts=2))
+    with pytest.raises(InvalidArgument):
+        remotetask.task(5)
 
 
 # -- look-up -----------------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from types import ModuleType
 from typing import Any, TypeVar, overload
 
 from zope.component import getGlobalSiteManager, getSiteManager
@@ -404,3 +406,18 @@ class Tasks:
     def knows(self, name: str) -> bool:
         """Say whether there is a task with this name."""
         return self.get(name) is not None
+
+
+class _Module(ModuleType):
+    """This module: called, it is the decorator `task`.
+
+    ``from lovely.remotetask import task`` can name one thing only, and the module of this name is
+    that of 0.5.
+    """
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """See `task`."""
+        return task(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Module
