@@ -6,7 +6,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable
-from itertools import takewhile
 from math import isnan
 from typing import Any
 
@@ -168,8 +167,8 @@ class TaskService(Persistent, Location):
         # Not a property: by the time its setter refuses, Persistent would have noted a change.
         if not name.startswith(_NOT_OURS):
             _check_not_old(self)
-        if name in setting.CHECKS:
-            value = _checked_setting(name, value, self._p_jar is not None)
+            if name in setting.CHECKS:
+                value = _checked_setting(name, value, self._p_jar is not None)
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -298,10 +297,10 @@ class TaskService(Persistent, Location):
             if first is None or first > MAX_JOB_ID:
                 first = random.randrange(1, MAX_JOB_ID + 1)
             run = range(first, min(first + count - len(jobids), MAX_JOB_ID + 1))
-            there = zip(run, self.jobs.get_many(run), strict=True)
-            free = [jobid for jobid, job in takewhile(lambda found: found[1] is None, there)]
-            jobids += free
-            first = run.stop if len(free) == len(run) else None
+            there = self.jobs.get_many(run)
+            taken = [n for n, job in enumerate(there) if job is not None] if any(there) else []
+            jobids += run[: taken[0]] if taken else run
+            first = None if taken else run.stop
         self._v_next_id: int | None = first
         return jobids
 

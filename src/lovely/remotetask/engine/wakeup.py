@@ -80,6 +80,7 @@ class Listener:
 
 
 _lock = threading.Lock()
+_guarded: weakref.WeakSet[Any] = weakref.WeakSet()  # databases
 _listeners: weakref.WeakKeyDictionary[Any, Listener] = weakref.WeakKeyDictionary()
 
 
@@ -112,8 +113,10 @@ def drop_ids(storage: Any) -> None:
 
 def guard_ids(db: Any) -> None:
     """See to it that ids are dropped whenever the server was lost."""
-    if any(True for _ in _ids_in_advance(db.storage)):
-        listener_of(db)
+    if db not in _guarded:
+        _guarded.add(db)
+        if any(True for _ in _ids_in_advance(db.storage)):
+            listener_of(db)
 
 
 def _ids_in_advance(storage: Any) -> Iterator[list[bytes]]:

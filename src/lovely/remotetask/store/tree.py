@@ -82,7 +82,8 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
             lane = lanes[jobid >> _LANE_SHIFT]
         except Exception:  # no id at all, and whatever its `>>` raises
             return default
-        job = self._page_entries(lane, jobid).get(jobid)
+        page = self._page(lane, jobid)
+        job = None if page is None else page.entries.get(jobid)
         if job is None:
             return default
         if job._p_jar is None:
@@ -100,15 +101,16 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         for jobid in jobids:
             if jobid >> _PAGE_SHIFT != last:  # jobs that came together lie together
                 last = jobid >> _PAGE_SHIFT
-                entries = self._page_entries(self.lanes[lane_of(jobid)], jobid)
+                page = self._page(self.lanes[lane_of(jobid)], jobid)
+                entries = {} if page is None else page.entries
             job = entries.get(jobid)
             if job is not None and job._p_jar is None:
                 check_sound(self, job)
             jobs.append(job)
         return jobs
 
-    def _page_entries(self, lane: Shelf, jobid: int) -> dict[int, Job]:
-        """Return what is in the page for an id of a lane; nothing, if a record is missing."""
+    def _page(self, lane: Shelf, jobid: int) -> Shelf | None:
+        """Return the page for an id of a lane; None if there is none, or a record is missing."""
         node: Any = lane
         try:
             for shift in _SHIFTS:
@@ -116,13 +118,14 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
                     check_sound(self, node)
                 node = node.entries.get(jobid >> shift)
                 if node is None:
-                    return {}
+                    return None
             if node._p_jar is None:
                 check_sound(self, node)
-            entries: dict[int, Job] = node.entries
-            return entries
+            node._p_activate()
         except POSKeyError:  # its jobs must not stop others
-            return {}
+            return None
+        page: Shelf = node
+        return page
 
     def __setitem__(self, jobid: int, job: Job) -> None:
         self.add({jobid: job})
@@ -130,14 +133,18 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
     def add(self, jobs: Mapping[int, Job]) -> None:
         """Put jobs in, by id."""
         last = -1
+        written: list[Any] = [*jobs.values()]
         page: Any = None
         for jobid, job in jobs.items():
             if jobid >> _PAGE_SHIFT != last:
                 last = jobid >> _PAGE_SHIFT
-                page = grow(self._lane(jobid), jobid, _SHIFTS, Shelf)
-                wrote(self, page)
+                lane = self._lane(jobid)
+                page = self._page(lane, jobid)
+                if page is None:
+                    page = grow(lane, jobid, _SHIFTS, Shelf)
+                written.append(page)
             page.put(jobid, job)
-        wrote(self, *jobs.values())
+        wrote(self, *written)
 
     def _lane(self, jobid: int) -> Shelf:
         lane = self.lanes[lane_of(jobid)]
