@@ -20,6 +20,7 @@ FRONT = "__init__"
 
 # From the roof to the cellar: imports point down.  Those of one row do not know each other.
 FLOORS: tuple[tuple[str, ...], ...] = (
+    ("cli",),
     ("command", "web"),
     ("hosts",),
     ("testing",),

@@ -27,7 +27,7 @@ COMMANDS = {
 def remotetask(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command, *rest = arguments
     return subprocess.run(
-        [sys.executable, "-m", "lovely.remotetask.command.main", command, f"file://{path}", *rest],
+        [sys.executable, "-m", "lovely.remotetask.cli", command, f"file://{path}", *rest],
         capture_output=True,
         text=True,
         timeout=60,

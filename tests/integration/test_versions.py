@@ -103,7 +103,7 @@ def test_jobs_of_the_new_version_wait_for_it(tmp_path: Path, kind: str, dies: bo
 def test_a_check_names_them_and_cannot_mend_them(tmp_path: Path) -> None:
     write(tmp_path, app=NEW, fill=FILL)
     python(tmp_path, "fill.py")
-    check = ["-m", "lovely.remotetask.command.main", "check", f"file://{tmp_path}/Data.fs"]
+    check = ["-m", "lovely.remotetask.cli", "check", f"file://{tmp_path}/Data.fs"]
     assert "agree" in " ".join(python(tmp_path, *check, "--import", "app"))
     write(tmp_path, app=OLD)
     for repair, text in (([], "found; --repair mends them"), (["--repair"], "mended")):

@@ -20,7 +20,7 @@ from ZODB.FileStorage import FileStorage
 from lovely.remotetask import TaskService
 from lovely.remotetask.interfaces import COMPLETED, CRONJOB, DELAYED, QUEUED, STARTLATER
 
-COMMAND = [sys.executable, "-m", "lovely.remotetask.command.main"]
+COMMAND = [sys.executable, "-m", "lovely.remotetask.cli"]
 SECONDS = 30  # within which a command must have ended
 
 Ended = subprocess.CompletedProcess[str]

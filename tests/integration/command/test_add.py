@@ -19,7 +19,7 @@ from lovely.remotetask.base.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH
 from lovely.remotetask.command.main import main
 from lovely.remotetask.interfaces import COMPLETED, QUEUED
 
-COMMAND = [sys.executable, "-m", "lovely.remotetask.command.main"]
+COMMAND = [sys.executable, "-m", "lovely.remotetask.cli"]
 SECONDS = 30  # within which a command must have ended
 
 #: As Zope and Plone have it: the registry holds services and tasks, neither has a parent.

@@ -21,7 +21,7 @@ from lovely.remotetask import TaskService
 from lovely.remotetask.command.database import close_database, open_database
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 
-COMMAND = [sys.executable, "-m", "lovely.remotetask.command.main"]
+COMMAND = [sys.executable, "-m", "lovely.remotetask.cli"]
 SECONDS = 30  # within which a command must have ended
 
 SHOP = """

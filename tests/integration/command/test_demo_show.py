@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from ZODB.FileStorage import FileStorage
 
-COMMAND = [sys.executable, "-m", "lovely.remotetask.command.main"]
+COMMAND = [sys.executable, "-m", "lovely.remotetask.cli"]
 SECONDS = 30  # within which a command must have ended
 
 
@@ -162,7 +162,7 @@ def test_the_demo_stops_at_ctrl_c_and_tells_how_to_go_on(
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
-    assert "Go on with:\n  python -m lovely.remotetask.command.main demo" in stderr
+    assert "Go on with:\n  python -m lovely.remotetask.cli demo" in stderr
     interrupted = json.loads(stdout)
     assert interrupted["agrees"] is None
     assert interrupted["left"] > 0

@@ -12,7 +12,7 @@ from textwrap import dedent
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "lovely.remotetask.command.main"]
+COMMAND = [sys.executable, "-m", "lovely.remotetask.cli"]
 SECONDS = 30  # within which a command must have ended
 
 SHOP = """

@@ -18,7 +18,7 @@ import ZODB
 
 from lovely.remotetask import TaskService
 
-COMMAND = [sys.executable, "-m", "lovely.remotetask.command.main"]
+COMMAND = [sys.executable, "-m", "lovely.remotetask.cli"]
 SECONDS = 30  # within which a command must have ended
 
 SHOP = """

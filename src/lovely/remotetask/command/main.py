@@ -128,9 +128,5 @@ def _program() -> str:
     """Return what calls this command again, as the user has called it."""
     called = sys.argv[0]
     if Path(called).name != "remotetask":
-        return f"python -m {PACKAGE}.main"
+        return "python -m lovely.remotetask.cli"
     return "remotetask" if shutil.which("remotetask") == called else shlex.quote(called)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
