@@ -13,9 +13,9 @@ from ZODB.POSException import ConflictError
 
 from lovely.remotetask.engine.retention import Retention
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
-from lovely.remotetask.service import MAX_JOB_ID
 from lovely.remotetask.store import ended, ready
 from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.tree import MAX_JOB_ID
 
 pytestmark = pytest.mark.race
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,7 +19,6 @@ from ZODB.MappingStorage import MappingStorage
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
-from lovely.remotetask import service as service_module
 from lovely.remotetask.engine.claim import take
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.service import TaskService
@@ -163,7 +163,7 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_module, "BULK_SIZE", 6)
     # All share one lane of the line, as in others they are in nobody's way.
     starts = itertools.cycle(range(1, 2**27, 2**22))
-    monkeypatch.setattr(service_module.random, "randrange", lambda *bounds: next(starts))
+    monkeypatch.setattr(random, "randrange", lambda *bounds: next(starts))
     getGlobalSiteManager().registerUtility(EchoTask(), ITask, name="echo")
 
 

@@ -34,8 +34,9 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.service import MAX_JOB_ID, TaskService
+from lovely.remotetask.service import TaskService
 from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.tree import MAX_JOB_ID
 
 NO_ID = [0, -1, 4711, 2**31, 2**70, -(2**70), "1", None, 1.5]
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterable
 from math import isnan
@@ -21,17 +20,18 @@ from lovely.remotetask.base.ownership import check_parts, check_path
 from lovely.remotetask.base.site import note_service
 from lovely.remotetask.base.storable import check_limits, check_storable
 from lovely.remotetask.engine import later, registry
-from lovely.remotetask.engine.filing import release
-from lovely.remotetask.engine.identity import caller_of, is_caller, is_exclusive
-from lovely.remotetask.engine.inline import can_go_on, claim_inline, run_inline
-from lovely.remotetask.engine.rescue import orphans, rescue
+from lovely.remotetask.engine.inline import (
+    can_go_on,
+    claim_for_caller,
+    process_claimed,
+    process_one,
+)
 from lovely.remotetask.engine.retention import DEFAULT_RETENTION, Retention, remove_oldest
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
     JobNotFound,
     JobUnusable,
-    OldRecord,
     ServiceNotStored,
     TaskNotFound,
     each_of,
@@ -58,16 +58,14 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.retry import MAX_DEATHS, RetryPolicy
+from lovely.remotetask.store.predecessor import Part, check_not_old
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.store.queue import JobQueue
-from lovely.remotetask.store.tree import JobTree, holds_new
-from lovely.remotetask.store.worker import LEASE_SECONDS, worker_record
+from lovely.remotetask.store.tree import MAX_JOB_ID, JobTree, holds_new
+from lovely.remotetask.store.worker import LEASE_SECONDS
 from lovely.remotetask.task import available, check_input, check_name, look_up
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
-
-#: Job ids lie in 1..MAX_JOB_ID.
-MAX_JOB_ID = 2**31 - 1
 
 
 #: How names begin that even a service of 0.5 may get: those of ZODB, what is not stored, and
@@ -84,32 +82,8 @@ _LIMITS = ("max_input_bytes", "max_input_depth")
 _REFERENCES = ("processorFactory", "taskInterface")
 
 
-class _Part:
-    """Stands for a part that a service lacks; one that it has is found first, at no cost."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, service: Any, owner: type | None = None) -> Any:
-        if service is None:
-            return self
-        _check_not_old(service)
-        raise AttributeError(f"{type(service).__name__} has no {self._name}")
-
-
 def _part() -> Any:
-    return _Part()
-
-
-def _check_not_old(service: Any) -> None:
-    """Refuse a service that 0.5 has written: it would be stored as neither the old nor a new one.
-
-    :raises OldRecord: it is one.
-    """
-    service._p_activate()
-    stored = vars(service)
-    if "_queue" in stored and "queue" not in stored:
-        raise OldRecord.of(f"the service {service.__name__!r}")
+    return Part()
 
 
 @implementer(ITaskService)
@@ -166,14 +140,14 @@ class TaskService(Persistent, Location):
     def __setattr__(self, name: str, value: Any) -> None:
         # Not a property: by the time its setter refuses, Persistent would have noted a change.
         if not name.startswith(_NOT_OURS):
-            _check_not_old(self)
+            check_not_old(self)
             if name in setting.CHECKS:
                 value = _checked_setting(name, value, self._p_jar is not None)
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
         if not name.startswith(_NOT_OURS):
-            _check_not_old(self)
+            check_not_old(self)
         super().__delattr__(name)
 
     # -- adding ---------------------------------------------------------------------
@@ -286,22 +260,13 @@ class TaskService(Persistent, Location):
         return self._generateIds(1)[0]
 
     def _generateIds(self, count: int) -> list[int]:
-        # In runs, so that new jobs fall into the same page and the same lane of the line; from
-        # a random start in each connection, and after a job that was not stored: somebody else
-        # may be adding in the same lane.  A number that outlives an abort does no harm.
-        jobids: list[int] = []
+        # From a random start in each connection, and after a job that was not stored: somebody
+        # else may be adding in the same lane.  A number that outlives an abort does no harm.
         first: int | None = getattr(self, "_v_next_id", None)
         if first is not None and self._has_lost_a_job():
             first = None
-        while len(jobids) < count:
-            if first is None or first > MAX_JOB_ID:
-                first = random.randrange(1, MAX_JOB_ID + 1)
-            run = range(first, min(first + count - len(jobids), MAX_JOB_ID + 1))
-            there = self.jobs.get_many(run)
-            taken = [n for n, job in enumerate(there) if job is not None] if any(there) else []
-            jobids += run[: taken[0]] if taken else run
-            first = None if taken else run.stop
-        self._v_next_id: int | None = first
+        jobids: list[int] = self.jobs.free_ids(count, first)
+        self._v_next_id = jobids[-1] + 1 if jobids else first
         return jobids
 
     def _has_lost_a_job(self) -> bool:
@@ -447,33 +412,22 @@ class TaskService(Persistent, Location):
     def claimNextJob(self, now: float | None = None) -> int | None:
         """See `ITaskService`."""
         self._check_begun()
-        caller = caller_of(self).id
-        job = claim_inline(self, caller, _time(now), self._next_turn())
-        if job is None:
-            return None
-        record = worker_record(self, caller)
-        record.held = (*record.held, job.id)
-        record.is_inline = True
-        return job.id
+        return claim_for_caller(self, _time(now), self._next_turn())
 
     def processNext(self, now: float | None = None, jobid: int | None = None) -> bool:
         """See `ITaskService`."""
         self._check_begun()
         now = _time(now)
         if jobid is None:
-            return self._process_one(now, self._next_turn(), set())
-        job = self._job(jobid)
-        if job.status != PROCESSING or not is_caller(job.owner, self):
-            return False
-        self._run(job, now)
-        return True
+            return process_one(self, now, self._next_turn(), set())
+        return process_claimed(self, self._job(jobid), now)
 
     def process(self, now: float | None = None) -> None:
         """See `ITaskService`."""
         self._check_begun()
         # One that asks to be run again at once has to wait for the next call.
         done: set[int] = set()
-        while self._process_one(_time(now), len(done), done) and can_go_on(self):
+        while process_one(self, _time(now), len(done), done) and can_go_on(self):
             pass
 
     def _next_turn(self) -> int:
@@ -482,27 +436,11 @@ class TaskService(Persistent, Location):
         self._v_turn = turn + 1
         return turn
 
-    def _process_one(self, now: float, turn: int, done: set[int]) -> bool:
-        if self._p_jar is not None and is_exclusive(self._p_jar.db().storage):
-            for worker_id in orphans(self):
-                rescue(self, worker_id, now)
-        job = claim_inline(self, caller_of(self).id, now, turn, done)
-        if job is None:
-            return False
-        done.add(job.id)
-        self._run(job, now)
-        return True
-
-    def _run(self, job: Job, now: float) -> None:
-        jobid, owner = job.id, job.owner or ""
-        run_inline(self, job, now)
-        release(self, owner, jobid, now)
-
     # -- the thread -------------------------------------------------------------------------
 
     def startProcessing(self) -> None:
         """See `ITaskService`."""
-        _check_not_old(self)
+        check_not_old(self)
         try:
             registry.start(self)
         except ServiceNotStored:

@@ -26,10 +26,10 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.job import Progress
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.service import MAX_JOB_ID, TaskService
+from lovely.remotetask.service import TaskService
 from lovely.remotetask.store import check
 from lovely.remotetask.store.ready import SEGMENT_SIZE
-from lovely.remotetask.store.tree import lane_of
+from lovely.remotetask.store.tree import MAX_JOB_ID, lane_of
 
 NOW = 2_000_000_000.0
 

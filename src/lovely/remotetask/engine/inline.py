@@ -17,7 +17,10 @@ from lovely.remotetask.base.guard import guarded
 from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import entered, site_of
 from lovely.remotetask.engine.claim import take
+from lovely.remotetask.engine.filing import release
+from lovely.remotetask.engine.identity import caller_of, is_caller, is_exclusive
 from lovely.remotetask.engine.outcome import call_task, finish, settle
+from lovely.remotetask.engine.rescue import orphans, rescue
 from lovely.remotetask.errors import (
     CannotTakeBack,
     JobCancelled,
@@ -25,8 +28,10 @@ from lovely.remotetask.errors import (
     describe,
     is_read_fault,
 )
+from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.memory import Memory
+from lovely.remotetask.store.worker import worker_record
 from lovely.remotetask.task import TaskContext, look_up
 
 #: Repeats that are due within this many seconds follow at once: nobody is there to wait.
@@ -62,6 +67,48 @@ def claim_inline(
             found: Job = job
             return found
     return None
+
+
+def claim_for_caller(service: Any, now: float, turn: int) -> int | None:
+    """Claim the next job, to be run by `process_claimed`; return its id, or None."""
+    caller = caller_of(service).id
+    job = claim_inline(service, caller, now, turn)
+    if job is None:
+        return None
+    record = worker_record(service, caller)
+    record.held = (*record.held, job.id)
+    record.is_inline = True
+    return job.id
+
+
+def process_claimed(service: Any, job: Job, now: float) -> bool:
+    """Run a job that was claimed in a caller's transaction; say whether it was."""
+    if job.status != PROCESSING or not is_caller(job.owner, service):
+        return False
+    _run_and_release(service, job, now)
+    return True
+
+
+def process_one(service: Any, now: float, turn: int, done: set[int]) -> bool:
+    """Claim and run the next job that is not in `done`, and note it there.
+
+    :returns: False if there was none.
+    """
+    if service._p_jar is not None and is_exclusive(service._p_jar.db().storage):
+        for worker_id in orphans(service):
+            rescue(service, worker_id, now)
+    job = claim_inline(service, caller_of(service).id, now, turn, done)
+    if job is None:
+        return False
+    done.add(job.id)
+    _run_and_release(service, job, now)
+    return True
+
+
+def _run_and_release(service: Any, job: Job, now: float) -> None:
+    jobid, owner = job.id, job.owner or ""
+    run_inline(service, job, now)
+    release(service, owner, jobid, now)
 
 
 def run_inline(service: Any, job: Job, now: float) -> None:

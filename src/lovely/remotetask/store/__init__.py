@@ -3,15 +3,16 @@
 
 From top to bottom; each uses only those below it.
 
-``check``       compares jobs and indexes, and mends
-``queue``       all places where jobs wait or rest
-``ready``       the ready queue
-``memory``      what a worker remembers of the ready queue
-``timeindex``   where jobs wait for a time
-``ended``       the index of the jobs that have ended
-``index``       what both indexes by time are made of
-``quarantine``  jobs whose records cannot be read or written here
-``tree``        all jobs by id
-``notes``       what is noted about running jobs
-``worker``      which process holds which jobs
+``check``        compares jobs and indexes, and mends
+``queue``        all places where jobs wait or rest
+``ready``        the ready queue
+``memory``       what a worker remembers of the ready queue
+``timeindex``    where jobs wait for a time
+``ended``        the index of the jobs that have ended
+``index``        what both indexes by time are made of
+``quarantine``   jobs whose records cannot be read or written here
+``tree``         all jobs by id
+``notes``        what is noted about running jobs
+``worker``       which process holds which jobs
+``predecessor``  services that 0.5 has written
 """

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import (
     ItemsView,
@@ -21,6 +22,9 @@ from ZODB.POSException import POSKeyError
 from lovely.remotetask.base.ownership import check_sound, removed, wrote
 from lovely.remotetask.base.shelf import Shelf, grow, way
 from lovely.remotetask.job import Job
+
+#: Job ids lie in 1..MAX_JOB_ID.
+MAX_JOB_ID = 2**31 - 1
 
 #: Into so many parts job ids are divided, by their highest bits.
 LANES = 16
@@ -126,6 +130,22 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
             return None
         page: Shelf = node
         return page
+
+    def free_ids(self, count: int, first: int | None) -> list[int]:
+        """Return ids for new jobs, in runs, so that they fall into the same page and lane.
+
+        :param first: where to begin; None is anywhere.
+        """
+        jobids: list[int] = []
+        while len(jobids) < count:
+            if first is None or first > MAX_JOB_ID:
+                first = random.randrange(1, MAX_JOB_ID + 1)
+            run = range(first, min(first + count - len(jobids), MAX_JOB_ID + 1))
+            there = self.get_many(run)
+            taken = [n for n, job in enumerate(there) if job is not None] if any(there) else []
+            jobids += run[: taken[0]] if taken else run
+            first = None if taken else run.stop
+        return jobids
 
     def __setitem__(self, jobid: int, job: Job) -> None:
         self.add({jobid: job})
