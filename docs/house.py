@@ -221,7 +221,9 @@ def draw_exceptions(middles: dict[str, float]) -> list[str]:
 
 def draw() -> str:
     """Return the picture of the house, from the roof to the cellar, as SVG."""
-    parts, middles, y = [], {}, 1.0
+    parts: list[str] = []
+    middles: dict[str, float] = {}
+    y = 1.0
     for floor in floors():
         drawn, end = draw_floor(floor, y)
         parts += drawn
