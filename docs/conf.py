@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: ZPL-2.1
 """How Sphinx builds the documentation."""
 
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))  # for house.py
 
 project = "lovely.remotetask"
 author = "The lovely.remotetask contributors"
@@ -10,7 +14,7 @@ copyright = author
 release = installed_version("lovely.remotetask")
 version = release
 
-extensions = ["sphinx.ext.autodoc"]
+extensions = ["sphinx.ext.autodoc", "house"]
 exclude_patterns = ["_build"]
 
 html_theme = "furo"

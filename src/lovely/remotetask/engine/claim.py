@@ -17,7 +17,7 @@ class Claim(NamedTuple):
     """The right to run one attempt of one job.
 
     One that ``is_reserved`` stands in the worker's record alone, and the job's still says
-    that it waits: `Engine.run_together` writes it once, when it has run.
+    that it waits: `Execution.run_together` writes it once, when it has run.
     """
 
     jobid: int
