@@ -278,7 +278,7 @@ class Job(Persistent):
         return self.deaths - self.survived
 
     @property
-    def is_in_line(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether the job waits in the ready queue, where it has not been run before."""
         return isinstance(self.place, int)
 

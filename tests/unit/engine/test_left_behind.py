@@ -489,7 +489,7 @@ def test_a_job_runs_when_its_record_can_be_read_again(
     break_code()
     workshop.work()
     monkeypatch.setattr(Fragile, "is_broken", False)
-    monkeypatch.setattr(quarantine, "_asides", WeakKeyDictionary())  # a minute later
+    monkeypatch.setattr(quarantine, "_quarantine", WeakKeyDictionary())  # a minute later
     monkeypatch.setattr(memory, "MEMORY_SECONDS", 0.0)
     with workshop.service() as service:
         check_all(service, workshop.now, repair=True)

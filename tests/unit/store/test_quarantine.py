@@ -74,7 +74,7 @@ class Code:
 
     def _forget(self) -> None:
         # As another process, or a minute later.
-        self._monkeypatch.setattr(quarantine, "_asides", WeakKeyDictionary())
+        self._monkeypatch.setattr(quarantine, "_quarantine", WeakKeyDictionary())
         self._monkeypatch.setattr(memory, "MEMORY_SECONDS", 0.0)
         self._db.cacheMinimize()
         gc.collect()
@@ -492,19 +492,19 @@ def test_the_memory_of_a_job_goes_when_nobody_asks_for_it_any_more(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(quarantine, "_dropped", -math.inf)
     assert workshop.claim() == []
-    asides = quarantine._asides[workshop.db]
-    assert len(asides) == 2
+    entries = quarantine._quarantine[workshop.db]
+    assert len(entries) == 2
     with workshop.service() as service:
         del service.jobs[jobid]
     for _ in range(10):  # the other one is looked at again and again
         now += quarantine.LAST_WAIT_SECONDS + memory.MEMORY_SECONDS + 1
         assert workshop.claim() == []
     with workshop.service() as service:
-        assert [*asides] == [service.jobs[other]._p_oid]
+        assert [*entries] == [service.jobs[other]._p_oid]
 
 
 def test_the_memory_goes_with_the_database() -> None:
-    assert isinstance(quarantine._asides, WeakKeyDictionary)
+    assert isinstance(quarantine._quarantine, WeakKeyDictionary)
 
 
 def test_plain_values_are_not_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -587,7 +587,7 @@ def test_a_fault_of_the_storage_stays_what_it_is(
             with pytest.raises(type(raised), match="no"):
                 quarantine.why_unreadable(job, jobid)
         assert quarantine.why_unreadable(job, jobid) is None
-    assert not quarantine._asides
+    assert not quarantine._quarantine
 
 
 @pytest.mark.parametrize(
@@ -618,7 +618,7 @@ def test_nor_does_one_that_comes_while_the_code_of_a_record_loads_something_else
             with pytest.raises((type(raised), POSError)):  # since 6.4 it is a StateLoadError
                 quarantine.why_unreadable(job, jobid)
         assert quarantine.why_unreadable(job, jobid) is None
-    assert not quarantine._asides
+    assert not quarantine._quarantine
 
 
 # -- records that are not there ------------------------------------------------------------------

@@ -36,10 +36,10 @@ def claim_of(job: Job) -> Claim:
 def can_share(job: Job, task: Any) -> bool:
     """Say whether a waiting job may be reserved, to share a commit with others.
 
-    One that has failed before, or whose process has died, has left the line for good.
+    One that has failed before, or whose process has died, has left the ready queue for good.
     """
     return (
-        job.is_in_line
+        job.is_ready
         and getattr(task, "shared_commit", False)
         and getattr(task, "timeout_seconds", None) is None
     )
@@ -83,7 +83,7 @@ def give_back(service: Any, job: Job, claim: Claim, is_running: bool, now: float
         the run comes to collides.
     """
     is_held = job.is_held_by(claim.owner, claim.attempt)
-    if is_running and (is_held or (claim.is_reserved and job.is_in_line)):
+    if is_running and (is_held or (claim.is_reserved and job.is_ready)):
         message = f"the process {os.getpid()} on {socket.gethostname()} was stopped while it ran"
         message += " the job; it runs again"
         note = Failure(claim.attempt, now, JobInterrupted.__name__, message, "")

@@ -262,7 +262,7 @@ class Claims:
                     continue
                 # It is ours if a commit came to pass although it has failed.
                 if job.is_held_by(claim.owner, claim.attempt) or (
-                    job.is_in_line and take(service, job, claim.owner, now)
+                    job.is_ready and take(service, job, claim.owner, now)
                 ):
                     taken.append(claim_of(job))
             self._retire(service, [*held, *self._never_run(claims)])

@@ -43,7 +43,7 @@ def rescue(service: Any, worker_id: str, now: float, serial: bytes | None = None
         if jobid in left:
             continue
         job = load(service.jobs, jobid)
-        if job is not None and job.is_in_line:  # it was reserved
+        if job is not None and job.is_ready:  # it was reserved
             take(service, job, worker_id, now)
         if job is not None and job.status == PROCESSING and job.owner == worker_id:
             freed += 1

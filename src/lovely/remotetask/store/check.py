@@ -269,7 +269,7 @@ def _is_ahead(job: Job, now: float) -> bool:
 
 
 def _refile(service: Any, job: Job, now: float) -> None:
-    if job.is_in_line:
+    if job.is_ready:
         service.queue.ready.note_left(job.place)
     if job.place is not None:  # else it may have ended with a result that cannot be written here
         job.place = None

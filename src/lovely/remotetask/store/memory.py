@@ -18,7 +18,7 @@ MEMORY_SECONDS = 60.0
 class Memory:
     """What one worker has learned of a line, which spares it to look again.
 
-    Not kept in the line's own volatile attributes: they outlive an abort, and the rollback to
+    Not kept in the queue's own volatile attributes: they outlive an abort, and the rollback to
     a savepoint, of a transaction that has learned what then never came to pass.  So it is for
     transactions without savepoints, and holds only what was committed before they began.
 
@@ -66,7 +66,7 @@ class Memory:
     def _forget(self) -> None:
         self.stale: dict[int, set[int]] = {}  # key of a segment -> job ids
         self.closed: set[int] = set()  # keys of segments
-        self.aside: set[int] = set()  # keys of segments with jobs that cannot be used here
+        self.quarantined: set[int] = set()  # keys of segments with jobs that cannot be used here
         self.idle: dict[int, bytes] = {}  # lane -> serial of its signal, when nobody waited
 
     def note_stale(self, entries: Iterable[tuple[Any, int]]) -> None:

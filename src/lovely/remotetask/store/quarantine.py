@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Jobs that wait aside, because their records cannot be read or written in this process.
+"""Jobs in quarantine, because their records cannot be read or written in this process.
 
 A record cannot be read when it is missing, or when code that it needs fails.  One that names
 a class or a function that is gone can be read, but not be written: every transaction with it
@@ -39,11 +39,11 @@ _StateLoadError: type[Exception] | tuple[()] = getattr(POSException, "StateLoadE
 _READS = ObjectReader.setGhostState.__code__
 _LOADS = {Connection.setstate.__code__, Connection.get.__code__}
 
-#: Why a job waits aside that is not there at all.
+#: Why a job is in quarantine that is not there at all.
 MISSING = "its record is missing"
 
 
-class _Aside(NamedTuple):
+class _Entry(NamedTuple):
     """A record that cannot be read or written here.
 
     ``serial`` is that of a record that can only be read, else None; ``loaded`` when it was loaded.
@@ -58,7 +58,7 @@ class _Aside(NamedTuple):
 
 #: By database and object id.  Not by connection: all of a process share its code.  Hardly ever
 #: is something in it.
-_asides: WeakKeyDictionary[Any, dict[bytes, _Aside]] = WeakKeyDictionary()
+_quarantine: WeakKeyDictionary[Any, dict[bytes, _Entry]] = WeakKeyDictionary()
 _dropped = 0.0  # when what nobody asks for was last dropped, by the monotonic clock
 
 
@@ -83,17 +83,17 @@ def load_usable(jobs: Mapping[int, Job], jobid: int) -> Job | None:
     return None if job is None or why_unusable(job, jobid) else job
 
 
-def _aside(job: Job) -> _Aside | None:
-    return _asides.get(job._p_jar.db(), {}).get(job._p_oid)
+def _entry_of(job: Job) -> _Entry | None:
+    return _quarantine.get(job._p_jar.db(), {}).get(job._p_oid)
 
 
 def why_unreadable(job: Job, jobid: int) -> str | None:
     """Return why the record of a job cannot be read here, or None."""
     if job._p_changed is not None and isinstance(job, Job):
         return None
-    aside = _aside(job) if _asides else None
-    if aside is not None and aside.serial is None and time.monotonic() < aside.until:
-        return aside.reason
+    entry = _entry_of(job) if _quarantine else None
+    if entry is not None and entry.serial is None and time.monotonic() < entry.until:
+        return entry.reason
     fault: BaseException | None = None
     try:
         job._p_activate()
@@ -109,10 +109,10 @@ def why_unreadable(job: Job, jobid: int) -> str | None:
         fault = error
         reason = f"its record cannot be read: {_describe(cause)}"
     if fault is None and isinstance(job, Job):
-        if aside is not None and aside.serial is None:
-            del _asides[job._p_jar.db()][job._p_oid]
+        if entry is not None and entry.serial is None:
+            del _quarantine[job._p_jar.db()][job._p_oid]
         return None
-    _set_aside(job, jobid, reason, None, fault)
+    _put_in_quarantine(job, jobid, reason, None, fault)
     return reason
 
 
@@ -149,22 +149,22 @@ def why_unusable(job: Job, jobid: int) -> str | None:
         return None
     if job._p_jar is None:  # a new one: what is in it was checked
         return None
-    aside = _aside(job) if _asides else None
+    entry = _entry_of(job) if _quarantine else None
     if (
-        aside is not None
-        and aside.serial is not None
+        entry is not None
+        and entry.serial is not None
         and job._p_changed is None
-        and time.monotonic() < aside.loaded + LOAD_SECONDS
+        and time.monotonic() < entry.loaded + LOAD_SECONDS
     ):
-        return aside.reason  # a thousand of them, loaded for each claim, would keep others waiting
+        return entry.reason  # a thousand of them, loaded for each claim, would keep others waiting
     reason = why_unreadable(job, jobid)
     if reason is not None:
         return reason
-    if aside is not None and aside.serial == job._p_serial:
+    if entry is not None and entry.serial == job._p_serial:
         now = time.monotonic()
-        if now < aside.until:
-            _asides[job._p_jar.db()][job._p_oid] = aside._replace(loaded=now)
-            return aside.reason
+        if now < entry.until:
+            _quarantine[job._p_jar.db()][job._p_oid] = entry._replace(loaded=now)
+            return entry.reason
         job._p_deactivate()  # the code may make something else of it by now
         reason = why_unreadable(job, jobid)
         if reason is not None:
@@ -172,21 +172,21 @@ def why_unusable(job: Job, jobid: int) -> str | None:
     values = job.__dict__.values()
     missing = None if PLAIN_TYPES.issuperset(map(type, values)) else why_unstorable(values)
     if missing is None:
-        if aside is not None:
-            _asides[job._p_jar.db()].pop(job._p_oid, None)
+        if entry is not None:
+            _quarantine[job._p_jar.db()].pop(job._p_oid, None)
         # It becomes another one only by way of the database, which forgets this too.
         job._v_is_usable = True
         return None
     reason = f"its record cannot be written: {missing}"
-    _set_aside(job, jobid, reason, job._p_serial)
+    _put_in_quarantine(job, jobid, reason, job._p_serial)
     return reason
 
 
-def _set_aside(
+def _put_in_quarantine(
     job: Job, jobid: int, reason: str, serial: bytes | None, fault: BaseException | None = None
 ) -> None:
-    asides = _asides.setdefault(job._p_jar.db(), {})
-    before = asides.get(job._p_oid)
+    entries = _quarantine.setdefault(job._p_jar.db(), {})
+    before = entries.get(job._p_oid)
     if before is None:
         wait = FIRST_WAIT_SECONDS
         job_log.error("job %s: %s; it is passed over", jobid, reason, exc_info=fault)
@@ -194,19 +194,19 @@ def _set_aside(
         wait = min(2 * before.wait_seconds, LAST_WAIT_SECONDS)
     now = time.monotonic()
     _drop_old(now)
-    asides[job._p_oid] = _Aside(reason, serial, wait, now + wait, now)
+    entries[job._p_oid] = _Entry(reason, serial, wait, now + wait, now)
 
 
 def _drop_old(now: float) -> None:
     """Forget records that nobody asks for any more: their jobs are gone, or were taken elsewhere.
 
-    One that still waits aside is looked at soon after its time.
+    One that still stands here is looked at soon after its time.
     """
     global _dropped
     if now < _dropped + LAST_WAIT_SECONDS:
         return
     _dropped = now
-    for asides in list(_asides.values()):
-        for oid, aside in list(asides.items()):
-            if now > aside.until + LAST_WAIT_SECONDS:
-                del asides[oid]
+    for entries in list(_quarantine.values()):
+        for oid, entry in list(entries.items()):
+            if now > entry.until + LAST_WAIT_SECONDS:
+                del entries[oid]

@@ -63,7 +63,7 @@ class JobQueue(Persistent):
     time zone was not known there, by zone.
 
     ``job.place`` says where a waiting job is filed: an int is the key of its segment in
-    the line, a float its time in the index of its status, a str the lot it is parked in.
+    the ready queue, a float its time in the index of its status, a str the lot it is parked in.
     A job that waits again after a run has its place before it is filed there.
     """
 
@@ -111,7 +111,7 @@ class JobQueue(Persistent):
             job.place = place
 
     def file_ready(self, jobs: list[Job]) -> None:
-        """Put jobs into the line."""
+        """Put jobs into the ready queue."""
         for job, key in zip(jobs, self.ready.put([job.id for job in jobs]), strict=True):
             job.place = key
 
@@ -168,7 +168,7 @@ class JobQueue(Persistent):
 
     @staticmethod
     def _time_of(job: Job) -> float:
-        # Always a float: an int as a place is a segment of the line.
+        # Always a float: an int as a place is a segment of the ready queue.
         if job.is_final:
             return tick(job.completed_at or job.created_at)
         return tick(job.created_at if job.due is None else job.due)
@@ -202,7 +202,7 @@ class JobQueue(Persistent):
         Those that have waited for something (their time, their task) come first.  But they
         are no more than half of what is taken as long as there are others, and of one kind
         no more than of another, so that none can keep others from starting.  Jobs that were
-        given back go before the line: they have stood in it.
+        given back go before the ready queue: they have stood in it.
 
         The caller takes a job by starting it, parks it, or leaves it.
 
@@ -211,7 +211,7 @@ class JobQueue(Persistent):
         :param knows: whether a task is registered here.
         :param limit: how many jobs the caller means to take.
         :param turn: counts the calls of one caller: who takes one job at a time takes one
-            that has waited and one of the line by turns.
+            that has waited and one of the ready queue by turns.
         :param memory: what this worker has seen before.  Without one each job is looked at, and
             schedules are counted anew, see `recount`, by who wants it.
         """

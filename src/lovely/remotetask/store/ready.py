@@ -8,7 +8,7 @@ that meets the removal of an emptied bucket.  Six rules keep it fast and safe:
 - It has *lanes*, which share nothing.  The id of a job says its lane, and ids come in runs, so
   that who adds jobs stays in a lane of its own; see `TaskService`.
 - Only the last segment of a lane is put into; whoever finds it full opens a new one.
-- A job enters the line once in its life; when it comes back it waits in a time index.
+- A job enters the ready queue once in its life; when it comes back it waits in a time index.
 - Claiming a job writes no segment, so that it collides with nobody's put: the job's
   record makes the entry stale.  A worker remembers which entries it has seen stale.
 - A segment is closed when it is not the last and all its entries are stale.  That writes
@@ -69,7 +69,7 @@ class Place(NamedTuple):
 
 
 class Lane(Persistent):
-    """One part of the line.
+    """One part of the ready queue.
 
     Stored: ``number`` int; ``generations`` `Shelf`: its first key -> `Shelf` of key -> segment, a
     ``zc.queue`` bucket of job ids; keys grow with time, and end with the number of the lane;
@@ -193,7 +193,7 @@ class Lane(Persistent):
         """Yield the waiting jobs of a segment, and close it if there are none any more."""
         key, segment, is_last = place
         stale = memory.stale.setdefault(key, set())
-        is_used_up = key not in memory.aside
+        is_used_up = key not in memory.quarantined
         passed = memory.passed
         jobids = turned([j for j in segment if j not in stale and j not in passed], offset)
         for jobid, job in self._fetched(jobs, jobids):
@@ -202,7 +202,7 @@ class Lane(Persistent):
             elif why_unusable(job, jobid):  # it may be used again one day
                 is_used_up = False
                 stale.add(jobid)
-                memory.aside.add(key)
+                memory.quarantined.add(key)
             elif job.place == key:
                 is_used_up = False
                 yield job
