@@ -49,6 +49,9 @@ PURE = ("schedule", "retry", "setting", "crontab")
 # through another connection before a commit.
 ENDS_TRANSACTIONS = ("engine", "processor", "command", "hosts", "testing", "web", "base.ownership")
 
+# Of other packages: what they have no public name for, and what is public in spite of its name.
+PRIVATE_ELSEWHERE = {"_resources", "_mvcc_storage", "_exit", "_fields", "_replace"}
+
 Sources = dict[str, str]  # dotted name of a module inside the package -> its source
 
 
@@ -226,6 +229,33 @@ def sleeps(source: str) -> Iterator[int]:
                 yield node.lineno
 
 
+def private_names_of_other_modules(sources: Sources) -> list[str]:
+    return sorted(
+        f"{module}, line {line}: {name}"
+        for module, source in sources.items()
+        for line, name in foreign_private_names(source)
+    )
+
+
+def foreign_private_names(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the attributes with one underscore that are read here, and set or defined elsewhere."""
+    own: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                own.add(name)
+            case ast.Attribute(attr=name, ctx=ast.Store()) | ast.Name(id=name, ctx=ast.Store()):
+                own.add(name)
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute(attr=name) if (
+                name.startswith("_")
+                and not name.startswith(("__", "_p_", "_v_"))
+                and name not in own | PRIVATE_ELSEWHERE
+            ):
+                yield node.lineno, name
+
+
 # -- the package keeps the rules -------------------------------------------------------------
 
 RULES: list[Callable[[Sources], list[str]]] = [
@@ -235,6 +265,7 @@ RULES: list[Callable[[Sources], list[str]]] = [
     pure_modules_that_know_the_database,
     modules_that_end_transactions,
     modules_that_sleep,
+    private_names_of_other_modules,
 ]
 
 
@@ -311,6 +342,7 @@ FOLDERS: Sources = {
         (modules_that_sleep, "processor", "import time\ntime.sleep(1)"),
         (modules_that_sleep, "processor", "import time as clock\nclock.sleep(1)"),
         (modules_that_sleep, "web.wsgi", "from time import monotonic, sleep"),
+        (private_names_of_other_modules, "job", "def f(queue): return queue._last"),
     ],
 )
 def test_a_rule_sees_what_breaks_it(
@@ -339,6 +371,7 @@ def test_a_rule_sees_what_breaks_it(
         (modules_that_end_transactions, "web.wsgi", "transaction.commit()"),
         (modules_that_end_transactions, "job", "def commit(self): self.committed = True"),
         (modules_that_sleep, "processor", "import time\nself.event.wait(time.monotonic())"),
+        (private_names_of_other_modules, "job", "self._last = 1\nprint(other._last, other._p_oid)"),
     ],
 )
 def test_a_rule_leaves_alone_what_keeps_it(

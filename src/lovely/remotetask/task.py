@@ -11,12 +11,12 @@ from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
-from zope.component import getGlobalSiteManager, getSiteManager
+from zope.component import getGlobalSiteManager
 from zope.interface import Interface, implementer
 from zope.interface.interface import InterfaceClass
-from zope.interface.interfaces import ComponentLookupError
 
 from lovely.remotetask.base import processpool
+from lovely.remotetask.base.lookup import Tasks, available, look_up
 from lovely.remotetask.base.schemas import problems_with
 from lovely.remotetask.errors import (
     InvalidArgument,
@@ -34,7 +34,16 @@ from lovely.remotetask.errors import (
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.retry import RetryPolicy
 
-__all__ = ["EchoTask", "SimpleTask", "TaskContext", "TaskError", "look_up", "task"]
+__all__ = [
+    "EchoTask",
+    "SimpleTask",
+    "TaskContext",
+    "TaskError",
+    "Tasks",
+    "available",
+    "look_up",
+    "task",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -338,38 +347,6 @@ def _check_function(function: Any) -> None:
             )
 
 
-def available(interface: Any) -> dict[str, Any]:
-    """Return all tasks that can be looked up from the current site: name -> task."""
-    return {
-        name: task
-        for registry in reversed(_registries())
-        for name, task in registry.getUtilitiesFor(interface)
-    }
-
-
-def look_up(interface: Any, name: str) -> Any:
-    """Return the task with this name, or None."""
-    for registry in _registries():
-        task = registry.queryUtility(interface, name=name)
-        if task is not None:
-            return task
-    return None
-
-
-def _registries() -> list[Any]:
-    """The registry of the current site, and the global one, which knows every `task`.
-
-    Where another framework has put its own registry in the place of the current one
-    (Pyramid's ``hook_zca`` does), that knows nothing of the global one.
-    """
-    registries = [getGlobalSiteManager()]
-    try:
-        current = getSiteManager()
-    except ComponentLookupError:
-        return registries
-    return registries if current is registries[0] else [current, *registries]
-
-
 def check_input(task: Any, input: Any) -> None:
     """Check `input` against the task's input schema.
 
@@ -388,24 +365,6 @@ def check_output(task: Any, output: Any) -> None:
     problems = problems_with(getattr(task, "outputSchema", None), output)
     if problems:
         raise InvalidResult("the result is not valid: " + "; ".join(problems))
-
-
-class Tasks:
-    """The tasks that are registered here, looked up once for a claim."""
-
-    def __init__(self, interface: Any) -> None:
-        self._interface = interface
-        self._found: dict[str, Any] = {}
-
-    def get(self, name: str) -> Any:
-        """Return the task with this name, or None."""
-        if name not in self._found:
-            self._found[name] = look_up(self._interface, name)
-        return self._found[name]
-
-    def knows(self, name: str) -> bool:
-        """Say whether there is a task with this name."""
-        return self.get(name) is not None
 
 
 class _Module(ModuleType):

@@ -7,6 +7,7 @@ From top to bottom; each uses only those below it.
 ``ownership``    sees to it that what is written is stored
 ``storable``     values that survive being stored and loaded
 ``schemas``      values against schemas
+``lookup``       utilities by interface and name
 ``site``         sites and paths, and which services live in this process
 ``guard``        lets nobody end a transaction that is in use
 ``isolation``    gives a thread back as it was
