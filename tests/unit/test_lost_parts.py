@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import random
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,8 +24,13 @@ from lovely.remotetask.store.check import check_all, check_records
 
 
 @pytest.fixture
-def jobids(workshop: Any, register: Any) -> list[int]:
-    """Jobs that stand in all places: three that have ended, and others that may run."""
+def jobids(workshop: Any, register: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Jobs that stand in all places: three that have ended, and others that may run.
+
+    Their ids are so near each other that they share all pages.
+    """
+    starts = itertools.count(6400, 2**23)
+    monkeypatch.setattr(random, "randrange", lambda *bounds: next(starts))
     register("late", lambda input: input)
     ended = [workshop.add("echo") for _ in range(3)]
     workshop.work()
