@@ -187,14 +187,17 @@ def _set_aside(
 ) -> None:
     asides = _asides.setdefault(job._p_jar.db(), {})
     before = asides.get(job._p_oid)
-    if before is None:
-        wait = FIRST_WAIT_SECONDS
-        job_log.error("job %s: %s; it is passed over", jobid, reason, exc_info=fault)
-    else:
-        wait = min(2 * before.wait_seconds, LAST_WAIT_SECONDS)
     now = time.monotonic()
     _drop_old(now)
-    asides[job._p_oid] = _Aside(reason, serial, wait, now + wait, now)
+    wait = FIRST_WAIT_SECONDS
+    if before is not None:
+        wait = min(2 * before.wait_seconds, LAST_WAIT_SECONDS)
+    aside = _Aside(reason, serial, wait, now + wait, now)
+    # Another thread may have met it at the same time: one of them tells it.
+    if before is not None:
+        asides[job._p_oid] = aside
+    elif asides.setdefault(job._p_oid, aside) is aside:
+        job_log.error("job %s: %s; it is passed over", jobid, reason, exc_info=fault)
 
 
 def _drop_old(now: float) -> None:
