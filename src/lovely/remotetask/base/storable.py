@@ -78,7 +78,9 @@ def _check_connections(persistent: list[Any], connection: Any) -> None:
     """Refuse persistent objects that the commit would refuse, and everything else with them."""
     for candidate in persistent:
         jar = None if isinstance(candidate, WeakRef) else candidate._p_jar
-        if jar is not None and all(jar is not each for each in connection.connections.values()):
+        if jar is None or jar is connection:
+            continue
+        if all(jar is not each for each in connection.connections.values()):
             raise ValueError(f"a {name_of(candidate)} of another connection to a database")
 
 
