@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -17,8 +17,9 @@ from zope.component.interfaces import ISite
 from zope.component.persistentregistry import PersistentComponents
 from zope.interface import implementer
 
-from lovely.remotetask.base.site import entered
+from lovely.remotetask.base.site import entered, path_to
 from lovely.remotetask.engine import registry
+from lovely.remotetask.engine.session import Session
 from lovely.remotetask.hosts.autostart import find_services
 from lovely.remotetask.interfaces import COMPLETED
 from lovely.remotetask.service import TaskService
@@ -169,3 +170,20 @@ def test_two_services_with_the_same_id_in_two_databases_are_two(estate: Estate) 
     with estate.root("main") as root:
         found = [match.service_name for match in find_services(root, ["@here", "@there"])]
     assert found == ["here", "there"]
+
+
+def test_a_site_and_its_service_come_from_one_connection(estate: Estate) -> None:
+    estate.put("main", has_parent=True)
+    with estate.root("mounted") as root:
+        root._p_jar.get_connection("main")
+    with estate.root("main") as root:  # gets that connection, and the one beside it
+        path = path_to(root["tasks"])
+        root._p_jar.get_connection("mounted")
+        service = root["tasks"]
+        service.add("site", {"of": root["own"]})  # an object of its own connection
+        transaction.abort()
+    with closing(Session(estate.databases["main"], path, transaction.TransactionManager())) as it:
+        assert it.connection.connections["main"] is not it.connection
+        service = it.begin()
+        assert it.site(service) is service.__parent__
+        it.abort()

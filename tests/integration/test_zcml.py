@@ -21,9 +21,10 @@ from zope.security.management import endInteraction, newInteraction
 
 import lovely.remotetask
 from lovely.remotetask.interfaces import ICronJob, IJob, ITask, ITaskService
-from lovely.remotetask.job import CronJob, Job
+from lovely.remotetask.job import CronJob, Job, Progress
+from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
-from lovely.remotetask.task import EchoTask, SimpleTask
+from lovely.remotetask.task import EchoTask, SimpleTask, task
 
 VIEW, MANAGE, PUBLIC = "lovely.remotetask.View", "lovely.remotetask.Manage", CheckerPublic
 
@@ -103,8 +104,9 @@ def test_the_task_echo_is_there() -> None:
     assert service.getResult(jobid) == "hello"
 
 
-def test_nobody_calls_a_task_unseen() -> None:
-    assert required(SimpleTask)["__call__"] in (VIEW, MANAGE)
+@pytest.mark.parametrize("kind", [SimpleTask, EchoTask])
+def test_nobody_calls_a_task_unseen(kind: type) -> None:
+    assert required(kind) == dict.fromkeys(ITask.names(all=True), VIEW)
 
 
 @pytest.fixture
@@ -189,3 +191,23 @@ def test_a_proxied_service_starts_and_stops(workplace: Any) -> None:
         assert proxied.isProcessing()
         proxied.stopProcessing(20)
         assert not proxied.isProcessing()
+
+
+@pytest.mark.usefixtures("stranger")
+def test_a_stranger_reads_what_services_and_jobs_give_out() -> None:
+    @task("fail", retry=RetryPolicy(attempts=1))
+    def fail(input: Any) -> None:
+        raise ValueError("no")
+
+    bare = TaskService()
+    service = ProxyFactory(bare)
+    jobid = service.add("fail")
+    bare.process()
+    bare.progress[jobid] = Progress(1.0, 2.0, "half")
+    assert list(service.getProgress(jobid)) == [1.0, 2.0, "half"]
+    assert service.getProgress(jobid).message == "half"
+    [failure] = service.jobs[jobid].failures
+    assert (failure.attempt, failure.type, failure[3]) == (1, "ValueError", "no")
+    assert "no" in failure.traceback
+    seconds, count = service.retention["error"]
+    assert (service.retention["error"].max_age_seconds, count) == (seconds, 1_000_000)

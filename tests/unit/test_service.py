@@ -11,6 +11,7 @@ import pytest
 import transaction
 from zope.component import getGlobalSiteManager
 
+from lovely.remotetask.engine.retention import Retention
 from lovely.remotetask.errors import (
     InvalidArgument,
     JobIsLive,
@@ -355,6 +356,10 @@ def test_jobs_that_are_still_needed_are_not_cleaned(
 def test_an_unknown_status_is_refused(service: TaskService, jobids: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="no status 'done'"):
         service.clean([COMPLETED, "done"])
+    with pytest.raises(ValueError, match="no status 'done'"):
+        service.remove_oldest("done")
+    with pytest.raises(ValueError, match="no status 5"):
+        service.retention = {5: Retention()}  # type: ignore[dict-item]
     assert set(service.jobs) == set(jobids.values())
 
 

@@ -213,6 +213,7 @@ def test_a_name_that_cannot_be_written_is_refused(
         (wait_and_yield, "is asynchronous"),
         (partial(wait), "is asynchronous"),
         (Waiter(), "is asynchronous"),
+        (staticmethod(wait), "is asynchronous"),
         (count_up, "is a generator"),
         (partial(count_up), "is a generator"),
     ],

@@ -39,7 +39,7 @@ from traceback import walk_tb
 from typing import Any, SupportsFloat, SupportsIndex
 
 from transaction.interfaces import TransientError
-from ZODB.POSException import POSError
+from ZODB.POSException import InvalidObjectReference, POSError
 
 #: No job waits longer than this many seconds for what comes next: a hundred years.
 MAX_WAIT_SECONDS = 100 * 365.25 * 86_400.0
@@ -213,7 +213,15 @@ def check_honest(error: BaseException) -> None:
 
 def is_storage_fault(error: BaseException) -> bool:
     """Say whether storages raise an error of this kind when they do not work."""
+    if type(error) is InvalidObjectReference and _is_of_others(error):
+        return False
     return issubclass(type(error), (POSError, OSError, TransientError)) or _is_away(error)
+
+
+def _is_of_others(error: BaseException) -> bool:
+    """Say whether somebody has tried to store an object of another connection."""
+    *_, stray = error.args or (None,)  # one of no connection is another matter: see `StrayObject`
+    return getattr(stray, "_p_jar", None) is not None
 
 
 def is_read_fault(error: BaseException) -> bool:

@@ -285,7 +285,8 @@ class ITaskService(Interface):
         :param startLater: the job waits for `startJob`.
         :param retry: a `RetryPolicy` for this job, in place of the task's.
         :raises TaskNotFound: no task has this name; a ValueError.
-        :raises InvalidInput: the input breaks the task's schema or cannot be stored.
+        :raises InvalidInput: the input breaks the task's schema or cannot be stored, as with a
+            persistent object of another connection.
         :raises InvalidArgument: `retry` is no policy that can be stored, or the name of the task
             cannot be written.
         :raises StrayObject: the connection has lost track of the database, as after a crash of

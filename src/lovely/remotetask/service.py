@@ -242,7 +242,7 @@ class TaskService(Persistent, Location):
         if self.max_input_bytes is not None or self.max_input_depth is not None:
             max_bytes, max_depth = (setting.read(self, limit) for limit in _LIMITS)
             check_limits(input, max_bytes, max_depth)
-        return check_storable(input, InvalidInput, "the input", is_first=True)
+        return check_storable(input, InvalidInput, "the input", True, self._p_jar)
 
     def _check_begun(self) -> None:
         # Who writes without a transaction finds that out too late: a BTree is changed by then,

@@ -26,7 +26,7 @@ from lovely.remotetask.errors import (
     shown,
     whole_of,
 )
-from lovely.remotetask.interfaces import FINAL_STATUSES
+from lovely.remotetask.interfaces import FINAL_STATUSES, STATUSES
 
 #: Workers look at each other three times in a lease: a shorter one would keep them busy.
 MIN_LEASE_SECONDS = 0.1
@@ -119,7 +119,10 @@ def check_final(status: Any) -> str:
 
     :raises JobIsLive: it is none.
     """
-    if not (is_kind(status, str) and (name := plain(status)) in FINAL_STATUSES):
+    name = plain(status) if is_kind(status, str) else ""
+    if name not in STATUSES:
+        raise JobIsLive(f"there is no status {shown(status)}")
+    if name not in FINAL_STATUSES:
         raise JobIsLive(f"jobs that are {shown(status)} are still needed; cancel them instead")
     return name
 

@@ -329,6 +329,8 @@ def check_name(name: str) -> None:
 
 
 def _check_function(function: Any) -> None:
+    if is_kind(function, staticmethod):
+        function = function.__func__
     if not callable(function):
         raise InvalidArgument(f"a task is made of a callable, not of {shown(function)}")
     for code in (function, type(function).__call__):  # of a callable object its method counts

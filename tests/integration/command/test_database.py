@@ -20,6 +20,7 @@ from persistent.mapping import PersistentMapping
 from lovely.remotetask import TaskService
 from lovely.remotetask.command.database import close_database, open_database
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
+from servers import open_postgres
 
 COMMAND = [sys.executable, "-m", "lovely.remotetask.cli"]
 SECONDS = 30  # within which a command must have ended
@@ -255,6 +256,7 @@ def test_a_database_is_opened_by_a_uri_with_an_empty_place(
         user = f"{known.user}:{quote(known.password)}" if known.password else known.user
         uri = f"postgresql://{user}@/{known.dbname}?host={known.host}&port={known.port}"
     uri += "&keep_history=0&connection_pool_size=3"
+    open_postgres(postgres_dsn).close()
     database = open_database(uri)
     assert database.getPoolSize() == 3
     with database.transaction() as connection:
@@ -269,9 +271,31 @@ def test_postgresql_is_known_by_its_usual_name(
 ) -> None:
     uri = postgres_uri(postgres_dsn)
     need(uri, "no PostgreSQL server on 127.0.0.1 takes us", "pg_ctlcluster 15 main start")
-    ended = remotetask("run", uri, cwd=tmp_path)
+    open_postgres(postgres_dsn).close()
+    ended = remotetask("run", f"{uri}?keep_history=0", cwd=tmp_path)
     assert ended.returncode == 1
     assert "no service" in ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("verb", ["run", "check"])
+def test_a_database_of_something_else_is_left_as_it_is(
+    tmp_path: Path,
+    postgres_dsn: str,
+    need: Callable[[object, str, str], None],
+    remotetask: Any,
+    verb: str,
+) -> None:
+    import psycopg2
+
+    uri = postgres_uri(postgres_dsn)
+    need(uri, "no PostgreSQL server on 127.0.0.1 takes us", "pg_ctlcluster 15 main start")
+    ended = remotetask(verb, uri, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    [line] = ended.stderr.splitlines()
+    assert line.endswith(" cannot be opened: RelStorage has stored nothing in it")
+    with closing(psycopg2.connect(postgres_dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+        assert cursor.fetchone() == (0,)
 
 
 def postgres_uri(dsn: str) -> str | None:

@@ -98,6 +98,15 @@ def test_it_holds_where_nobody_holds_the_service(db: ZODB.DB, service: TaskServi
     connection.close()
 
 
+def test_it_holds_where_only_the_maker_of_the_service_has_loaded_it(
+    db: ZODB.DB, service: TaskService
+) -> None:
+    oid = stored(service)._p_oid
+    connection = db.open(transaction.TransactionManager())
+    assert connection.get(oid).__parent__ is connection.get(service._p_oid)
+    connection.close()
+
+
 def test_each_connection_has_its_own(db: ZODB.DB, service: TaskService) -> None:
     jobid = stored(service).id
     manager = transaction.TransactionManager()

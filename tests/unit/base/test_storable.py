@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
+import transaction
+import ZODB
 from persistent import Persistent
 from persistent.mapping import PersistentMapping
 from persistent.wref import WeakRef
 
 from lovely.remotetask.base.storable import OUTSIDE_MAX_DEPTH, check_limits, check_storable
 from lovely.remotetask.errors import InvalidInput, InvalidResult
+from lovely.remotetask.interfaces import ERROR
+from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 
 
@@ -201,3 +207,56 @@ def test_a_service_can_bound_its_input(service: TaskService) -> None:
 
 def test_a_service_bounds_nothing_by_default(service: TaskService) -> None:
     assert (service.max_input_bytes, service.max_input_depth) == (None, None)
+
+
+@pytest.fixture
+def strangers(db: ZODB.DB) -> Iterator[dict[str, Any]]:
+    """Persistent objects of other connections: to the same database, and to another one."""
+    with closing(ZODB.DB(None)) as other:
+        connections = [place.open(transaction.TransactionManager()) for place in (db, other)]
+        for connection in connections:
+            connection.root()["node"] = Node(1)
+            connection.transaction_manager.commit()
+        names = ("the same database", "another database")
+        yield {
+            name: connection.root()["node"]
+            for name, connection in zip(names, connections, strict=True)
+        }
+        for connection in connections:
+            connection.transaction_manager.abort()
+            connection.close()
+
+
+@pytest.mark.parametrize("where", ["the same database", "another database"])
+def test_an_object_of_another_connection_is_refused_before_the_commit_refuses_it(
+    workshop: Any, strangers: Any, where: str
+) -> None:
+    with workshop.service() as service:
+        for input in (strangers[where], {"nodes": [strangers[where]]}):
+            with pytest.raises(InvalidInput, match="a Node of another connection to a database"):
+                service.add("echo", input)
+    with workshop.service() as service:
+        assert dict(service.jobs) == {}
+
+
+@pytest.mark.parametrize("is_result", [True, False])
+def test_a_task_that_stores_one_is_no_fault_of_the_storage(
+    workshop: Any,
+    register: Any,
+    strangers: Any,
+    caplog: pytest.LogCaptureFixture,
+    is_result: bool,
+) -> None:
+    def store(context: Any, input: Any) -> Any:
+        stranger = strangers["another database"]
+        if not is_result:
+            context.service._p_jar.root()["kept"] = stranger
+        return stranger if is_result else None
+
+    register("store", store, context=True, retry=RetryPolicy(attempts=1))
+    jobid = workshop.add("store")
+    with caplog.at_level(logging.WARNING, "lovely.remotetask"):
+        workshop.work()
+    assert workshop.get(jobid, "status", "attempt") == (ERROR, 1)
+    [message] = caplog.messages
+    assert message.startswith(f"job {jobid}: task store, attempt 1 failed: ")

@@ -219,6 +219,30 @@ def test_it_is_logged_once(
     ]
 
 
+def test_two_that_meet_it_at_the_same_time_log_it_once(
+    workshop: Any, code: Code, add: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class MeetIt(logging.Handler):
+        """While one logs it, another one finds it."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if len(caplog.messages) < 5:
+                with workshop.db.transaction() as connection:
+                    assert connection.root()["tasks"].hasJobsWaiting() is False
+
+    add()
+    code.go()
+    log = logging.getLogger("remotetask.job")
+    handler = MeetIt()
+    log.addHandler(handler)
+    try:
+        with caplog.at_level(logging.WARNING, "remotetask.job"):
+            workshop.work()
+    finally:
+        log.removeHandler(handler)
+    assert len(caplog.messages) == 1
+
+
 def test_hundreds_of_them_hide_nobody(workshop: Any, code: Code) -> None:
     with workshop.service() as service:
         hidden = service.add_many("ignore", [code.module.Order() for _ in range(300)])

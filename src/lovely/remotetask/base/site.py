@@ -177,7 +177,9 @@ def service_of(job: Any) -> Any:
     if jar is None:
         # Of the class, so that nothing is loaded: it may be the service of another thread.
         return next((s for s in services if type(s).holds_new(s, job)), None)
-    oids = {service._p_oid for service in services if service._p_jar is jar}
+    # Those of other connections too: one that is new there was never loaded.
+    jars = [(service._p_oid, service._p_jar) for service in services]
+    oids = {oid for oid, other in jars if other is not None and other.db() is jar.db()}
     for oid in oids.union(list(_oids.get(jar.db(), ()))):
         with suppress(POSKeyError):  # it was removed, and packed away
             service = jar.get(oid)

@@ -13,7 +13,7 @@ from transaction.interfaces import TransientError
 from ZODB.broken import Broken
 from zodbpickle import pickle
 
-from lovely.remotetask.errors import InvalidInput, RemoteTaskError, describe, is_kind
+from lovely.remotetask.errors import InvalidInput, RemoteTaskError, describe, is_kind, name_of
 
 #: Exact types whose values can always be stored, and never be changed.
 PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -33,7 +33,11 @@ DEEP_BYTES = 1_000
 
 
 def check_storable(
-    value: Any, error: type[RemoteTaskError], what: str, is_first: bool = False
+    value: Any,
+    error: type[RemoteTaskError],
+    what: str,
+    is_first: bool = False,
+    connection: Any = None,
 ) -> Any:
     """Check that a value survives being stored and loaded, and return what comes back.
 
@@ -47,11 +51,14 @@ def check_storable(
     :param error: the class of the error to raise.
     :param what: names the value in the error's message.
     :param is_first: it is to be stored again later, where Python may allow less of nesting.
+    :param connection: what it is to be stored through, None if that is not known yet.
     """
     if _is_plain(value):
         return value
     try:
         stream, persistent = _pickled(value)
+        if persistent and connection is not None:
+            _check_connections(persistent, connection)
         if is_first and stream.tell() > DEEP_BYTES:
             deeper = value
             for _ in range(DEPTH_MARGIN):
@@ -65,6 +72,16 @@ def check_storable(
         raise
     except Exception as cause:  # user code: __reduce__, __setstate__, ...
         raise error(f"{what} cannot be stored: {describe(cause)}") from cause
+
+
+def _check_connections(persistent: list[Any], connection: Any) -> None:
+    """Refuse persistent objects that the commit would refuse, and everything else with them."""
+    for candidate in persistent:
+        jar = None if isinstance(candidate, WeakRef) else candidate._p_jar
+        if jar is None or jar is connection:
+            continue
+        if all(jar is not each for each in connection.connections.values()):
+            raise ValueError(f"a {name_of(candidate)} of another connection to a database")
 
 
 def why_unstorable(values: Iterable[Any]) -> str | None:

@@ -63,5 +63,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     left = sum(not problem.is_mendable for _, problem in found)
     what = "mended" if arguments.repair else "found; --repair mends them"
     but = f", but for {left}, whose records cannot be read or written here" if left else ""
+    if left == len(found):
+        what, but = "found, and none can be mended here", ""
     output.tell_list(f"{len(found)} problem(s) {what}{but}:", lines)
     return DONE if arguments.repair and not left else FAILED

@@ -69,6 +69,8 @@ def open_database(uri: str) -> Any:
         return opener()
     except LockError as error:
         raise RemoteTaskError(f"{shown} is in use by another process") from error
+    except RemoteTaskError as error:
+        raise RemoteTaskError(f"{shown} cannot be opened: {error}") from error
     except FileStorageFormatError as error:
         raise RemoteTaskError(f"{shown} cannot be opened: {_why_no_format(str(error))}") from error
     except Exception as error:  # storages have no error in common
@@ -206,9 +208,24 @@ def _postgres_adapter(
     def make(options: Any) -> Any:
         from relstorage.adapters.postgresql import PostgreSQLAdapter
 
-        return PostgreSQLAdapter(dsn=dsn, options=options)
+        adapter = PostgreSQLAdapter(dsn=dsn, options=options)
+        _check_is_zodb(adapter)
+        return adapter
 
     return make, left
+
+
+def _check_is_zodb(adapter: Any) -> None:
+    """Refuse a database without the tables of RelStorage, which would be made, and hold no service.
+
+    It may be another application's: one that a URI does not name is the user's own.
+    """
+
+    def tables(connection: Any, cursor: Any) -> list[str]:
+        return list(adapter.schema.list_tables(cursor))
+
+    if "object_state" not in adapter.connmanager.open_and_call(tables):
+        raise RemoteTaskError("RelStorage has stored nothing in it")
 
 
 def _quoted(value: str) -> str:

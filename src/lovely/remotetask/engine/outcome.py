@@ -106,7 +106,8 @@ def call_task(service: Any, job: Job, task: Any, context: Callable[[], TaskConte
         try:
             output = call_isolated(task, service, job.id, input)
             check_output(task, output)
-            return check_storable(output, InvalidResult, "the result")
+            connection = service._p_jar
+            return check_storable(output, InvalidResult, "the result", connection=connection)
         except BaseException as error:
             check_honest(error)
             raise

@@ -137,8 +137,11 @@ class Session:
         if oid is None:
             return site_of(service)
         name = self.path.site_database  # type: ignore[union-attr]
-        connection = self.connection if name is None else self.connection.get_connection(name)
-        return connection.get(oid)
+        # Not `get_connection` for its own database: where both databases are opened by themselves,
+        # ZODB mixes up the connections that belong together, and it returns another one.
+        if name in (None, self.db.database_name):
+            return self.connection.get(oid)
+        return self.connection.get_connection(name).get(oid)
 
     def abort(self, error: BaseException | None = None) -> None:
         """Abort, and let nothing that goes wrong with it hide what went wrong before.

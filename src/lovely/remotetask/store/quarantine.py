@@ -187,14 +187,17 @@ def _put_in_quarantine(
 ) -> None:
     entries = _quarantine.setdefault(job._p_jar.db(), {})
     before = entries.get(job._p_oid)
-    if before is None:
-        wait = FIRST_WAIT_SECONDS
-        job_log.error("job %s: %s; it is passed over", jobid, reason, exc_info=fault)
-    else:
-        wait = min(2 * before.wait_seconds, LAST_WAIT_SECONDS)
     now = time.monotonic()
     _drop_old(now)
-    entries[job._p_oid] = _Entry(reason, serial, wait, now + wait, now)
+    wait = FIRST_WAIT_SECONDS
+    if before is not None:
+        wait = min(2 * before.wait_seconds, LAST_WAIT_SECONDS)
+    entry = _Entry(reason, serial, wait, now + wait, now)
+    # Another thread may have met it at the same time: one of them tells it.
+    if before is not None:
+        entries[job._p_oid] = entry
+    elif entries.setdefault(job._p_oid, entry) is entry:
+        job_log.error("job %s: %s; it is passed over", jobid, reason, exc_info=fault)
 
 
 def _drop_old(now: float) -> None:
