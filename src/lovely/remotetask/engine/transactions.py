@@ -73,35 +73,27 @@ class Transactor:
         :raises Stopping: the processor stops while the storage cannot write.
         :raises ServiceGone: the service was removed.
         """
+        result: Result
         conflicts = faults = ids = 0
         while True:
-            try:
-                result = change(session.begin())
-                session.commit()
+            result, error, transient = _attempt(session, change)
+            if error is None:
                 if self._is_away and (faults or not self._is_awaited):
                     self._say_back()
                 return result
-            except ServiceGone:
-                session.abort()
-                raise
-            except Exception as error:
-                transient = is_transient(session, error)
-                session.abort(error)
-                if session.is_closed:
-                    raise
-                if is_id_again(error) and ids < ID_BUDGET:
-                    ids += 1
-                elif transient and conflicts < CONFLICT_BUDGET:
-                    conflicts += 1
-                    self.back_off(conflicts)
-                elif is_storage_fault(error) or transient:
-                    if isinstance(error, POSKeyError):
-                        _check_reachable(session)
-                    faults += 1
-                    session.empty_cache()  # in case that what is there is not what is stored
-                    self.wait_for_storage(error, faults, is_repeated=True)
-                else:
-                    raise
+            if is_id_again(error) and ids < ID_BUDGET:
+                ids += 1
+            elif transient and conflicts < CONFLICT_BUDGET:
+                conflicts += 1
+                self.back_off(conflicts)
+            elif is_storage_fault(error) or transient:
+                if isinstance(error, POSKeyError):
+                    _check_reachable(session)
+                faults += 1
+                session.empty_cache()  # in case that what is there is not what is stored
+                self.wait_for_storage(error, faults, is_repeated=True)
+            else:
+                raise error
 
     def once(self, session: Session, change: Callable[[Any], Result]) -> Result | None:
         """Call ``change(service)`` and commit; return None if that fails, but for conflicts.
@@ -110,23 +102,15 @@ class Transactor:
 
         :raises ServiceGone: the service was removed.
         """
+        result: Result
         for conflicts in range(1, QUICK_BUDGET + 1):
-            try:
-                result = change(session.begin())
-                session.commit()
+            result, error, transient = _attempt(session, change)
+            if error is None:
                 return result
-            except ServiceGone:
-                session.abort()
-                raise
-            except Exception as error:
-                transient = is_transient(session, error)
-                session.abort(error)
-                if session.is_closed:
-                    raise
-                if not transient:
-                    self.log(error)
-                    break
-                self.back_off(conflicts)
+            if not transient:
+                self.log(error)
+                break
+            self.back_off(conflicts)
         return None
 
     def back_off(self, conflicts: int) -> None:
@@ -175,6 +159,29 @@ class Transactor:
     def _say_back(self) -> None:
         self._is_away = self._is_awaited = False
         log.info("the storage of service %s works again", self._name)
+
+
+def _attempt(session: Session, change: Callable[[Any], Any]) -> tuple[Any, Exception | None, bool]:
+    """Call ``change(service)`` and commit, once.
+
+    :returns: what it has returned, the error with which all was aborted instead, and whether
+        it may succeed when it is repeated.
+    :raises ServiceGone: the service was removed.
+    :raises Exception: the database was closed.
+    """
+    try:
+        result = change(session.begin())
+        session.commit()
+    except ServiceGone:
+        session.abort()
+        raise
+    except Exception as error:
+        transient = is_transient(session, error)
+        session.abort(error)
+        if session.is_closed:
+            raise
+        return None, error, transient
+    return result, None, False
 
 
 def _check_reachable(session: Session) -> None:
