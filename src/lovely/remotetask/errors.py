@@ -47,6 +47,7 @@ MAX_WAIT_SECONDS = 100 * 365.25 * 86_400.0
 #: What a storage in a relational database raises when the database is away, or has ended the
 #: session: the names of PEP 249, and RelStorage's own.  Each driver has classes of its own.
 AWAY_NAMES = frozenset({"OperationalError", "InterfaceError", "ReplicaClosedException"})
+
 #: No time lies later, in seconds since the epoch: the end of the year 9899.  Schedules are
 #: searched a hundred years ahead, and Python knows no year after 9999.
 LAST_MOMENT = 250_246_627_200.0

@@ -381,10 +381,10 @@ class TaskService(Persistent, Location):
         limit = setting.bound_of(limit, "limit")
         if limit is not None:
             limit = min(limit, MAX_JOB_ID)
-        if before is not None and isnan(number_of(before)):
+        end = None if before is None else number_of(before)
+        if end is not None and isnan(end):
             raise InvalidArgument(f"before must be seconds since the epoch, not {shown(before)}")
-        before = None if before is None else number_of(before)
-        return remove_oldest(self, status, limit, before)
+        return remove_oldest(self, status, limit, end)
 
     def countJobs(self) -> dict[str, int]:
         """See `ITaskService`."""

@@ -50,16 +50,16 @@ class EndedIndex(EntryIndex):
         runs = (_upwards(lane) for lane in self.lanes)
         return map(parts_of, heapq.merge(*runs))
 
-    def _place(self, when: float, jobid: int) -> tuple[Any, EntryPage, int]:
-        """Return the lane and the page for an entry, and the entry."""
+    def _place(self, when: float, jobid: int) -> tuple[EntryPage, int]:
+        """Return the page for an entry, and the entry."""
         entry = entry_of(when, jobid)
         lane = self.lanes[_lane_number(jobid)]
         page = lane[_key(lane, entry)]
         check_sound(self, self.size, lane, page)
-        return lane, page, entry
+        return page, entry
 
     def __contains__(self, when_and_id: tuple[float, int]) -> bool:
-        _, page, entry = self._place(*when_and_id)
+        page, entry = self._place(*when_and_id)
         return entry in page
 
     def insert(self, when: float, jobid: int) -> None:
@@ -81,7 +81,7 @@ class EndedIndex(EntryIndex):
 
     def remove(self, when: float, jobid: int) -> None:
         """Take a job out; nothing happens if it is not there."""
-        _, page, entry = self._place(when, jobid)
+        page, entry = self._place(when, jobid)
         if entry in page:
             page.take(entry)
             wrote(self, page)

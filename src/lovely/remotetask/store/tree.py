@@ -142,9 +142,9 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
                 first = random.randrange(1, MAX_JOB_ID + 1)
             run = range(first, min(first + count - len(jobids), MAX_JOB_ID + 1))
             there = self.get_many(run)
-            taken = [n for n, job in enumerate(there) if job is not None] if any(there) else []
-            jobids += run[: taken[0]] if taken else run
-            first = None if taken else run.stop
+            free = next((n for n, job in enumerate(there) if job is not None), len(run))
+            jobids += run[:free]
+            first = run.stop if free == len(run) else None
         return jobids
 
     def __setitem__(self, jobid: int, job: Job) -> None:
