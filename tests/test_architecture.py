@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("job", "task"),
     ("base",),
-    ("schedule", "retry", "setting"),
+    ("schedule", "retry", "setting", "record"),
     ("crontab",),
     ("interfaces", "errors"),
 )
@@ -43,7 +43,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 
 ONLY_IMPORTER = {"zc.queue": "store.ready", "croniter": "crontab"}
 STORAGE = ("BTrees", "persistent", "transaction", "ZODB")
-PURE = ("schedule", "retry", "setting", "crontab")
+PURE = ("schedule", "retry", "setting", "record", "crontab")
 
 # What commits at all is in the engine, and in what stands around the core; `base.ownership` looks
 # through another connection before a commit.
@@ -54,7 +54,6 @@ MAX_LINES = 405
 LONG: dict[str, str] = {
     "interfaces": "the contract book is read in one piece",
     "job": "the paths of its two records are those of the first API, and for ever",
-    "service": "each method of `ITaskService` is one of the class",
 }
 
 # Of other packages: what they have no public name for, and what is public in spite of its name.

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 from persistent import Persistent
 from zope.interface import implementer
 
+from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.ownership import check_path
 from lovely.remotetask.base.site import service_of
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,
-    OldRecord,
     UnknownZone,
     moment_of,
     plain,
@@ -39,10 +39,10 @@ from lovely.remotetask.interfaces import (
     FINAL_STATUSES,
     PROCESSING,
     QUEUED,
-    STARTLATER,
     ICronJob,
     IJob,
 )
+from lovely.remotetask.record import pack, unpack
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.schedule import Schedule, make_schedule
 
@@ -92,53 +92,12 @@ def _as_datetime(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
 
 
-#: The attributes that stand in a job's record by their position: those that most jobs have,
-#: and those that a job has to its end before those that it loses.  The order can only grow.
-_POSITIONS = (
-    "id",
-    "task",
-    "input",
-    "created_at",
-    "status",
-    "attempt",
-    "started_at",
-    "completed_at",
-    "output",
-    "place",
-    "owner",
-    "due",
-)
-
-_IN_POSITION = frozenset(_POSITIONS)
-
-#: How a status stands in a job's record.  These numbers cannot change.
-_STATUS_CODES = {
-    QUEUED: 0,
-    PROCESSING: 1,
-    COMPLETED: 2,
-    ERROR: 3,
-    CANCELLED: 4,
-    DELAYED: 5,
-    CRONJOB: 6,
-    STARTLATER: 7,
-}
-_STATUSES = {code: status for status, code in _STATUS_CODES.items()}
-_STATUS = _POSITIONS.index("status")
-
-
-def _foreign(state: Any) -> Exception:
-    """Return the error of a record that is none of ours; taken for one, it would be overwritten."""
-    if isinstance(state, dict) and "task" in state:
-        return OldRecord.of(f"the job {state.get('id')}")
-    return TypeError(f"a {type(state).__name__} is not the state of a job")
-
-
 @implementer(IJob)
 class Job(Persistent):
     """One job.  See `IJob`.
 
-    What is stored (an attribute that has its default is not), as a tuple by `_POSITIONS` with
-    a dict of all other attributes at its end, which takes half the bytes of a dict of them all:
+    What is stored (an attribute that has its default is not), in the form of
+    `lovely.remotetask.record`:
 
     ``id`` int; ``task`` str; ``input`` anything: set by ``add``.
     ``status`` str: one of `interfaces.STATUSES`; every verb sets it.
@@ -191,34 +150,14 @@ class Job(Persistent):
             self.retry = retry
 
     def __getstate__(self) -> tuple[Any, ...]:
-        attributes = self.__dict__
-        if not attributes:  # a ghost that is copied
+        if not self.__dict__:  # a ghost that is copied
             self._p_activate()
-        state = list(map(attributes.get, _POSITIONS))
-        status = attributes.get("status", QUEUED)
-        state[_STATUS] = _STATUS_CODES.get(status, status)
-        rest = attributes.keys() - _IN_POSITION
-        rest.discard("_v_is_usable")
-        if rest:
-            others = {name: attributes[name] for name in rest if not name.startswith("_v_")}
-            if others:
-                return (*state, others)
-        while state[-1] is None:
-            del state[-1]
-        return tuple(state)
+        return pack(self.__dict__)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if type(state) is not tuple:
-            raise _foreign(state)
-        attributes = self.__dict__
-        attributes.clear()
-        for name, value in zip(_POSITIONS, state, strict=False):
-            if value is not None:
-                attributes[name] = value
-        status = attributes["status"]
-        attributes["status"] = _STATUSES.get(status, status)
-        if len(state) > len(_POSITIONS):
-            attributes.update(state[-1])
+        attributes = unpack(state)
+        self.__dict__.clear()
+        self.__dict__.update(attributes)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
@@ -466,8 +405,8 @@ class CronJob(Job):
             # Not in the job's record: that would collide with the end of the run.  Nor may
             # the run have ended by then, as nobody would look for the edit.
             check_path(self.edits, self.id)
+            check_begun(self)
             if self._p_jar is not None:
-                self._p_jar.transaction_manager.get()  # else it would raise when it is too late
                 self._p_jar.readCurrent(self)
             self.edits[self.id] = edit
         else:

@@ -20,6 +20,7 @@ from lovely.remotetask.errors import (
     JobIsLive,
     RemoteTaskError,
     is_kind,
+    list_of,
     number_of,
     plain,
     seconds_of,
@@ -33,6 +34,9 @@ MIN_LEASE_SECONDS = 0.1
 
 #: No processor runs more threads than this.
 MAX_THREADS = 1_000
+
+#: So many statuses are taken at once, some of them more than once.
+MAX_STATUSES = 1_000
 
 #: How long jobs of one status are kept: seconds, and a number of jobs; None is no bound.
 Bounds = tuple[float | None, int | None]
@@ -125,6 +129,20 @@ def check_final(status: Any) -> str:
     if name not in FINAL_STATUSES:
         raise JobIsLive(f"jobs that are {shown(status)} are still needed; cancel them instead")
     return name
+
+
+def check_finals(value: Any) -> list[str]:
+    """Return final statuses; one may be given by its name alone.
+
+    :raises JobIsLive: one of them is none.
+    :raises InvalidArgument: one is no status at all, or they are too many.
+    """
+    given = (value,) if is_kind(value, str) else value
+    names = list_of(given, "status", InvalidArgument, MAX_STATUSES)
+    for name in names:
+        if not is_kind(name, str) or plain(name) not in STATUSES:
+            raise InvalidArgument(f"there is no status {shown(name)}")
+    return [check_final(name) for name in names]
 
 
 def _check_bounds(status: str, value: Any) -> Bounds:

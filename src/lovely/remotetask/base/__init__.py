@@ -9,7 +9,7 @@ From top to bottom; each uses only those below it.
 ``schemas``      values against schemas
 ``lookup``       utilities by interface and name
 ``site``         sites and paths, and which services live in this process
-``guard``        lets nobody end a transaction that is in use
+``guard``        lets nobody end a transaction that is in use, or write without one
 ``isolation``    gives a thread back as it was
 ``processpool``  functions that run in other processes
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""The guard of a transaction: a task must neither end nor replace the one it runs in."""
+"""The guard of transactions: nobody ends or replaces one that is in use, or writes without one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ from typing import Any, NoReturn
 from transaction.interfaces import AlreadyInTransaction, NoTransaction
 
 from lovely.remotetask.errors import TransactionMeddled, describe
+
+
+def check_begun(written: Any) -> None:
+    """Refuse to write where no transaction has begun, which only an explicit manager asks for.
+
+    Who writes without one finds that out too late: a BTree is changed by then, and stays so in
+    this connection, though nothing of it will be stored.
+
+    :param written: something persistent, of the connection that is to be written through.
+    :raises NoTransaction: it is so.
+    """
+    if written._p_jar is not None:
+        written._p_jar.transaction_manager.get()
 
 
 class guarded:

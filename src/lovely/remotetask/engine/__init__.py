@@ -13,17 +13,20 @@ From top to bottom; each uses only those below it.
 ``claims``        what one worker has in hand
 ``news``          whether there may be work
 ``inline``        runs jobs in the caller's transaction
+``service``       what every service has: its parts and its settings
+``adding``        takes new jobs
+``control``       finds, starts, reschedules and cancels jobs
 ``progress``      cancel requests and progress of a running job
 ``protocol``      what loops know of an engine, of any store
 ``rescue``        frees what dead workers held
 ``claim``         what a claim is, and what it writes
 ``filing``        files the jobs whose runs have ended
-``retention``     how long jobs that have ended are kept
+``retention``     how long jobs that have ended are kept, and their end
 ``outcome``       what becomes of a run
 ``identity``      who a worker is, and whether others are still alive
 ``transactions``  repeats transactions, and waits for the storage
 ``session``       a connection and its transactions
-``later``         starts services when they are committed
+``later``         starts services, at once or when they are committed
 ``registry``      what runs in this process
 ``wakeup``        what the storage tells by itself
 """

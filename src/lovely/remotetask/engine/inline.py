@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -69,10 +69,10 @@ def claim_inline(
     return None
 
 
-def claim_for_caller(service: Any, now: float, turn: int) -> int | None:
+def claim_for_caller(service: Any, now: float) -> int | None:
     """Claim the next job, to be run by `process_claimed`; return its id, or None."""
     caller = caller_of(service).id
-    job = claim_inline(service, caller, now, turn)
+    job = claim_inline(service, caller, now, _next_turn(service))
     if job is None:
         return None
     record = worker_record(service, caller)
@@ -87,6 +87,28 @@ def process_claimed(service: Any, job: Job, now: float) -> bool:
         return False
     _run_and_release(service, job, now)
     return True
+
+
+def process_next(service: Any, now: float) -> bool:
+    """Claim and run the next job; say whether there was one."""
+    return process_one(service, now, _next_turn(service), set())
+
+
+def process_due(service: Any, clock: Callable[[], float]) -> None:
+    """Run the jobs that are due; one that asks to be run again at once waits for the next call.
+
+    :param clock: asked before each job.
+    """
+    done: set[int] = set()
+    while process_one(service, clock(), len(done), done) and can_go_on(service):
+        pass
+
+
+def _next_turn(service: Any) -> int:
+    # A hint that harms nobody, whatever becomes of the transaction.
+    turn: int = getattr(service, "_v_turn", 0)
+    service._v_turn = turn + 1
+    return turn
 
 
 def process_one(service: Any, now: float, turn: int, done: set[int]) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Services that are to be started when the transaction is committed that stores them."""
+"""Starting and stopping services, also those that the current transaction is to store first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import transaction
 from transaction.interfaces import NoTransaction
 
 from lovely.remotetask.engine import registry
-from lovely.remotetask.errors import ServiceNotStored
+from lovely.remotetask.errors import InvalidArgument, ServiceNotStored, number_of, shown
 
 log = logging.getLogger("lovely.remotetask")
 
@@ -63,6 +63,17 @@ class _LaterStart:
         """See `IDataManagerSavepoint`: it was to be started before."""
 
 
+def start_now_or_later(service: Any) -> None:
+    """Start a service, or let the commit do it that stores it.
+
+    :raises ServiceNotStored: no transaction is to store it.
+    """
+    try:
+        registry.start(service)
+    except ServiceNotStored:
+        start_later(service)
+
+
 def start_later(service: Any) -> None:
     """Start a service when the transaction is committed that stores it.
 
@@ -100,7 +111,21 @@ def _storing(service: Any) -> Any:
     return txn
 
 
-def forget(service: Any) -> None:
+def stop(service: Any, timeout_seconds: float | None) -> None:
+    """Stop a service, and do not start it later.
+
+    :param timeout_seconds: how long to wait for its threads; None is as long as it takes.
+    """
+    seconds = None if timeout_seconds is None else number_of(timeout_seconds)
+    if seconds is not None and not seconds >= 0:
+        raise InvalidArgument(
+            f"timeout_seconds must be 0 or more seconds, not {shown(timeout_seconds)}"
+        )
+    _forget(service)
+    registry.stop(service, seconds)
+
+
+def _forget(service: Any) -> None:
     """Do not start a service later: it was stopped before."""
     with suppress(ServiceNotStored, KeyError):
         for later in _storing(service).data(_LaterStart):

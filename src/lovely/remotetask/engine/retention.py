@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""How long jobs that have ended are kept.  Nothing here commits."""
+"""How long jobs that have ended are kept, and their end.  Nothing here commits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR
 from lovely.remotetask.setting import bounds_of
 from lovely.remotetask.store.notes import notes_of, take_note
-from lovely.remotetask.store.quarantine import load
+from lovely.remotetask.store.quarantine import load, why_unusable
 
 #: No more jobs than this are removed in one transaction of the retention.
 PRUNE_SIZE = 500
@@ -49,6 +49,21 @@ def remove_oldest(service: Any, status: str, limit: int | None, before: float | 
             remove_job(service, jobid)
         removed += 1
     return removed
+
+
+def clean(service: Any, statuses: list[str]) -> None:
+    """Remove all jobs with some final statuses."""
+    for worker in service.workers.values():
+        for jobid in worker.held:
+            job = load(service.jobs, jobid)
+            if job is None or job.status not in statuses:
+                continue
+            if not service.queue.is_filed(job) and why_unusable(job, jobid) is None:
+                # The worker is about to file it: so that neither is disturbed, it removes
+                # the job instead, or if that is too late, the next who cleans.
+                job.is_unwanted = True
+    for status in statuses:
+        remove_oldest(service, status, None, None)
 
 
 def remove_job(service: Any, jobid: int) -> None:

@@ -4,6 +4,7 @@
 From top to bottom; each uses only those below it.
 
 ``check``        compares jobs and indexes, and mends
+``count``        how many jobs there are
 ``queue``        all places where jobs wait or rest
 ``ready``        the ready queue
 ``memory``       what a worker remembers of the ready queue

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Adding jobs: what is given for them, their ids, and where they go.  Nothing here commits.
+
+Two volatile attributes of the service are used: ``_v_next_id``, where the run of its ids goes
+on, and ``_v_last``, the last job that was added.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lovely.remotetask import setting
+from lovely.remotetask.base.guard import check_begun
+from lovely.remotetask.base.storable import check_limits, check_storable
+from lovely.remotetask.engine import registry
+from lovely.remotetask.errors import InvalidArgument, InvalidInput, is_kind, shown
+from lovely.remotetask.job import Job
+from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.task import check_input
+
+#: What bounds inputs.
+_LIMITS = ("max_input_bytes", "max_input_depth")
+
+
+def check_given(service: Any, task: Any, input: Any, retry: RetryPolicy | None) -> Any:
+    """Check what is given for a new job; return the input as it is now.
+
+    :raises InvalidArgument: the retry policy is none.
+    :raises InvalidInput: the task does not take the input, it cannot be stored, or it exceeds
+        the limits of the service.
+    """
+    check_begun(service)
+    if retry is not None:
+        if not is_kind(retry, RetryPolicy):
+            raise InvalidArgument(f"retry takes a RetryPolicy, not {shown(retry)}")
+        check_storable(retry, InvalidArgument, "the retry policy")
+    check_input(task, input)
+    if service.max_input_bytes is not None or service.max_input_depth is not None:
+        max_bytes, max_depth = (setting.read(service, limit) for limit in _LIMITS)
+        check_limits(input, max_bytes, max_depth)
+    return check_storable(input, InvalidInput, "the input", True, service._p_jar)
+
+
+def new_ids(service: Any, count: int) -> list[int]:
+    """Return ids for new jobs."""
+    # From a random start in each connection, and after a job that was not stored: somebody
+    # else may be adding in the same lane.  A number that outlives an abort does no harm.
+    first: int | None = getattr(service, "_v_next_id", None)
+    if first is not None and _has_lost_a_job(service):
+        first = None
+    jobids: list[int] = service.jobs.free_ids(count, first)
+    service._v_next_id = jobids[-1] + 1 if jobids else first
+    return jobids
+
+
+def _has_lost_a_job(service: Any) -> bool:
+    last: Job | None = getattr(service, "_v_last", None)
+    if last is None or last._p_jar is not None:  # it was committed
+        return False
+    return service.jobs.get(last.id) is not last
+
+
+def add_job(service: Any, job: Job) -> None:
+    """Put a new job where it waits."""
+    service._v_last = service.jobs[job.id] = job
+    service.queue.file(job)
+    registry.wake_after_commit(service)
+
+
+def add_ready(service: Any, jobs: list[Job]) -> None:
+    """Put many new jobs into the ready queue."""
+    if not jobs:
+        return
+    service._v_last = jobs[-1]
+    service.jobs.add({job.id: job for job in jobs})
+    service.queue.file_ready(jobs)
+    registry.wake_after_commit(service)
