@@ -19,7 +19,7 @@ from lovely.remotetask.interfaces import (
     PROCESSING,
     QUEUED,
 )
-from lovely.remotetask.job import MAX_FAILURES, CronJob, Failure, Job
+from lovely.remotetask.job import CronJob, Failure, Job
 from lovely.remotetask.retry import RetryPolicy
 
 
@@ -113,8 +113,8 @@ def test_the_last_failures_are_kept() -> None:
     job = Job(1, "echo")
     for attempt in range(1, 101):
         job.note(failure(attempt))
-    assert [kept.attempt for kept in job.failures] == list(range(101 - MAX_FAILURES, 101))
-    assert MAX_FAILURES == 20
+    assert [kept.attempt for kept in job.failures] == list(range(101 - Job.max_failures, 101))
+    assert Job.max_failures == 20
 
 
 def test_a_job_that_is_given_back_waits_by_its_age() -> None:

@@ -49,9 +49,6 @@ from lovely.remotetask.schedule import Schedule, make_schedule
 #: For what is told about single jobs: beside the package's logger, not below it.
 job_log = logging.getLogger("remotetask.job")
 
-#: Of a job that fails on and on, this many of its last failures are kept.
-MAX_FAILURES = 20
-
 #: Slots that were missed in a row are counted up to this number.
 MAX_MISSED = 1000
 
@@ -137,6 +134,9 @@ class Job(Persistent):
     failures: tuple[Failure, ...] = ()
     retry: RetryPolicy | None = None
     is_unwanted: bool = False
+
+    #: Of a job that fails on and on, this many of its last failures are kept.
+    max_failures = 20
 
     def __init__(
         self, id: int, task: str, input: Any = None, retry: RetryPolicy | None = None
@@ -297,13 +297,34 @@ class Job(Persistent):
 
     def note(self, failure: Failure) -> None:
         """Keep a failure; of many, the last ones."""
-        self.failures = (*self.failures, failure)[-MAX_FAILURES:]
+        self.failures = (*self.failures, failure)[-self.max_failures :]
+
+    def message_of(self, error: BaseException) -> str | None:
+        """Return the message of a failure, where it is not what the exception says."""
+        return None
+
+    def take_over(self, edit: Any) -> bool:
+        """Heed what was set while the job ran; say whether it waits for another time now."""
+        return False
 
     def cancel(self, now: float) -> None:
         """Take the job back."""
         self.status = CANCELLED
         self.completed_at = now
         self._forget("owner", "due")
+
+
+def keep_edit(edits: Any, job: Job, edit: Any) -> None:
+    """Keep what `Job.take_over` heeds when the run of a job has ended.
+
+    Not in the job's record: that would collide with the end of the run.  Nor may the run have
+    ended by then, as nobody would look for the edit.
+    """
+    check_path(edits, job.id)
+    check_begun(job)
+    if job._p_jar is not None:
+        job._p_jar.readCurrent(job)
+    edits[job.id] = edit
 
 
 class Edit(NamedTuple):
@@ -402,13 +423,7 @@ class CronJob(Job):
             delay,
         )
         if self.status == PROCESSING and self.edits is not None:
-            # Not in the job's record: that would collide with the end of the run.  Nor may
-            # the run have ended by then, as nobody would look for the edit.
-            check_path(self.edits, self.id)
-            check_begun(self)
-            if self._p_jar is not None:
-                self._p_jar.readCurrent(self)
-            self.edits[self.id] = edit
+            keep_edit(self.edits, self, edit)
         else:
             self._apply(edit)
 

@@ -202,9 +202,7 @@ class TaskService(Service, Location):
 
     def hasJobsWaiting(self, now: float | None = None) -> bool:
         """See `ITaskService`."""
-        return self.queue.has_waiting(
-            self.jobs, _time(now), lambda name: look_up(self.taskInterface, name) is not None
-        )
+        return self.queue.has_waiting(self.jobs, _time(now), self.tasks().knows)
 
     def claimNextJob(self, now: float | None = None) -> int | None:
         """See `ITaskService`."""
@@ -216,8 +214,8 @@ class TaskService(Service, Location):
         check_begun(self)
         now = _time(now)
         if jobid is None:
-            return process_next(self, now)
-        return process_claimed(self, find_job(self, jobid), now)
+            return process_next(self, now) is not None
+        return process_claimed(self, find_job(self, jobid), now) is not None
 
     def process(self, now: float | None = None) -> None:
         """See `ITaskService`."""

@@ -37,7 +37,6 @@ from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.store.worker import find_worker, remove_worker, worker_record
-from lovely.remotetask.task import Tasks
 
 #: After a rival was seen, the strict order is left for so many seconds.
 RIVAL_SECONDS = 10.0
@@ -49,6 +48,7 @@ class Claims:
     Threads bring their own `Session`.
 
     :param pause: called with seconds; waits, and says whether the processor is to stop.
+    :param accepts: says whether this worker takes a job.
     """
 
     def __init__(
@@ -58,7 +58,9 @@ class Claims:
         pause: Callable[[float], bool],
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        accepts: Callable[[Job], bool] = lambda job: True,
     ) -> None:
+        self._accepts = accepts
         self.db = db
         self.path = path
         self.pause = pause
@@ -170,12 +172,14 @@ class Claims:
         claims: list[Claim] = []
         reserved: set[int] | None = None
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
-        tasks = Tasks(service.taskInterface)
+        tasks = service.tasks()
 
         memory = self.memory
         for job in service.queue.pull(
             service.jobs, now, start, tasks.knows, limit=limit, turn=self._turn, memory=memory
         ):
+            if not self._accepts(job):
+                continue
             task = tasks.get(job.task)
             if task is None:
                 self._log_missing_task(job)

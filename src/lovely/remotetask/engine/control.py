@@ -20,7 +20,7 @@ from lovely.remotetask.errors import (
     whole_of,
 )
 from lovely.remotetask.interfaces import CRONJOB, DELAYED, PROCESSING, STARTLATER
-from lovely.remotetask.job import CronJob, Job
+from lovely.remotetask.job import CronJob, Job, keep_edit
 from lovely.remotetask.store.quarantine import MISSING, why_unreadable, why_unusable
 
 
@@ -70,6 +70,24 @@ def reschedule(service: Any, jobid: int) -> None:
         raise InvalidArgument(f"job {jobid} waits for no time, it is {job.status}")
     _check_usable(jobid, why_unusable(job, jobid))
     service.queue.reschedule(job, time.time())
+    registry.wake_after_commit(service)
+
+
+def set_due(service: Any, job: Job, due: float | None) -> None:
+    """Set when a waiting job may run; of a running one, when it may after that run.
+
+    :param due: seconds since the epoch; None is at once.
+    :raises InvalidArgument: the job has ended.
+    """
+    check_begun(service)
+    check_parts(service)
+    if job.is_final:
+        raise InvalidArgument(f"job {job.id} has ended, it is {job.status}")
+    if job.status == PROCESSING:
+        keep_edit(service.edits, job, due)
+        return
+    _check_usable(job.id, why_unusable(job, job.id))
+    service.queue.refile(job, due)
     registry.wake_after_commit(service)
 
 

@@ -60,6 +60,8 @@ class Runner:
     """Runs claims in the current thread, and learns how many to claim at once.
 
     :ivar batch: how many jobs to claim in one commit.
+    :ivar max_batch: no more than this.
+    :ivar on_run: called with a claim that is run by itself, before it is.
     """
 
     def __init__(self, engine: Engine, ledger: Ledger, stop: threading.Event) -> None:
@@ -67,6 +69,8 @@ class Runner:
         self.ledger = ledger
         self._stop = stop
         self.batch = 1.0
+        self.max_batch = MAX_BATCH
+        self.on_run: Callable[[Claim], None] = lambda claim: None
 
     def run(self, session: Session, claims: list[Claim]) -> None:
         """Run claimed jobs: together where they may, and that goes well; else one by one."""
@@ -83,6 +87,7 @@ class Runner:
         for claim in claims:
             if not self.pick_up([claim]):
                 return
+            self.on_run(claim)
             self._learn(self.engine.execution.run(session, claim))
 
     def pick_up(self, claims: list[Claim]) -> bool:
@@ -94,7 +99,7 @@ class Runner:
         if not self.ledger.is_carrying():
             return  # it was abandoned: what hangs says nothing about others
         fitting = BATCH_SECONDS / max(outcome.seconds, 1e-4)
-        self.batch = max(1.0, min(MAX_BATCH, fitting, self.batch * 1.5))
+        self.batch = max(1.0, min(self.max_batch, fitting, self.batch * 1.5))
 
 
 class OwnThread:

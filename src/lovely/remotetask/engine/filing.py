@@ -9,7 +9,7 @@ from typing import Any
 from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.engine.retention import remove_job
 from lovely.remotetask.interfaces import PROCESSING
-from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Job
+from lovely.remotetask.job import SCHEDULE_ERRORS, Job
 from lovely.remotetask.store.notes import take_note
 from lovely.remotetask.store.quarantine import load
 from lovely.remotetask.store.worker import find_worker, remove_worker
@@ -40,7 +40,7 @@ def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
         job.cancel(now)
     take_note(service.progress, jobid)
     edit = take_note(service.edits, jobid)
-    if edit is not None and isinstance(job, CronJob) and job.take_over(edit):
+    if edit is not None and job is not None and job.take_over(edit):
         try:
             service.queue.reschedule(job, now)
         except SCHEDULE_ERRORS:  # others, who have no part in the edit, have to go on

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import transaction
 from transaction import Savepoint
@@ -32,7 +32,7 @@ from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.worker import worker_record
-from lovely.remotetask.task import TaskContext, look_up
+from lovely.remotetask.task import TaskContext
 
 #: Repeats that are due within this many seconds follow at once: nobody is there to wait.
 AT_ONCE_SECONDS = 1.0
@@ -41,27 +41,41 @@ AT_ONCE_SECONDS = 1.0
 HOOKS = ("_before_commit", "_after_commit", "_before_abort", "_after_abort")
 
 
+class Ran(NamedTuple):
+    """A job was run.
+
+    :ivar error: what it has raised.
+    :ivar is_over: it has ended for good.
+    """
+
+    error: BaseException | None
+    is_over: bool
+
+
 def claim_inline(
     service: Any,
     owner: str,
     now: float,
     turn: int = 0,
     but: frozenset[int] | set[int] = frozenset(),
+    accepts: Callable[[Job], bool] = lambda job: True,
 ) -> Job | None:
     """Claim the next job in the caller's transaction.
 
     :param turn: counts the calls, see `JobQueue.pull`.
     :param but: ids of jobs that are left alone.
+    :param accepts: says whether the caller takes a job.
     """
     check_parts(service)
     if not but:
         service.queue.recount(service.jobs, now)
     # Nothing is remembered: the caller's transaction can be aborted, or rolled back to a savepoint.
     memory = Memory(math.inf, but, now)
+    tasks = service.tasks()
     for job in service.queue.pull(service.jobs, now, turn=turn, memory=memory):
-        if job.id in but:
+        if job.id in but or not accepts(job):
             continue
-        if look_up(service.taskInterface, job.task) is None:
+        if not tasks.knows(job.task):
             service.queue.park(job)
         elif take(service, job, owner, now):
             found: Job = job
@@ -69,10 +83,12 @@ def claim_inline(
     return None
 
 
-def claim_for_caller(service: Any, now: float) -> int | None:
+def claim_for_caller(
+    service: Any, now: float, accepts: Callable[[Job], bool] = lambda job: True
+) -> int | None:
     """Claim the next job, to be run by `process_claimed`; return its id, or None."""
     caller = caller_of(service).id
-    job = claim_inline(service, caller, now, _next_turn(service))
+    job = claim_inline(service, caller, now, _next_turn(service), accepts=accepts)
     if job is None:
         return None
     record = worker_record(service, caller)
@@ -81,17 +97,27 @@ def claim_for_caller(service: Any, now: float) -> int | None:
     return job.id
 
 
-def process_claimed(service: Any, job: Job, now: float) -> bool:
-    """Run a job that was claimed in a caller's transaction; say whether it was."""
+def process_claimed(
+    service: Any, job: Job, now: float, at_once_seconds: float = AT_ONCE_SECONDS
+) -> Ran | None:
+    """Run a job that was claimed in a caller's transaction; None if it was not."""
     if job.status != PROCESSING or not is_caller(job.owner, service):
-        return False
-    _run_and_release(service, job, now)
-    return True
+        return None
+    return _run_and_release(service, job, now, at_once_seconds)
 
 
-def process_next(service: Any, now: float) -> bool:
-    """Claim and run the next job; say whether there was one."""
-    return process_one(service, now, _next_turn(service), set())
+def process_next(
+    service: Any,
+    now: float,
+    at_once_seconds: float = AT_ONCE_SECONDS,
+    accepts: Callable[[Job], bool] = lambda job: True,
+) -> Ran | None:
+    """Claim and run the next job; None if there was none.
+
+    :param at_once_seconds: repeats that are due within so many seconds follow in the same call.
+    :param accepts: says whether the caller takes a job.
+    """
+    return process_one(service, now, _next_turn(service), set(), at_once_seconds, accepts)
 
 
 def process_due(service: Any, clock: Callable[[], float]) -> None:
@@ -111,45 +137,58 @@ def _next_turn(service: Any) -> int:
     return turn
 
 
-def process_one(service: Any, now: float, turn: int, done: set[int]) -> bool:
-    """Claim and run the next job that is not in `done`, and note it there.
-
-    :returns: False if there was none.
-    """
+def process_one(
+    service: Any,
+    now: float,
+    turn: int,
+    done: set[int],
+    at_once_seconds: float = AT_ONCE_SECONDS,
+    accepts: Callable[[Job], bool] = lambda job: True,
+) -> Ran | None:
+    """Claim and run the next job that is not in `done`, and note it there; see `process_next`."""
     if service._p_jar is not None and is_exclusive(service._p_jar.db().storage):
         for worker_id in orphans(service):
             rescue(service, worker_id, now)
-    job = claim_inline(service, caller_of(service).id, now, turn, done)
+    job = claim_inline(service, caller_of(service).id, now, turn, done, accepts)
     if job is None:
-        return False
+        return None
     done.add(job.id)
-    _run_and_release(service, job, now)
-    return True
+    return _run_and_release(service, job, now, at_once_seconds)
 
 
-def _run_and_release(service: Any, job: Job, now: float) -> None:
+def _run_and_release(service: Any, job: Job, now: float, at_once_seconds: float) -> Ran:
     jobid, owner = job.id, job.owner or ""
-    run_inline(service, job, now)
+    error = run_inline(service, job, now, at_once_seconds)
+    is_over = job.is_final
     release(service, owner, jobid, now)
+    return Ran(error, is_over)
 
 
-def run_inline(service: Any, job: Job, now: float) -> None:
+def run_inline(
+    service: Any, job: Job, now: float, at_once_seconds: float = AT_ONCE_SECONDS
+) -> BaseException | None:
     """Run a claimed job in the caller's transaction; see `ITaskService.processNext`.
+
+    :returns: what it has raised the last time.
 
     :raises TransientError: the caller's transaction is to be repeated.  So it is where a storage
         that is away raises an error of its own.
     :raises CannotTakeBack: the caller's transaction is to be aborted.
     """
-    with entered(site_of(service)):
-        task = look_up(service.taskInterface, job.task)
-        while not _run_once(service, job, task, now):
-            pass
-
-
-def _run_once(service: Any, job: Job, task: Any, now: float) -> bool:
-    """Run the job, and say whether that was all for now."""
-    wrote(service, job)  # before the task runs, for it may take long
     owner = job.owner or ""
+    with entered(site_of(service)):
+        task = service.tasks().get(job.task)
+        error = _run_once(service, job, task, now)
+        while error is not None and _is_taken_again(
+            service, job, owner, now, at_once_seconds
+        ):
+            error = _run_once(service, job, task, now)
+        return error
+
+
+def _run_once(service: Any, job: Job, task: Any, now: float) -> BaseException | None:
+    """Run the job, and return what it has raised."""
+    wrote(service, job)  # before the task runs, for it may take long
     error: BaseException | None
     if job.id in service.requests:
         error = JobCancelled()
@@ -157,12 +196,18 @@ def _run_once(service: Any, job: Job, task: Any, now: float) -> bool:
         error = RetryLater(1.0, f"task {job.task!r} is not registered here")
     else:
         error = _attempt(service, job, task, now)
-    if error is None:
-        return True
-    settle(service, job, task, error, now)
-    if not job.errors or job.due is None or job.due > now + AT_ONCE_SECONDS:
-        return True
-    return not take(service, job, owner, job.due)
+    if error is not None:
+        settle(service, job, task, error, now)
+    return error
+
+
+def _is_taken_again(
+    service: Any, job: Job, owner: str, now: float, at_once_seconds: float
+) -> bool:
+    """Take a job that has failed again if its repeat is due at once; say whether it was."""
+    if not job.errors or job.due is None or job.due > now + at_once_seconds:
+        return False
+    return take(service, job, owner, job.due)
 
 
 def _attempt(service: Any, job: Job, task: Any, now: float) -> BaseException | None:

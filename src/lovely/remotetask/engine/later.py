@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any
 
@@ -15,6 +16,8 @@ from lovely.remotetask.errors import InvalidArgument, ServiceNotStored, number_o
 
 log = logging.getLogger("lovely.remotetask")
 
+Start = Callable[[Any], Any]
+
 
 class _LaterStart:
     """A service that is to be started when the transaction is committed that stores it.
@@ -22,8 +25,10 @@ class _LaterStart:
     It is a data manager, and so a rollback to a savepoint takes it back too.
     """
 
-    def __init__(self, service: Any) -> None:
+    def __init__(self, service: Any, role: str, start: Start) -> None:
         self.service = service
+        self.role = role
+        self._start = start
         self.is_wanted = True
 
     def run(self, is_committed: bool) -> None:
@@ -36,7 +41,7 @@ class _LaterStart:
             return
         try:
             with closing(jar.db().open(transaction.TransactionManager())) as connection:
-                registry.start(connection.get(self.service._p_oid))
+                self._start(connection.get(self.service._p_oid))
         except Exception:  # nobody is there any more who could be told
             log.exception("service %s could not be started", self.service.__name__)
 
@@ -63,24 +68,26 @@ class _LaterStart:
         """See `IDataManagerSavepoint`: it was to be started before."""
 
 
-def start_now_or_later(service: Any) -> None:
+def start_now_or_later(service: Any, role: str = "", start: Start = registry.start) -> None:
     """Start a service, or let the commit do it that stores it.
 
+    :param role: see `registry.start`.
+    :param start: called with the service.
     :raises ServiceNotStored: no transaction is to store it.
     """
     try:
-        registry.start(service)
+        start(service)
     except ServiceNotStored:
-        start_later(service)
+        start_later(service, role, start)
 
 
-def start_later(service: Any) -> None:
+def start_later(service: Any, role: str = "", start: Start = registry.start) -> None:
     """Start a service when the transaction is committed that stores it.
 
     :raises ServiceNotStored: there is no such transaction.
     """
     txn = _storing(service)
-    later = _LaterStart(service)
+    later = _LaterStart(service, role, start)
     txn.join(later)
     txn.addAfterCommitHook(later.run)
     try:
@@ -111,8 +118,8 @@ def _storing(service: Any) -> Any:
     return txn
 
 
-def stop(service: Any, timeout_seconds: float | None) -> None:
-    """Stop a service, and do not start it later.
+def stop(service: Any, timeout_seconds: float | None, role: str = "") -> bool:
+    """Stop a service, and do not start it later; say whether it was started, or was to be.
 
     :param timeout_seconds: how long to wait for its threads; None is as long as it takes.
     """
@@ -121,13 +128,15 @@ def stop(service: Any, timeout_seconds: float | None) -> None:
         raise InvalidArgument(
             f"timeout_seconds must be 0 or more seconds, not {shown(timeout_seconds)}"
         )
-    _forget(service)
-    registry.stop(service, seconds)
+    was_wanted = _forget(service, role)
+    return registry.stop(service, seconds, role) or was_wanted
 
 
-def _forget(service: Any) -> None:
-    """Do not start a service later: it was stopped before."""
+def _forget(service: Any, role: str) -> bool:
+    was_wanted = False
     with suppress(ServiceNotStored, KeyError):
         for later in _storing(service).data(_LaterStart):
-            if later.service is service:
+            if later.service is service and later.role == role:
+                was_wanted = was_wanted or later.is_wanted
                 later.is_wanted = False
+    return was_wanted

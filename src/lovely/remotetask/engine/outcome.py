@@ -32,8 +32,13 @@ MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 8_000
 
 
-def failure_of(error: BaseException, attempt: int, now: float) -> Failure:
-    """Describe an exception in text: the exception itself is never stored."""
+def failure_of(
+    error: BaseException, attempt: int, now: float, message: str | None = None
+) -> Failure:
+    """Describe an exception in text: the exception itself is never stored.
+
+    :param message: None is what the exception says.
+    """
     try:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except BaseException:  # see `describe`
@@ -42,7 +47,7 @@ def failure_of(error: BaseException, attempt: int, now: float) -> Failure:
         attempt,
         now,
         name_of(error),
-        describe(error)[:MAX_MESSAGE],
+        (describe(error) if message is None else message)[:MAX_MESSAGE],
         text[-MAX_TRACEBACK:],
     )
 
@@ -53,7 +58,11 @@ def settle(service: Any, job: Job, task: Any, error: BaseException, now: float) 
     Nothing that the exception or the retry policy does keeps this from its end.
     """
     wrote(service, job)
-    failure = failure_of(error, job.attempt, now)
+    try:
+        message = job.message_of(error)
+    except BaseException:  # the code of an adapter
+        message = None
+    failure = failure_of(error, job.attempt, now, message)
     # Not `isinstance`, which asks the exception too what it is.
     if issubclass(type(error), JobCancelled) or job.id in service.requests:
         job.note(failure)

@@ -14,17 +14,20 @@ from contextlib import suppress
 from typing import Any
 
 from lovely.remotetask.base import processpool
-from lovely.remotetask.base.site import path_to
 from lovely.remotetask.engine.wakeup import guard_ids
-from lovely.remotetask.errors import InvalidArgument, ServiceNotStored, describe, shown
+from lovely.remotetask.errors import ServiceNotStored
 
 
 class _Started:
-    """A processor and the thread it was started in."""
+    """A processor and the thread it was started in.
+
+    :ivar begun: when it was, in seconds since the epoch.
+    """
 
     def __init__(self, processor: Any, thread: threading.Thread) -> None:
         self.processor = processor
         self._thread = thread
+        self.begun = time.time()
 
     @property
     def thread(self) -> threading.Thread:
@@ -38,7 +41,10 @@ class _Started:
 
 
 _lock = threading.RLock()  # a processor is made under it, which comes here again
-_started: weakref.WeakKeyDictionary[Any, dict[bytes, _Started]] = weakref.WeakKeyDictionary()
+#: By database, and then by service and role.
+_started: weakref.WeakKeyDictionary[Any, dict[tuple[bytes, str], _Started]] = (
+    weakref.WeakKeyDictionary()
+)
 _stopped: list[_Started] = []
 _attended: weakref.WeakSet[Any] = weakref.WeakSet()  # all processors that there are
 _closing: weakref.WeakSet[Any] = weakref.WeakSet()  # databases with `_stop_before_close`
@@ -104,39 +110,28 @@ def _handled() -> list[int]:
     return [number for number in ENDING if signal.getsignal(number) is _terminate]
 
 
-def start(service: Any) -> bool:
-    """Start the thread of a service; say whether it did not run already.
+def start(service: Any, role: str = "", before: Callable[[], None] = lambda: None) -> bool:
+    """Start a thread of a service; say whether it did not run already.
 
+    :param role: what it is to do, where a service has several.
+    :param before: called when nothing can go wrong any more, before the thread begins.
     :raises ServiceNotStored: the service was not committed yet.
     :raises InvalidArgument: no processor can be made by its settings.
     """
-    jar = service._p_jar
-    if jar is None or (service._p_serial == b"\0" * 8 and service._p_changed is not None):
+    if service.place is None:
         raise ServiceNotStored
-    db = jar.db()
+    db, key = service.place
     with _lock:
         services = _started.setdefault(db, {})
-        if _is_alive(services.get(service._p_oid)):
+        if _is_alive(services.get((key, role))):
             return False
-        path = path_to(service)
-        processor = _make_processor(service, db, path)
-        thread = threading.Thread(
-            target=processor, name="remotetasks." + ".".join(path), daemon=True
-        )
-        services[service._p_oid] = _Started(processor, thread)
+        processor, name = service.make_processor(role)
+        thread = threading.Thread(target=processor, name=name, daemon=True)
+        services[key, role] = _Started(processor, thread)
         _attend_ends(db)
+        before()
         thread.start()
         return True
-
-
-def _make_processor(service: Any, db: Any, path: Any) -> Any:
-    try:
-        return service.processorFactory(db, path, **service.processorArguments)
-    except TypeError as error:
-        raise InvalidArgument(
-            f"{shown(service.processorFactory)} does not take"
-            f" {shown(service.processorArguments)}: {describe(error)}"
-        ) from error
 
 
 def attend(processor: Any) -> None:
@@ -181,39 +176,51 @@ def _is_alive(started: _Started | None) -> bool:
     return started is not None and started.thread.is_alive() and started.processor.running
 
 
-def find(service: Any) -> Any:
-    """Return the processor that works on a service in this processpool, or None."""
-    jar = service._p_jar
-    if jar is None:
+def _find(service: Any, role: str) -> _Started | None:
+    if service.place is None:
         return None
+    db, key = service.place
     with _lock:
-        started = _started.get(jar.db(), {}).get(service._p_oid)
-    return started.processor if started is not None and _is_alive(started) else None
+        started = _started.get(db, {}).get((key, role))
+    return started if _is_alive(started) else None
 
 
-def stop(service: Any, timeout_seconds: float | None = None) -> None:
-    """Stop the thread of a service, and wait for it if a time is given."""
-    jar = service._p_jar
-    if jar is None:
-        return
+def find(service: Any, role: str = "") -> Any:
+    """Return the processor that works on a service in this process, or None."""
+    started = _find(service, role)
+    return None if started is None else started.processor
+
+
+def begun(service: Any, role: str = "") -> float | None:
+    """Return when that was started, in seconds since the epoch; None if there is none."""
+    started = _find(service, role)
+    return None if started is None else started.begun
+
+
+def stop(service: Any, timeout_seconds: float | None = None, role: str = "") -> bool:
+    """Stop a thread of a service, and wait for it if a time is given; say whether there was one."""
+    if service.place is None:
+        return False
+    db, key = service.place
     with _lock:
-        started = _started.get(jar.db(), {}).pop(service._p_oid, None)
+        started = _started.get(db, {}).pop((key, role), None)
         if started is None:
-            return
+            return False
         _stopped[:] = [other for other in _stopped if other.thread.is_alive()]
         _stopped.append(started)
     started.processor.stop()
     if timeout_seconds is not None and started.thread is not threading.current_thread():
         started.thread.join(min(timeout_seconds, threading.TIMEOUT_MAX))
+    return True
 
 
 def stop_all(timeout_seconds: float) -> bool:
-    """Stop all threads of this processpool, and say whether they ended in time."""
+    """Stop all threads of this process, and say whether they ended in time."""
     return _end(_stopping(), timeout_seconds)
 
 
 def leave(timeout_seconds: float) -> bool:
-    """Stop all threads for the end of the processpool, and say whether they ended in time.
+    """Stop all threads for the end of the process, and say whether they ended in time.
 
     The jobs that still run then are given back, and are no attempts.
     """
@@ -337,7 +344,12 @@ def wake_after_commit(service: Any) -> None:
 def _wake(is_committed: bool, services: set[tuple[Any, bytes]]) -> None:
     if not is_committed:
         return
-    for db, oid in services:
-        started = _started.get(db, {}).get(oid)
-        if started is not None and hasattr(started.processor, "wake"):
+    for place in services:
+        wake(*place)
+
+
+def wake(db: Any, key: bytes) -> None:
+    """Wake the processors of a service, of all roles."""
+    for (other, _), started in list(_started.get(db, {}).items()):
+        if other == key and hasattr(started.processor, "wake"):
             started.processor.wake()

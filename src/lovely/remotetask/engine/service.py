@@ -9,12 +9,14 @@ from BTrees.IIBTree import IITreeSet
 from BTrees.IOBTree import IOBTree
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
+from ZODB.utils import z64
 
 from lovely.remotetask import setting
-from lovely.remotetask.base.site import note_service
+from lovely.remotetask.base.lookup import Tasks
+from lovely.remotetask.base.site import note_service, path_to
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.engine.retention import DEFAULT_RETENTION, Retention
-from lovely.remotetask.errors import InvalidArgument
+from lovely.remotetask.errors import InvalidArgument, describe, shown
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.retry import MAX_DEATHS
 from lovely.remotetask.store.predecessor import Part, check_not_old
@@ -71,6 +73,34 @@ class Service(Persistent):
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
         note_service(self)
+
+    @property
+    def place(self) -> tuple[Any, bytes] | None:
+        """The database of the service, and its object id; None until it was committed."""
+        jar = self._p_jar
+        if jar is None or (self._p_serial == z64 and self._p_changed is not None):
+            return None
+        return jar.db(), self._p_oid
+
+    def make_processor(self, role: str) -> tuple[Any, str]:
+        """Return a processor to be called in a thread of its own, and the thread's name.
+
+        :param role: what it is to do, where the service has several.
+        :raises InvalidArgument: the factory does not take the arguments.
+        """
+        path = path_to(self)
+        try:
+            processor = self.processorFactory(self._p_jar.db(), path, **self.processorArguments)
+        except TypeError as error:
+            raise InvalidArgument(
+                f"{shown(self.processorFactory)} does not take"
+                f" {shown(self.processorArguments)}: {describe(error)}"
+            ) from error
+        return processor, "remotetasks." + ".".join(path)
+
+    def tasks(self) -> Any:
+        """Return what finds the tasks of jobs by their names, as long as nothing is registered."""
+        return Tasks(self.taskInterface)
 
     def holds_new(self, job: Any) -> bool:
         """Say whether the service has got a job in the current transaction; see `service_of`."""

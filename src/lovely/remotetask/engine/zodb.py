@@ -12,6 +12,7 @@ from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.execution import Execution
 from lovely.remotetask.engine.session import is_closed
 from lovely.remotetask.engine.upkeep import Upkeep
+from lovely.remotetask.job import Job
 
 
 class Engine:
@@ -20,6 +21,7 @@ class Engine:
     Threads bring their own `Session`.
 
     :param pause: called with seconds; waits, and says whether the processor is to stop.
+    :param accepts: says whether this worker takes a job.
     """
 
     def __init__(
@@ -29,9 +31,10 @@ class Engine:
         pause: Callable[[float], bool],
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        accepts: Callable[[Job], bool] = lambda job: True,
     ) -> None:
-        self._db = db
-        self.claims = Claims(db, path, pause, clock, monotonic)
+        self.db = db
+        self.claims = Claims(db, path, pause, clock, monotonic, accepts)
         self.execution = Execution(self.claims)
         self.news = self.claims.news
         self.upkeep = Upkeep(self.claims)
@@ -39,7 +42,7 @@ class Engine:
     @property
     def is_closed(self) -> bool:
         """See `protocol.Engine`."""
-        return is_closed(self._db)
+        return is_closed(self.db)
 
     def wait_for_storage(self, error: BaseException, faults: int) -> None:
         """See `protocol.Engine`."""

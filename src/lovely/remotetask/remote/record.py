@@ -7,8 +7,8 @@ from typing import Any
 
 from zope.component import queryMultiAdapter
 
-from lovely.remotetask.engine import registry
-from lovely.remotetask.errors import MAX_WAIT_SECONDS, InvalidArgument, text_of
+from lovely.remotetask.engine.control import set_due
+from lovely.remotetask.errors import MAX_WAIT_SECONDS, text_of
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED, STARTLATER
 from lovely.remotetask.job import Job
 from lovely.remotetask.remote.interfaces import IJobErrorMessage
@@ -73,14 +73,7 @@ class JobRecord(Job):
         :param due: seconds since the epoch; None is at once.
         :raises InvalidArgument: the job has ended.
         """
-        service = self.__parent__
-        if self.is_final:
-            raise InvalidArgument(f"job {self.id} has ended, it is {self.status}")
-        if self.status == PROCESSING:
-            service.keep_edit(self, due)
-        else:
-            service.refile(self, due)
-            registry.wake_after_commit(service)
+        set_due(self.__parent__, self, due)
 
     def rest(self) -> None:
         """Let a waiting job rest, or wait again: its object is active no more, or again."""

@@ -263,18 +263,19 @@ class JobQueue(Persistent):
         """Count anew when a job is due, if a clock far ahead of `now` has set that."""
         with suppress(*SCHEDULE_ERRORS):  # it cannot be counted here
             if job.is_ahead_of(now):
-                self._file_anew(job, job.count_anew(now))
+                self.refile(job, job.count_anew(now))
 
-    def reschedule(self, job: CronJob, now: float) -> None:
+    def reschedule(self, job: Any, now: float) -> None:
         """Count a waiting job's schedule from `now`."""
-        self._file_anew(job, job.count_from(now))
+        self.refile(job, job.count_from(now))
 
     def count_later(self, job: CronJob, now: float) -> None:
         """Let who claims a job count its schedule from `now`: here that cannot be done."""
         job.slot = now
-        self._file_anew(job, None)
+        self.refile(job, None)
 
-    def _file_anew(self, job: Job, due: float | None) -> None:
+    def refile(self, job: Job, due: float | None) -> None:
+        """Let a waiting job wait for another time; None is now."""
         self.remove(job)
         job.wait(due)
         self.file(job)
