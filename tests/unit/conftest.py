@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import ZODB
 
-from lovely.remotetask.engine.claim import Claim
-from lovely.remotetask.engine.protocol import Outcome
+from lovely.remotetask.engine.protocol import Claim, Outcome
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.zodb import Engine
 from lovely.remotetask.service import TaskService

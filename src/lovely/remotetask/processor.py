@@ -15,9 +15,9 @@ from typing import Any
 from zope.interface import implementer
 
 from lovely.remotetask.engine import registry
-from lovely.remotetask.engine.claim import Claim
 from lovely.remotetask.engine.crew import OwnThread, Threads
 from lovely.remotetask.engine.loop import Loop
+from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.engine.session import Session, check_no_transaction
 from lovely.remotetask.engine.zodb import Engine
 from lovely.remotetask.errors import seconds_of, whole_of

@@ -16,8 +16,7 @@ from contextlib import suppress
 from lovely.remotetask.engine.crew import Crew, Runner
 from lovely.remotetask.engine.ledger import Ledger
 from lovely.remotetask.engine.maintenance import Maintenance
-from lovely.remotetask.engine.protocol import Engine, Session
-from lovely.remotetask.engine.transactions import Stopping
+from lovely.remotetask.engine.protocol import Engine, Session, Stopping
 from lovely.remotetask.errors import OldRecord, ServiceGone
 
 log = logging.getLogger("lovely.remotetask")
