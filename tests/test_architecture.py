@@ -49,6 +49,10 @@ PURE = ("schedule", "retry", "setting", "record", "crontab")
 # through another connection before a commit.
 ENDS_TRANSACTIONS = ("engine", "processor", "command", "hosts", "testing", "web", "base.ownership")
 
+# What drives an engine knows of it, and of what it stores, no more than this.
+DRIVERS = ("engine.loop", "engine.crew", "engine.ledger", "engine.maintenance")
+KNOWN_TO_DRIVERS = (*DRIVERS, "engine.protocol", "errors")
+
 # No room has more lines, but for these: room -> why.
 MAX_LINES = 405
 LONG: dict[str, str] = {
@@ -193,6 +197,14 @@ def pure_modules_that_know_the_database(sources: Sources) -> list[str]:
     )
 
 
+def drivers_that_know_an_engine(sources: Sources) -> list[str]:
+    return sorted(
+        f"{importer} imports {imported}"
+        for importer, imported in inner_imports(sources)
+        if importer in DRIVERS and imported not in KNOWN_TO_DRIVERS
+    )
+
+
 def modules_that_end_transactions(sources: Sources) -> list[str]:
     return sorted(
         f"{module}, line {line}"
@@ -278,6 +290,7 @@ RULES: list[Callable[[Sources], list[str]]] = [
     imports_that_point_up,
     importers_of_a_reserved_package,
     pure_modules_that_know_the_database,
+    drivers_that_know_an_engine,
     modules_that_end_transactions,
     modules_that_sleep,
     private_names_of_other_modules,
@@ -355,6 +368,8 @@ FOLDERS: Sources = {
         (importers_of_a_reserved_package, "job", "from croniter import croniter"),
         (pure_modules_that_know_the_database, "schedule", "from persistent import Persistent"),
         (pure_modules_that_know_the_database, "retry", "import ZODB.POSException"),
+        (drivers_that_know_an_engine, "engine.loop", "from .session import Session"),
+        (drivers_that_know_an_engine, "engine.ledger", "from ..job import Job"),
         (modules_that_end_transactions, "service", "transaction.commit()"),
         (modules_that_end_transactions, "job", "self._p_jar.transaction_manager.abort()"),
         (modules_that_end_transactions, "remote.worker", "transaction.get().begin()"),
@@ -388,6 +403,7 @@ def test_a_rule_sees_what_breaks_it(
         (importers_of_a_reserved_package, "store.ready", "from zc.queue import BucketQueue"),
         (importers_of_a_reserved_package, "job", "import queue\nimport zc.queues"),
         (pure_modules_that_know_the_database, "job", "from persistent import Persistent"),
+        (drivers_that_know_an_engine, "engine.execution", "from .session import Session"),
         (modules_that_end_transactions, "engine.execution", "transaction.commit()"),
         (modules_that_end_transactions, "web.wsgi", "transaction.commit()"),
         (modules_that_end_transactions, "job", "def commit(self): self.committed = True"),

@@ -18,6 +18,7 @@ from BTrees.IOBTree import IOBTree
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 
+from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.zodb import Engine
@@ -159,7 +160,7 @@ class Arena(Place):
     def engine(self) -> Engine:
         """Return a new worker."""
         stop = threading.Event()
-        return Engine(self.db, self.path, stop.wait)
+        return Engine(Claims(self.db, self.path, stop.wait))
 
     @staticmethod
     def give_up(engine: Engine, session: Session) -> None:

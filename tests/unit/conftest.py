@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import ZODB
 
-from lovely.remotetask.engine.claim import Claim
-from lovely.remotetask.engine.protocol import Outcome
+from lovely.remotetask.engine.claims import Claims
+from lovely.remotetask.engine.protocol import Claim, Outcome
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.zodb import Engine
 from lovely.remotetask.service import TaskService
@@ -45,7 +45,7 @@ class Workshop(Place):
 
     def new_engine(self) -> Engine:
         """Return one more worker."""
-        return Engine(self.db, self.path, self._pause, lambda: self.now, lambda: self.now)
+        return Engine(Claims(self.db, self.path, self._pause, lambda: self.now, lambda: self.now))
 
     def _pause(self, seconds: float) -> bool:
         if seconds:

@@ -16,7 +16,7 @@ from ZODB.POSException import POSKeyError
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.engine.maintenance import Maintenance
-from lovely.remotetask.engine.transactions import Stopping
+from lovely.remotetask.engine.protocol import Stopping
 from lovely.remotetask.errors import JobNotFound
 from lovely.remotetask.interfaces import COMPLETED, DELAYED, FINAL_STATUSES, ITask
 from lovely.remotetask.store import memory

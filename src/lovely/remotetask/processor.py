@@ -15,9 +15,10 @@ from typing import Any
 from zope.interface import implementer
 
 from lovely.remotetask.engine import registry
-from lovely.remotetask.engine.claim import Claim
+from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.crew import OwnThread, Threads
 from lovely.remotetask.engine.loop import Loop
+from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.engine.session import Session, check_no_transaction
 from lovely.remotetask.engine.zodb import Engine
 from lovely.remotetask.errors import seconds_of, whole_of
@@ -33,7 +34,7 @@ class _Processor:
         self.servicePath = servicePath
         self.waitTime = seconds_of(waitTime, "waitTime")
         stop = threading.Event()
-        self.engine = Engine(db, servicePath, stop.wait)
+        self.engine = Engine(Claims(db, servicePath, stop.wait))
         self.loop = Loop(self.engine, self.name, stop, self.waitTime, make_crew)
         self.loop.owner = self
         registry.attend(self)

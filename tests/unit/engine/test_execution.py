@@ -16,7 +16,7 @@ from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError, Sto
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.engine.execution import MAX_REPEATS
-from lovely.remotetask.engine.transactions import Stopping
+from lovely.remotetask.engine.protocol import Stopping
 from lovely.remotetask.errors import RetryLater, TaskError
 from lovely.remotetask.interfaces import (
     CANCELLED,

@@ -14,6 +14,7 @@ import ZODB
 from ZODB.DemoStorage import DemoStorage
 
 from lovely.remotetask.base.site import path_to
+from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.maintenance import Maintenance
 from lovely.remotetask.engine.rescue import orphans
 from lovely.remotetask.engine.session import Session
@@ -49,7 +50,7 @@ class Copy:
             connection.root()["copy"] = connection.importFile(exported)
         with self.service() as service:
             path = path_to(service)
-        self.engine = Engine(db, path, workshop._pause, *[lambda: workshop.now] * 2)
+        self.engine = Engine(Claims(db, path, workshop._pause, *[lambda: workshop.now] * 2))
         self.session = Session(db, path, transaction.TransactionManager())
 
     @contextmanager

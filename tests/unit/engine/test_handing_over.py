@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lovely.remotetask.engine.filing import release
+from lovely.remotetask.engine.protocol import Stopping
 from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.engine.transactions import Stopping
 from lovely.remotetask.interfaces import COMPLETED, ERROR, PROCESSING, QUEUED
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, RetryPolicy

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from transaction import TransactionManager
 
+from lovely.remotetask.engine.protocol import Stopping
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.engine.transactions import Stopping
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED
 from lovely.remotetask.store.check import check_all
 

@@ -37,7 +37,7 @@ LOOK_SECONDS = 0.1
 
 #: A signal that goes to a group of processes may reach the pool's so many seconds before this
 #: one has seen that it is to stop.
-ECHO_SECONDS = 1.0
+SIGNAL_LEAD_SECONDS = 1.0
 
 #: With which code a process of the pool ends by SIGTERM: by its handler, or before it has one, or
 #: when it was the process that starts the others which the signal has ended.
@@ -100,7 +100,7 @@ def call(
             if future.done():
                 raise JobTimeout(f"the job ran longer than {timeout_seconds} s") from error
         except Exception as error:
-            if _is_terminated(error) and _comes_true(is_stopping, ECHO_SECONDS):
+            if _is_terminated(error) and _comes_true(is_stopping, SIGNAL_LEAD_SECONDS):
                 raise JobInterrupted from error
             if isinstance(error, BrokenExecutor) and pool not in _answering:
                 _check_guard()

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from lovely.remotetask.command.output import BY_SIGNAL
-from lovely.remotetask.engine.registry import ECHO_SECONDS
+from lovely.remotetask.engine.registry import SAME_SIGNAL_SECONDS
 
 
 class Signals:
@@ -51,7 +51,7 @@ class Signals:
             self.received = number
             self._since = time.monotonic()
             self._bell.send(b"!")
-        elif time.monotonic() - self._since > ECHO_SECONDS:
+        elif time.monotonic() - self._since > SAME_SIGNAL_SECONDS:
             leave_now(BY_SIGNAL + number)
 
     def wait(self, seconds: float | None = None) -> bool:

@@ -17,9 +17,8 @@ From top to bottom; each uses only those below it.
 ``adding``        takes new jobs
 ``control``       finds, starts, reschedules and cancels jobs
 ``progress``      cancel requests and progress of a running job
-``protocol``      what loops know of an engine, of any store
 ``rescue``        frees what dead workers held
-``claim``         what a claim is, and what it writes
+``claim``         what a claim writes
 ``filing``        files the jobs whose runs have ended
 ``retention``     how long jobs that have ended are kept, and their end
 ``outcome``       what becomes of a run
@@ -29,4 +28,5 @@ From top to bottom; each uses only those below it.
 ``later``         starts services, at once or when they are committed
 ``registry``      what runs in this process
 ``wakeup``        what the storage tells by itself
+``protocol``      what loops know of an engine, of any store
 """

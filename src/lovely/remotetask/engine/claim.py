@@ -1,31 +1,17 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""What a claim is, and what it writes.  Nothing here begins, commits or aborts."""
+"""What a claim writes.  Nothing here begins, commits or aborts."""
 
 from __future__ import annotations
 
 import os
 import socket
-from typing import Any, NamedTuple
+from typing import Any
 
 from lovely.remotetask.engine.filing import retire
 from lovely.remotetask.engine.outcome import failure_of
+from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.errors import JobInterrupted, UnknownZone, describe
 from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job, job_log
-
-
-class Claim(NamedTuple):
-    """The right to run one attempt of one job.
-
-    One that ``is_reserved`` stands in the worker's record alone, and the job's still says
-    that it waits: `Execution.run_together` writes it once, when it has run.
-    """
-
-    jobid: int
-    attempt: int
-    task: str
-    owner: str
-    is_suspect: bool = False
-    is_reserved: bool = False
 
 
 def claim_of(job: Job) -> Claim:

@@ -26,12 +26,13 @@ from typing import Any
 import transaction
 
 from lovely.remotetask.base.site import ServicePath, entered
-from lovely.remotetask.engine.claim import Claim, can_share, claim_of, give_back, reserve, take
+from lovely.remotetask.engine.claim import can_share, claim_of, give_back, reserve, take
 from lovely.remotetask.engine.filing import release, retire_jobs
 from lovely.remotetask.engine.identity import Identity, local_ids
 from lovely.remotetask.engine.news import News
+from lovely.remotetask.engine.protocol import Claim, Stopping
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.engine.transactions import Stopping, Transactor
+from lovely.remotetask.engine.transactions import Transactor
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.memory import Memory

@@ -27,7 +27,7 @@ class Lead(Protocol):
 
     name: str
     wait_seconds: float
-    news: threading.Event
+    woken: threading.Event
 
     @property
     def running(self) -> bool:
@@ -157,7 +157,7 @@ class Threads:
         held = len(claims.in_hand)
         self._start(held)  # one that was abandoned, or has ended by a fault, is missing
         if held >= max(self.max_threads, most // 2):
-            self._loop.news.wait(self._loop.wait_seconds)
+            self._loop.woken.wait(self._loop.wait_seconds)
             return True
         claimed = claims.claim(session, most - held, may_reserve=True)
         if claimed:
@@ -188,7 +188,7 @@ class Threads:
                 with ledger.carrying(claims), self.runner.engine.claims.open() as session:
                     self.runner.run(session, claims)
             finally:
-                self._loop.news.set()
+                self._loop.woken.set()
 
     def stop(self) -> None:
         """See `Crew`."""

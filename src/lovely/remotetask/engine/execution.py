@@ -30,13 +30,13 @@ from ZODB.POSException import ConflictError
 from lovely.remotetask.base.guard import guarded
 from lovely.remotetask.base.ownership import is_id_again, wrote
 from lovely.remotetask.base.site import entered
-from lovely.remotetask.engine.claim import Claim, can_share, take
+from lovely.remotetask.engine.claim import can_share, take
 from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.outcome import call_task, finish, postpone, settle
-from lovely.remotetask.engine.progress import Notes
-from lovely.remotetask.engine.protocol import Deadline, Outcome
+from lovely.remotetask.engine.progress import ProgressMonitor
+from lovely.remotetask.engine.protocol import Claim, Deadline, Outcome, Stopping
 from lovely.remotetask.engine.session import Session, is_transient
-from lovely.remotetask.engine.transactions import ID_BUDGET, Stopping
+from lovely.remotetask.engine.transactions import ID_BUDGET
 from lovely.remotetask.errors import (
     JobCancelled,
     JobInterrupted,
@@ -340,7 +340,7 @@ class Execution:
     # -- what a running task is given ----------------------------------------------------
 
     def _context(self, service: Any, claim: Claim, task: Any) -> TaskContext:
-        notes = Notes(
+        monitor = ProgressMonitor(
             claim.jobid, self._claims.open_beside, self._claims.transact, self._claims.monotonic
         )
         return TaskContext(
@@ -349,7 +349,7 @@ class Execution:
             claim.attempt,
             getattr(task, "timeout_seconds", None),
             should_stop=lambda: self._claims.pause(0),
-            is_cancelled=notes.is_cancelled,
-            progress=notes.tell,
+            is_cancelled=monitor.is_cancelled,
+            progress=monitor.report,
             monotonic=self._claims.monotonic,
         )

@@ -16,8 +16,7 @@ from contextlib import suppress
 from lovely.remotetask.engine.crew import Crew, Runner
 from lovely.remotetask.engine.ledger import Ledger
 from lovely.remotetask.engine.maintenance import Maintenance
-from lovely.remotetask.engine.protocol import Engine, Session
-from lovely.remotetask.engine.transactions import Stopping
+from lovely.remotetask.engine.protocol import Engine, Session, Stopping
 from lovely.remotetask.errors import OldRecord, ServiceGone
 
 log = logging.getLogger("lovely.remotetask")
@@ -71,7 +70,7 @@ class Loop:
         engine.upkeep.on_missed = self.maintenance.hurry
         self.maintenance_thread: threading.Thread | None = None
         self.thread: threading.Thread | None = None
-        self.news = threading.Event()
+        self.woken = threading.Event()
         self._stop = stop
         self._is_leaving = False
         self._lock = threading.Lock()
@@ -94,13 +93,13 @@ class Loop:
     def stop(self) -> None:
         """End when the running job has ended."""
         self._stop.set()
-        self.news.set()
+        self.woken.set()
         self.maintenance.notify()
         self.crew.stop()
 
     def wake(self) -> None:
         """Look for jobs."""
-        self.news.set()
+        self.woken.set()
 
     def hear(self, oids: list[bytes]) -> None:
         """See `wakeup.Watcher`."""
@@ -233,7 +232,7 @@ class Loop:
                 if not threading.main_thread().is_alive():
                     self.stop()  # the interpreter ends: pools and the like take no more work
                     break
-                self.news.clear()
+                self.woken.clear()
                 if not self.crew.work(session):
                     self._rest(session)
             self.crew.end()
@@ -256,12 +255,12 @@ class Loop:
             seconds = min(seconds, due - self.engine.claims.clock())
         seconds = min(max(seconds, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX)
         if not self.engine.news.is_asked:
-            self.news.wait(seconds)
+            self.woken.wait(seconds)
             return
         end = time.monotonic() + seconds
         step = PROBE_SECONDS
         while (remaining := end - time.monotonic()) > 0:
-            if self.news.wait(min(step, remaining)):
+            if self.woken.wait(min(step, remaining)):
                 return
             before = time.monotonic()
             if self.engine.news.has_signal(session):

@@ -30,8 +30,8 @@ PROGRESS_SECONDS = 0.5
 MAX_INT = 2**63
 
 
-class Notes:
-    """The notes about one running job.
+class ProgressMonitor:
+    """What one running job tells of itself, and is told.
 
     :param open_beside: opens another connection for a moment.
     """
@@ -48,7 +48,7 @@ class Notes:
         self._transact = transact
         self._monotonic = monotonic
         self._is_cancelled = False
-        self._looked = self._told = float("-inf")
+        self._looked = self._reported = float("-inf")
 
     def is_cancelled(self) -> bool:
         """Say whether the job's cancelling was asked for; it may be news of a moment ago."""
@@ -59,15 +59,15 @@ class Notes:
             self._looked = now
         return self._is_cancelled
 
-    def tell(self, done: float, total: float | None, message: str) -> None:
+    def report(self, done: float, total: float | None, message: str) -> None:
         """Note how far the job is; see `TaskContext.progress`."""
         now = self._monotonic()
         # Of exact types: it is stored beside the notes of others, who may lack any class.
         done = _number(done, "done")
         total = None if total is None else _number(total, "total")
-        if now - self._told < PROGRESS_SECONDS and (total is None or done < total):
+        if now - self._reported < PROGRESS_SECONDS and (total is None or done < total):
             return
-        self._told = now
+        self._reported = now
         note = Progress(done, total, text_of(message)[:MAX_MESSAGE])
 
         def change(service: Any) -> None:

@@ -11,9 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from lovely.remotetask.engine.claim import Claim
+from typing import Any, NamedTuple, Protocol
 
 __all__ = [
     "Claim",
@@ -24,10 +22,30 @@ __all__ = [
     "News",
     "Outcome",
     "Session",
+    "Stopping",
     "Upkeep",
 ]
 
 Session = Any
+
+
+class Stopping(Exception):
+    """The processor is to stop, and what was waited for has not come."""
+
+
+class Claim(NamedTuple):
+    """The right to run one attempt of one job.
+
+    One that ``is_reserved`` stands in the worker's record alone, and the job's still says
+    that it waits: `Execution.run_together` writes it once, when it has run.
+    """
+
+    jobid: int
+    attempt: int
+    task: str
+    owner: str
+    is_suspect: bool = False
+    is_reserved: bool = False
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ LEAVE_SECONDS = 2.0
 #: Seconds between two looks whether threads that are waited for were replaced by others.
 LOOK_SECONDS = 0.05
 
-#: A signal within this many seconds of the first one is its echo: ``timeout`` sends two.
-ECHO_SECONDS = 0.3
+#: A signal within this many seconds of the first one is the same again: ``timeout`` sends two.
+SAME_SIGNAL_SECONDS = 0.3
 
 #: What ends a process in an orderly way: a service manager, and a terminal that is closed.
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -309,7 +309,7 @@ def _terminate(number: int, frame: object) -> None:
         _terminated = now
         with suppress(RuntimeError):  # the interpreter ends already, with what `leave` does
             _thread.start_new_thread(_leave_and_die, (number,))
-    elif now - _terminated > ECHO_SECONDS:
+    elif now - _terminated > SAME_SIGNAL_SECONDS:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ZODB.POSException import POSKeyError
 
 from lovely.remotetask.base.ownership import is_id_again
+from lovely.remotetask.engine.protocol import Stopping
 from lovely.remotetask.engine.session import Session, is_transient
 from lovely.remotetask.errors import ServiceGone, describe, is_storage_fault
 
@@ -36,10 +37,6 @@ FAULT_CAP_SECONDS = 15.0
 LOG_SECONDS = 60.0
 
 Result = TypeVar("Result")
-
-
-class Stopping(Exception):
-    """The processor is to stop, and what was waited for has not come."""
 
 
 class Transactor:
