@@ -26,23 +26,33 @@ from lovely.remotetask.interfaces import IProcessor
 from lovely.remotetask.setting import check_max_threads
 
 
-class _Processor:
-    """What both processors are; see them for their parameters."""
+class Processor:
+    """An engine, and the loop that drives it.
 
-    def __init__(self, db: Any, servicePath: list[str], waitTime: float, make_crew: Any) -> None:
-        self.db = db
-        self.servicePath = servicePath
+    :param engine: see `lovely.remotetask.engine.protocol.Engine`.
+    :param name: the service, for threads and log.
+    :param stop: what the engine pauses on.
+    :param waitTime: see `SimpleProcessor`.
+    :param make_crew: makes who runs what is claimed; see `Loop`.
+    :param thread_name: the name of the loop's thread; None makes one of the service's.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        name: str,
+        stop: threading.Event,
+        waitTime: float,
+        make_crew: Any,
+        thread_name: str | None = None,
+    ) -> None:
         self.waitTime = seconds_of(waitTime, "waitTime")
-        stop = threading.Event()
-        self.engine = Engine(Claims(db, servicePath, stop.wait))
-        self.loop = Loop(self.engine, self.name, stop, self.waitTime, make_crew)
+        self.engine = engine
+        self.db = engine.claims.db
+        self.name = name
+        self.loop = Loop(engine, name, stop, self.waitTime, make_crew, thread_name)
         self.loop.owner = self
         registry.attend(self)
-
-    @property
-    def name(self) -> str:
-        """The path as one word."""
-        return ".".join(self.servicePath)
 
     # -- the loop -------------------------------------------------------------------
 
@@ -138,8 +148,18 @@ class _Processor:
             return self.engine.news.has_waiting(session)
 
 
+class _ServiceProcessor(Processor):
+    """What both processors of services are; see them for their parameters."""
+
+    def __init__(self, db: Any, servicePath: list[str], waitTime: float, make_crew: Any) -> None:
+        self.servicePath = servicePath
+        stop = threading.Event()
+        engine = Engine(Claims(db, servicePath, stop.wait))
+        super().__init__(engine, ".".join(servicePath), stop, waitTime, make_crew)
+
+
 @implementer(IProcessor)
-class SimpleProcessor(_Processor):
+class SimpleProcessor(_ServiceProcessor):
     """Works on one job at a time, in the order they were added.  See `IProcessor`.
 
     :param db: the `ZODB.DB` with the service.
@@ -154,7 +174,7 @@ class SimpleProcessor(_Processor):
 
 
 @implementer(IProcessor)
-class MultiProcessor(_Processor):
+class MultiProcessor(_ServiceProcessor):
     """Works on several jobs at a time, each in a thread of its own.  See `IProcessor`.
 
     :param maxThreads: how many jobs run at the same time at the most.

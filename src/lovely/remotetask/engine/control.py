@@ -12,6 +12,7 @@ from typing import Any
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.ownership import check_parts, check_path
 from lovely.remotetask.engine import registry
+from lovely.remotetask.engine.retention import remove_job
 from lovely.remotetask.errors import (
     InvalidArgument,
     JobNotFound,
@@ -110,3 +111,12 @@ def cancel(service: Any, jobid: int) -> None:
     service.queue.remove(job)
     job.cancel(time.time())
     service.queue.file(job)
+
+
+def discard(service: Any, jobid: int) -> None:
+    """Cancel a job that waits, and remove it."""
+    job = find_job(service, jobid)
+    cancel(service, jobid)
+    if job.is_final:
+        service.queue.remove(job)
+        remove_job(service, jobid)

@@ -41,6 +41,7 @@ class Loop:
     :param wait_seconds: after this a loop without work looks again; it is woken when work
         comes, so this is only a safety net.
     :param make_crew: makes the crew.
+    :param thread_name: the name of the loop's thread; None makes one of the service's.
     :ivar thread: the thread of the loop; another one when the first hangs in a job.
     :ivar maintenance_thread: the thread beside it.
     :ivar signals: see `wakeup.Watcher`.
@@ -54,9 +55,11 @@ class Loop:
         stop: threading.Event,
         wait_seconds: float,
         make_crew: Callable[[Loop, Runner], Crew],
+        thread_name: str | None = None,
     ) -> None:
         self.engine = engine
         self.name = name
+        self._thread_name = thread_name or f"remotetasks.{name}"
         self.wait_seconds = min(max(wait_seconds, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX)
         self.is_looping = False
         self.signals: frozenset[bytes] = frozenset()
@@ -173,7 +176,7 @@ class Loop:
         """Start another thread in the place of one that was abandoned."""
         if thread is self.thread:
             successor = threading.Thread(
-                target=self._run, name=f"remotetasks.{self.name}", daemon=True
+                target=self._run, name=self._thread_name, daemon=True
             )
             successor.start()
             self.thread = successor

@@ -51,19 +51,24 @@ def remove_oldest(service: Any, status: str, limit: int | None, before: float | 
     return removed
 
 
-def clean(service: Any, statuses: list[str]) -> None:
-    """Remove all jobs with some final statuses."""
+def clean(service: Any, statuses: list[str]) -> dict[str, int]:
+    """Remove all jobs with some final statuses; return how many there were of each."""
+    removed = dict.fromkeys(statuses, 0)
     for worker in service.workers.values():
         for jobid in worker.held:
             job = load(service.jobs, jobid)
             if job is None or job.status not in statuses:
                 continue
-            if not service.queue.is_filed(job) and why_unusable(job, jobid) is None:
+            if service.queue.is_filed(job) or job.is_unwanted:
+                continue
+            if why_unusable(job, jobid) is None:
                 # The worker is about to file it: so that neither is disturbed, it removes
                 # the job instead, or if that is too late, the next who cleans.
                 job.is_unwanted = True
-    for status in statuses:
-        remove_oldest(service, status, None, None)
+                removed[job.status] += 1
+    for status in removed:
+        removed[status] += remove_oldest(service, status, None, None)
+    return removed
 
 
 def remove_job(service: Any, jobid: int) -> None:

@@ -27,7 +27,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SECOND = timedelta(seconds=1)
 _NO_TIME = timedelta(0)
 
-#: In seconds: with less an item would stay due for ever, as datetimes show no less.
+#: In seconds; datetimes show no less, and an item would stay due for ever.
 _SHORTEST_DELAY = 1e-6
 
 #: Each of these can be iterated over, and none is meant for a list of numbers.
@@ -83,7 +83,7 @@ def checked_delay(delay: float) -> float:
     :raises InvalidArgument: it is no number, less than a microsecond, or more than 100 years.
     """
     seconds = number_of(delay)
-    if not _SHORTEST_DELAY <= seconds < MAX_WAIT_SECONDS:
+    if not _SHORTEST_DELAY <= seconds <= MAX_WAIT_SECONDS:
         raise InvalidArgument(
             f"delay must be seconds, from a microsecond to 100 years, not {shown(delay)}"
         )

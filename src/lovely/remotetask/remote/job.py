@@ -20,11 +20,14 @@ from lovely.remotetask.remote.interfaces import IJob, IJobError
 from lovely.remotetask.remote.record import JobRecord
 from lovely.remotetask.remote.values import Checked, check_runs, check_seconds, check_time, time_at
 
-#: What a copy of a job does not take over.
-_OF_ONE_JOB = frozenset(
-    "_record __name__ __parent__ jobName status output errors retryTime retryCounter"
-    " created queued picked started completed".split()
+#: What the record of a job tells.
+_TOLD = frozenset(
+    "__name__ __parent__ status output errors retryTime retryCounter created queued picked"
+    " started completed".split()
 )
+
+#: What a copy of a job does not take over.
+_OF_ONE_JOB = _TOLD | {"_record", "jobName"}
 
 
 @implementer(IJobError)
@@ -140,6 +143,19 @@ class Job(Persistent):
             job.input = check_storable(input, InvalidInput, "the input", True)
         job.jobName = self.jobName or self.__name__
         return job
+
+    def attach(self, record: JobRecord) -> None:
+        """Become the job of a record, which tells from now on what becomes of it."""
+        values = vars(self)
+        for name in _TOLD:
+            values.pop(name, None)
+        values["_record"] = record
+        self._p_changed = True
+
+    def note_begin(self) -> None:
+        """Note when the run began; it is kept with what the run comes to."""
+        if self._record is not None:
+            self._record.begun_at = time.time()
 
     def _note_change(self, name: str) -> None:
         if name == "active" and self._record is not None:

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What a remote processor in ZODB consists of: its factories, its jobs, its scheduler."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from os import urandom
+from typing import Any
+
+from BTrees.OOBTree import OOBTree, OOTreeSet
+from persistent import Persistent
+from zope.interface import implementer
+
+from lovely.remotetask.base.guard import check_begun
+from lovely.remotetask.base.ownership import check_path, removed, wrote
+from lovely.remotetask.engine import registry
+from lovely.remotetask.engine.adding import add_job, new_ids
+from lovely.remotetask.engine.control import find_job
+from lovely.remotetask.errors import InvalidArgument, JobNotFound, is_kind, shown
+from lovely.remotetask.remote.interfaces import IJobFactories, IJobs
+from lovely.remotetask.remote.job import Job
+from lovely.remotetask.remote.record import JobRecord
+from lovely.remotetask.remote.scheduler import SchedulerBase
+
+_NEW = b"\0" * 8  # the serial of an object that was never committed
+
+
+@implementer(IJobFactories)
+class JobFactories(Persistent, Mapping[str, Any]):
+    """Name -> factory.  See `IJobFactories`.
+
+    Stored: ``factories`` OOBTree; ``__parent__`` the processor.
+    """
+
+    __name__ = "factories"
+
+    def __init__(self, parent: Any) -> None:
+        self.__parent__ = parent
+        self.factories = OOBTree()
+
+    def put(self, name: str, job: Any) -> None:
+        """Put a factory in."""
+        check_begun(self)
+        check_path(self.factories, name)
+        job.__name__ = name
+        job.__parent__ = self
+        self.factories[name] = job
+        wrote(self, job)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.factories[name]
+
+    def get(self, name: Any, default: Any = None) -> Any:
+        """Return a factory, or the default."""
+        return self.factories.get(name, default) if is_kind(name, str) else default
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.factories)
+
+    def __len__(self) -> int:
+        return len(self.factories)
+
+    def __bool__(self) -> bool:
+        return True
+
+
+@implementer(IJobs)
+class Jobs(Mapping[str, Any]):
+    """Id -> job.  See `IJobs`; nothing of it is stored.
+
+    :param parent: the processor.
+    """
+
+    __name__ = "jobs"
+
+    def __init__(self, parent: Any) -> None:
+        self.__parent__ = parent
+
+    def add(self, job: Job) -> str:
+        """See `IJobs`."""
+        service = self.__parent__
+        check_begun(service)
+        if not is_kind(job, Job) or job.__dict__.get("_record") is not None:
+            raise InvalidArgument(f"{shown(job)} is no new job")
+        record = JobRecord(new_ids(service, 1)[0], job)
+        job.attach(record)
+        add_job(service, record)
+        return str(record.id)
+
+    def record(self, jobid: Any) -> JobRecord:
+        """Return the record of a job.
+
+        :raises JobNotFound: there is none.
+        """
+        number = int(jobid) if is_kind(jobid, str) and jobid.isdecimal() else None
+        if number is None or str(number) != jobid:
+            raise JobNotFound(f"there is no job {shown(jobid)}")
+        record: Any = find_job(self.__parent__, number)
+        if record.is_unwanted:
+            raise JobNotFound(f"there is no job {jobid}")
+        return record
+
+    def __getitem__(self, jobid: str) -> Any:
+        return self.record(jobid).input
+
+    def __iter__(self) -> Iterator[str]:
+        for jobid, record in self.__parent__.jobs.items():
+            if not record.is_unwanted:
+                yield str(jobid)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Scheduler(Persistent, SchedulerBase):
+    """The items in ZODB.  See `IScheduler`.
+
+    Stored: ``items_by_id`` OOBTree: id -> item.  ``due`` OOTreeSet of (seconds since the epoch,
+    id): when items can be pulled.  ``__parent__`` the processor.
+    """
+
+    def __init__(self, parent: Any) -> None:
+        self.__parent__ = parent
+        self.items_by_id = OOBTree()
+        self.due = OOTreeSet()
+
+    def __getitem__(self, itemid: str) -> Any:
+        return self.items_by_id[itemid]
+
+    def get(self, itemid: Any, default: Any = None) -> Any:
+        """Return an item, or the default."""
+        return self.items_by_id.get(itemid, default) if is_kind(itemid, str) else default
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.items_by_id)
+
+    def __len__(self) -> int:
+        return len(self.items_by_id)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def add(self, item: Any) -> str:
+        """See `IScheduler`."""
+        check_begun(self)
+        self.prepare(item)
+        # In the order in which they are added, whoever adds them.
+        itemid = f"{time.time_ns():016x}{urandom(4).hex()}"
+        check_path(self.items_by_id, itemid)
+        item.__name__ = itemid
+        item.__parent__ = self
+        self.items_by_id[itemid] = item
+        wrote(self, item)
+        self._file(item)
+        self._note_added(item)
+        registry.wake_after_commit(self.__parent__)
+        return itemid
+
+    def remove(self, item: Any) -> None:
+        """See `IScheduler`."""
+        check_begun(self)
+        itemid = item.__name__
+        if self.get(itemid) is not item:
+            raise KeyError(itemid)
+        self._unfile(item)
+        check_path(self.items_by_id, itemid)
+        del self.items_by_id[itemid]
+        item.__parent__ = None
+        removed(self, item)
+
+    def note_change(self, item: Any) -> None:
+        """See `SchedulerBase`."""
+        check_begun(self)
+        wrote(self, item)
+        self._unfile(item)
+        self._file(item)
+        registry.wake_after_commit(self.__parent__)
+
+    # -- when they are due --------------------------------------------------------------
+
+    def _file(self, item: Any) -> None:
+        times = [at.timestamp() for at in (item.nextCallTime, item.retryTime) if at is not None]
+        item.place = max(times) if item.active and item.nextCallTime is not None else None
+        if item.place is not None:
+            entry = (item.place, item.__name__)
+            check_path(self.due, entry)
+            self.due.insert(entry)
+
+    def _unfile(self, item: Any) -> None:
+        entry = (item.place, item.__name__)
+        if item.place is not None and entry in self.due:
+            check_path(self.due, entry)
+            self.due.remove(entry)
+
+    def _note_added(self, item: Any) -> None:
+        added: list[Any] = getattr(self, "_v_added", [])
+        self._v_added = [*added, item]
+
+    def added(self) -> list[Any]:
+        """See `SchedulerBase`."""
+        # What an abort or a rollback has taken out is no longer in the tree.
+        found = [
+            item
+            for item in getattr(self, "_v_added", [])
+            if item._p_serial == _NEW and self.get(item.__name__) is item
+        ]
+        if hasattr(self, "_v_added"):
+            self._v_added = found
+        return found
+
+    def next_call(self) -> float | None:
+        """Return when the next item can be pulled, in seconds since the epoch."""
+        return self.due.minKey()[0] if self.due else None
+
+    def pull_stored(self, callTime: datetime) -> Any:
+        """See `SchedulerBase`."""
+        until = callTime.timestamp()
+        new = set(map(id, self.added()))
+        for when, itemid in list(self.due.keys(max=(until, "\uffff"))):
+            item = self.get(itemid)
+            if item is None or item.place != when:
+                self.due.remove((when, itemid))
+            elif id(item) not in new and self.advance(item, callTime):
+                return item
+        return None

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The remote processor in ZODB."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from zope.interface import implementer
+from zope.location.location import Location
+
+from lovely.remotetask.base.guard import check_begun
+from lovely.remotetask.base.ownership import check_parts
+from lovely.remotetask.base.site import path_to
+from lovely.remotetask.engine import control, later
+from lovely.remotetask.engine.claims import Claims
+from lovely.remotetask.engine.inline import Ran, claim_for_caller, process_claimed, process_next
+from lovely.remotetask.engine.retention import clean
+from lovely.remotetask.engine.service import Service
+from lovely.remotetask.engine.zodb import Engine
+from lovely.remotetask.errors import JobIsLive, JobNotFound
+from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING
+from lovely.remotetask.remote.base import ProcessorBase, RunJob
+from lovely.remotetask.remote.interfaces import IRemoteProcessor
+from lovely.remotetask.remote.items import JobFactories, Jobs, Scheduler
+from lovely.remotetask.remote.query import make_filter
+from lovely.remotetask.remote.scheduler import time_of_call
+
+__all__ = ["RemoteProcessor"]
+
+
+@implementer(IRemoteProcessor)
+class RemoteProcessor(ProcessorBase, Service, Location):
+    """A remote processor that is kept in ZODB.  See `IRemoteProcessor`.
+
+    Stored beyond a `Service`: ``_jobFactories`` `JobFactories`; ``_scheduler`` `Scheduler`.  Set
+    by the application, if at all: ``jobWorkerFactory``, ``jobWorkerArguments``,
+    ``schedulerWorkerFactory``, ``schedulerWorkerArguments``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._jobFactories = JobFactories(self)
+        self._scheduler = Scheduler(self)
+
+    @property
+    def _jobs(self) -> Jobs:  # type: ignore[override]
+        return Jobs(self)
+
+    def tasks(self) -> Any:
+        """See `Service`: all jobs are run by the same task, which calls them."""
+        return RunJob.tasks
+
+    def make_engine(self, pause: Callable[[float], bool], jobQuery: Any) -> Any:
+        """See `ProcessorBase`."""
+        accepts = make_filter(jobQuery)
+        db = self._p_jar.db()
+        return Engine(Claims(db, path_to(self), pause, accepts=lambda job: accepts(job.input)))
+
+    def remove_with(self, status: str) -> int:
+        """See `ProcessorBase`."""
+        check_begun(self)
+        check_parts(self)
+        if status in FINAL_STATUSES:
+            return clean(self, [status])[status]
+        if status == PROCESSING:
+            raise JobIsLive("jobs that run are cancelled, not removed")
+        count = 0
+        for job in list(self._jobs.values()):
+            if job.status == status:
+                control.discard(self, int(job.__name__))
+                count += 1
+        return count
+
+    def pullNextJob(self, jobQuery: Any = None, callTime: datetime | None = None) -> Any:
+        """See `IRemoteProcessor`."""
+        check_begun(self)
+        accepts = make_filter(jobQuery)
+        now = time_of_call(callTime).timestamp()
+        jobid = claim_for_caller(self, now, lambda job: accepts(job.input))
+        return None if jobid is None else self._jobs[str(jobid)]
+
+    def run_next(self, jobQuery: Any, now: float) -> Ran | None:
+        """See `ProcessorBase`."""
+        check_begun(self)
+        accepts = make_filter(jobQuery)
+        return process_next(self, now, -1.0, lambda job: accepts(job.input))
+
+    def run_claimed(self, jobid: str) -> Ran | None:
+        """See `ProcessorBase`."""
+        check_begun(self)
+        return process_claimed(self, self._jobs.record(jobid), time.time(), -1.0)
+
+    def cancelJob(self, jobid: str) -> None:
+        """See `IRemoteProcessor`."""
+        check_begun(self)
+        try:
+            record = self._jobs.record(jobid)
+        except JobNotFound:
+            return
+        control.cancel(self, record.id)
+
+    def next_call(self) -> float | None:
+        """See `ProcessorBase`."""
+        return self._scheduler.next_call()
+
+    def start_role(self, role: str, start: Any) -> None:
+        """See `ProcessorBase`."""
+        later.start_now_or_later(self, role, start)
+
+    def stop_role(self, role: str) -> bool:
+        """See `ProcessorBase`."""
+        return later.stop(self, None, role)
