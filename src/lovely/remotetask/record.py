@@ -22,7 +22,8 @@ from lovely.remotetask.interfaces import (
 )
 
 #: The attributes that stand in a job's record by their position: those that most jobs have,
-#: and those that a job has to its end before those that it loses.  The order can only grow.
+#: and those that a job has to its end before those that it loses.  They cannot change: what stands
+#: behind the last of them in a record is the dict of the others.
 POSITIONS = (
     "id",
     "task",

@@ -14,68 +14,7 @@ import transaction
 from lovely.remotetask.errors import TransactionMeddled
 from lovely.remotetask.interfaces import COMPLETED, ERROR
 from lovely.remotetask.task import TaskContext
-
-
-def commit() -> None:
-    transaction.commit()
-
-
-def abort() -> None:
-    transaction.abort()
-
-
-def begin() -> None:
-    transaction.begin()
-
-
-def doom() -> None:
-    transaction.doom()
-
-
-def abort_and_commit() -> None:
-    transaction.abort()
-    transaction.commit()
-
-
-def commit_twice() -> None:
-    with suppress(Exception):
-        transaction.commit()
-    transaction.commit()
-
-
-def commit_and_abort() -> None:
-    with suppress(Exception):
-        transaction.commit()
-    transaction.abort()
-
-
-def commit_in_a_block() -> None:
-    with transaction.manager:
-        pass
-
-
-def commit_by_attempts() -> None:
-    for attempt in transaction.attempts(3):
-        with attempt:
-            pass
-
-
-def commit_through_the_transaction() -> None:
-    transaction.get().commit()
-
-
-MEDDLING = [
-    commit,
-    abort,
-    begin,
-    doom,
-    abort_and_commit,
-    commit_twice,
-    commit_and_abort,
-    commit_in_a_block,
-    commit_by_attempts,
-    commit_through_the_transaction,
-]
+from meddling import MEDDLING
 
 
 def named(function: Any) -> str:

@@ -134,6 +134,17 @@ class Application:
                 result = change(self.connection.root())
         return result
 
+    def fail_with_id_again(
+        self, oid: bytes, step: Callable[[], Any], error: type[Exception]
+    ) -> None:
+        """Let a step of a transaction meet an id that is in use, and abort."""
+        left = hand_out(self.connection, oid)
+        make_new_object(self.connection.root())
+        with pytest.raises(error, match=r"same oid|conflict"):
+            step()
+        self.manager.abort()
+        assert not left
+
     def close(self) -> None:
         self.manager.abort()
         self.connection.close()
@@ -170,12 +181,7 @@ def test_no_job_is_acknowledged_that_is_not_stored_when_adding_meets_an_id_again
 def test_no_job_is_acknowledged_that_is_not_stored_after_a_transaction_of_the_application(
     full: Any, application: Any, kind: str
 ) -> None:
-    left = hand_out(application.connection, oid_of(full, kind))
-    make_new_object(application.connection.root())
-    with pytest.raises(ConflictError):
-        application.manager.commit()
-    application.manager.abort()
-    assert not left
+    application.fail_with_id_again(oid_of(full, kind), application.manager.commit, ConflictError)
     jobids = []
     for n in range(20):
         jobids.append(application(lambda root, n=n: root["tasks"].add("echo", n)))
@@ -190,24 +196,14 @@ def test_no_job_is_acknowledged_that_is_not_stored_after_a_transaction_of_the_ap
 def test_what_is_changed_is_stored_after_a_savepoint_that_met_an_id_again(
     full: Any, application: Any, kind: str
 ) -> None:
-    left = hand_out(application.connection, oid_of(full, kind))
-    make_new_object(application.connection.root())
-    with pytest.raises(ValueError, match="same oid"):
-        application.manager.savepoint()
-    application.manager.abort()
-    assert not left
+    application.fail_with_id_again(oid_of(full, kind), application.manager.savepoint, ValueError)
     application(lambda root: root["tasks"].cancel(full.jobid))
     assert full.get(full.jobid, "status") == "cancelled"
 
 
 @kinds
 def test_the_inline_form_runs_a_job_once(full: Any, application: Any, kind: str) -> None:
-    left = hand_out(application.connection, oid_of(full, kind))
-    make_new_object(application.connection.root())
-    with pytest.raises(ConflictError):
-        application.manager.commit()
-    application.manager.abort()
-    assert not left
+    application.fail_with_id_again(oid_of(full, kind), application.manager.commit, ConflictError)
     for _ in range(MANY // MAX_CLOSED + 1):  # each closes so many empty segments
         application(lambda root: root["tasks"].process())
     assert full.get(full.jobid, "status", "attempt") == (COMPLETED, 1)

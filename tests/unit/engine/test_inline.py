@@ -24,6 +24,7 @@ from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.task import TaskContext
+from meddling import MEDDLING
 
 
 @pytest.fixture
@@ -139,40 +140,6 @@ def test_a_claimed_job_that_is_cancelled_is_not_run(root: Any, register: Any) ->
 
 
 # -- tasks that meddle with the caller's transaction -------------------------------------------
-
-
-def commit() -> None:
-    transaction.commit()
-
-
-def abort() -> None:
-    transaction.abort()
-
-
-def begin() -> None:
-    transaction.begin()
-
-
-def doom() -> None:
-    transaction.doom()
-
-
-def commit_in_a_block() -> None:
-    with transaction.manager:
-        pass
-
-
-def commit_by_attempts() -> None:
-    for attempt in transaction.attempts(3):
-        with attempt:
-            pass
-
-
-def run_another() -> None:
-    transaction.manager.run(lambda: None)
-
-
-MEDDLING = [commit, abort, begin, doom, commit_in_a_block, commit_by_attempts, run_another]
 
 
 @pytest.mark.parametrize("is_swallowed", [False, True])

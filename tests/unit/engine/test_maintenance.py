@@ -23,6 +23,7 @@ class Kept:
     """A maintenance, and what it has called."""
 
     def __init__(self, workshop: Any, session: Any) -> None:
+        self.workshop = workshop
         self.session = session
         self.upkeep = workshop.engine.upkeep
         self.freed: list[float] = []
@@ -35,6 +36,12 @@ class Kept:
 
     def tick(self) -> float:
         return self.maintenance.tick(self.session)
+
+    def watch_for_a_lease(self) -> None:
+        """Look at the others until one that shows no sign of life counts as dead."""
+        for _ in range(3):
+            self.tick()
+            self.workshop.now += LEASE_SECONDS / 3
 
 
 @pytest.fixture
@@ -129,9 +136,7 @@ def test_a_sign_of_life_after_the_look_is_no_death(workshop: Any, kept: Kept) ->
             other.workers["stranger"].beat()
         return list(judged)
 
-    for _ in range(3):
-        kept.tick()
-        workshop.now += LEASE_SECONDS / 3
+    kept.watch_for_a_lease()
     kept.upkeep._dead = look_and_beat  # type: ignore[method-assign]
     kept.tick()
     assert judged
@@ -143,9 +148,7 @@ def test_a_sign_of_life_in_the_moment_of_the_rescue_is_no_death(
 ) -> None:
     jobid = workshop.add("echo")
     stranger(workshop, jobid)
-    for _ in range(3):
-        kept.tick()
-        workshop.now += LEASE_SECONDS / 3
+    kept.watch_for_a_lease()
     tries = []
 
     def rescue_late(service: Any, **options: Any) -> int:
@@ -167,9 +170,7 @@ def test_a_worker_that_cannot_be_freed_keeps_nobody_waiting(
 ) -> None:
     jobid = workshop.add("echo")
     stranger(workshop, jobid)
-    for _ in range(3):
-        kept.tick()
-        workshop.now += LEASE_SECONDS / 3
+    kept.watch_for_a_lease()
 
     def fail(service: Any, **options: Any) -> int:
         raise POSKeyError(b"\0" * 8)

@@ -591,11 +591,14 @@ class AdapterError(Exception):
     """What an adapter of a database raises has no kind in common with others."""
 
 
-@pytest.mark.parametrize(
+storage_faults = pytest.mark.parametrize(
     "raised",
     [OSError("no"), StorageError("no"), TransientError("no"), AdapterError("no")],
     ids=repr,
 )
+
+
+@storage_faults
 def test_a_fault_of_the_storage_stays_what_it_is(
     workshop: Any, code: Code, monkeypatch: pytest.MonkeyPatch, raised: Exception
 ) -> None:
@@ -614,11 +617,7 @@ def test_a_fault_of_the_storage_stays_what_it_is(
     assert not quarantine._quarantine
 
 
-@pytest.mark.parametrize(
-    "raised",
-    [OSError("no"), StorageError("no"), TransientError("no"), AdapterError("no")],
-    ids=repr,
-)
+@storage_faults
 def test_nor_does_one_that_comes_while_the_code_of_a_record_loads_something_else(
     workshop: Any, code: Code, monkeypatch: pytest.MonkeyPatch, raised: Exception
 ) -> None:
