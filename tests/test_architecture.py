@@ -47,7 +47,8 @@ PURE = ("schedule", "retry", "setting", "record", "crontab")
 
 # What commits at all is in the engine, and in what stands around the core; `base.ownership` looks
 # through another connection before a commit.
-ENDS_TRANSACTIONS = ("engine", "processor", "command", "hosts", "testing", "web", "base.ownership")
+ENDS_TRANSACTIONS = ("engine", "processor", "command", "hosts", "testing", "web")
+ENDS_TRANSACTIONS += ("remote.worker", "remote.testing", "base.ownership")
 
 # What drives an engine knows of it, and of what it stores, no more than this.
 DRIVERS = ("engine.loop", "engine.crew", "engine.ledger", "engine.maintenance")
@@ -372,7 +373,7 @@ FOLDERS: Sources = {
         (drivers_that_know_an_engine, "engine.ledger", "from ..job import Job"),
         (modules_that_end_transactions, "service", "transaction.commit()"),
         (modules_that_end_transactions, "job", "self._p_jar.transaction_manager.abort()"),
-        (modules_that_end_transactions, "remote.worker", "transaction.get().begin()"),
+        (modules_that_end_transactions, "remote.job", "transaction.get().begin()"),
         (modules_that_end_transactions, "store.queue", "with transaction.manager as tm:\n    pass"),
         (modules_that_sleep, "processor", "import time\ntime.sleep(1)"),
         (modules_that_sleep, "processor", "import time as clock\nclock.sleep(1)"),

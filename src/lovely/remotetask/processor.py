@@ -39,7 +39,7 @@ class Processor:
 
     def __init__(
         self,
-        engine: Any,
+        engine: Engine,
         name: str,
         stop: threading.Event,
         waitTime: float,

@@ -16,7 +16,14 @@ from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job, job_lo
 
 def claim_of(job: Job) -> Claim:
     """Return the claim that stands in the record of a processing job."""
-    return Claim(job.id, job.attempt, job.task, job.owner or "", bool(job.deaths_in_a_row))
+    return Claim(
+        job.id,
+        job.attempt,
+        job.task,
+        job.owner or "",
+        bool(job.deaths_in_a_row),
+        name=job.__name__,
+    )
 
 
 def can_share(job: Job, task: Any) -> bool:
@@ -33,7 +40,7 @@ def can_share(job: Job, task: Any) -> bool:
 
 def reserve(job: Job, owner: str) -> Claim:
     """Return the claim of a waiting job whose record is not written before it has run."""
-    return Claim(job.id, job.attempt + 1, job.task, owner, is_reserved=True)
+    return Claim(job.id, job.attempt + 1, job.task, owner, is_reserved=True, name=job.__name__)
 
 
 def take(service: Any, job: Job, owner: str, now: float) -> bool:
@@ -52,12 +59,12 @@ def take(service: Any, job: Job, owner: str, now: float) -> bool:
         job.start(owner, now)
     except UnknownZone as error:
         service.queue.park_for_zone(job)
-        job_log.warning("job %s: %s; it waits for a machine that knows it", job.id, error)
+        job_log.warning("job %s: %s; it waits for a machine that knows it", job.__name__, error)
         return False
     except SCHEDULE_ERRORS as error:
         Job.fail(job, failure_of(error, job.attempt, now), now)
         retire(service, job.id, now)
-        job_log.error("job %s: the stored schedule is broken: %s", job.id, describe(error))
+        job_log.error("job %s: the stored schedule is broken: %s", job.__name__, describe(error))
         return False
     return True
 
@@ -75,7 +82,7 @@ def give_back(service: Any, job: Job, claim: Claim, is_running: bool, now: float
         note = Failure(claim.attempt, now, JobInterrupted.__name__, message, "")
         if note not in job.failures:  # it is, if a commit came to pass although it has failed
             job.note(note)
-            job_log.info("job %s: %s", job.id, message)
+            job_log.info("job %s: %s", job.__name__, message)
     if is_held:
         job.give_back(now)
         service.queue.file(job)

@@ -130,7 +130,8 @@ class Claims:
         self.news.fetch(session)
         self.memory.renew()
         claims = self._retire(service, held)  # first, as some of them may be due again
-        if limit and not claims:
+        # Asked in the transaction: who stops a worker, and then adds a job, does not find it taken.
+        if limit and not claims and not self.pause(0):
             start, limit = self._share(service, limit, is_repeated)
             now = self.news.looked = self.clock()
             with entered(session.site(service)):
@@ -212,11 +213,8 @@ class Claims:
     def _log_missing_task(self, job: Job) -> None:
         if job.task not in self._missing_tasks:
             self._missing_tasks.add(job.task)
-            job_log.warning(
-                "job %s: task %r is not registered here; its jobs wait until it is",
-                job.id,
-                job.task,
-            )
+            text = "job %s: task %r is not registered here; its jobs wait until it is"
+            job_log.warning(text, job.__name__, job.task)
 
     def _retire(self, service: Any, held: list[int]) -> list[Claim]:
         """File the jobs whose runs have ended, but for those that are `held`.

@@ -83,7 +83,7 @@ def set_due(service: Any, job: Job, due: float | None) -> None:
     check_begun(service)
     check_parts(service)
     if job.is_final:
-        raise InvalidArgument(f"job {job.id} has ended, it is {job.status}")
+        raise InvalidArgument(f"job {job.__name__} has ended, it is {job.status}")
     if job.status == PROCESSING:
         keep_edit(service.edits, job, due)
         return

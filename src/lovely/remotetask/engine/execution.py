@@ -107,12 +107,12 @@ class Execution:
         except Fenced:
             session.abort()
             status = None
-            job_log.warning("job %s: no longer held, its run is not kept", claim.jobid)
+            job_log.warning("job %s: no longer held, its run is not kept", claim.name)
         self._claims.let_go(claim)
         seconds = self._claims.monotonic() - begun
         job_log.debug(
             "job %s: task %s, attempt %s: %s after %.3f s",
-            claim.jobid,
+            claim.name,
             claim.task,
             claim.attempt,
             status,
@@ -184,7 +184,7 @@ class Execution:
         if conflicts:
             job.conflicts += conflicts
         status = job.status
-        session.manager.get().note(f"remotetask {job.task[:MAX_NOTE]} {job.id}")
+        session.manager.get().note(f"remotetask {job.task[:MAX_NOTE]} {job.__name__}")
         session.commit()
         return status
 
@@ -292,7 +292,7 @@ class Execution:
         job_log.log(
             level,
             "job %s: task %s, attempt %s failed: %s",
-            claim.jobid,
+            claim.name,
             claim.task,
             claim.attempt,
             describe(error),
@@ -316,7 +316,7 @@ class Execution:
         job_log.log(
             logging.ERROR if status == ERROR else logging.INFO,
             "job %s: task %s, attempt %s met %s write conflicts, the last: %s",
-            claim.jobid,
+            claim.name,
             claim.task,
             claim.attempt,
             conflicts,

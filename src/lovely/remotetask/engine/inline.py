@@ -179,9 +179,7 @@ def run_inline(
     with entered(site_of(service)):
         task = service.tasks().get(job.task)
         error = _run_once(service, job, task, now)
-        while error is not None and _is_taken_again(
-            service, job, owner, now, at_once_seconds
-        ):
+        while error is not None and _is_taken_again(service, job, owner, now, at_once_seconds):
             error = _run_once(service, job, task, now)
         return error
 
@@ -201,9 +199,7 @@ def _run_once(service: Any, job: Job, task: Any, now: float) -> BaseException | 
     return error
 
 
-def _is_taken_again(
-    service: Any, job: Job, owner: str, now: float, at_once_seconds: float
-) -> bool:
+def _is_taken_again(service: Any, job: Job, owner: str, now: float, at_once_seconds: float) -> bool:
     """Take a job that has failed again if its repeat is due at once; say whether it was."""
     if not job.errors or job.due is None or job.due > now + at_once_seconds:
         return False
@@ -283,16 +279,16 @@ def _taken_back(manager: Any, job: Job) -> Iterator[None]:
             if not isinstance(error, (Exception, SystemExit)):
                 raise
             raise CannotTakeBack(
-                f"job {job.id} failed ({describe(error)}), and what it may have written by way"
-                f" of {type(stuck[0]).__qualname__}, which has no savepoints, cannot be taken"
+                f"job {job.__name__} failed ({describe(error)}), and what it may have written by"
+                f" way of {type(stuck[0]).__qualname__}, which has no savepoints, cannot be taken"
                 " back: abort the transaction"
             ) from error
         try:
             point.rollback()
         except Exception as fault:  # of a data manager that has joined since
             raise CannotTakeBack(
-                f"job {job.id} failed ({describe(error)}), and what it has written cannot be taken"
-                f" back ({describe(fault)}): abort the transaction"
+                f"job {job.__name__} failed ({describe(error)}), and what it has written cannot be"
+                f" taken back ({describe(fault)}): abort the transaction"
             ) from error
         raise
 

@@ -175,9 +175,7 @@ class Loop:
     def _replace(self, thread: threading.Thread) -> None:
         """Start another thread in the place of one that was abandoned."""
         if thread is self.thread:
-            successor = threading.Thread(
-                target=self._run, name=self._thread_name, daemon=True
-            )
+            successor = threading.Thread(target=self._run, name=self._thread_name, daemon=True)
             successor.start()
             self.thread = successor
         else:

@@ -37,7 +37,8 @@ class Claim(NamedTuple):
     """The right to run one attempt of one job.
 
     One that ``is_reserved`` stands in the worker's record alone, and the job's still says
-    that it waits: `Execution.run_together` writes it once, when it has run.
+    that it waits: `Execution.run_together` writes it once, when it has run.  ``name`` is what
+    the job is called in the log.
     """
 
     jobid: int
@@ -46,6 +47,7 @@ class Claim(NamedTuple):
     owner: str
     is_suspect: bool = False
     is_reserved: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def _free(service: Any, job: Job, record: Worker, now: float) -> None:
     if record.is_inline:  # no death: nobody knows whether it was being run, or the process lives
         message = f"the process {record.pid} on {record.host} claimed the job, and has not run it"
         job.note(Failure(job.attempt, now, JobInterrupted.__name__, message, ""))
-        job_log.warning("job %s: %s; it waits again", job.id, message)
+        job_log.warning("job %s: %s; it waits again", job.__name__, message)
         give_back(service, job, claim_of(job), False, now)
         return
     job.deaths += 1
@@ -91,4 +91,4 @@ def _free(service: Any, job: Job, record: Worker, now: float) -> None:
         job.note(failure)
         job.wait(now + DEATH_WAITS_SECONDS[min(deaths, len(DEATH_WAITS_SECONDS)) - 1])
         service.queue.file(job)
-    job_log.warning("job %s: %s", job.id, message)
+    job_log.warning("job %s: %s", job.__name__, message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from abc import abstractmethod
 from collections.abc import Iterable
 from datetime import datetime
@@ -31,13 +32,14 @@ from lovely.remotetask.remote.interfaces import (
     PROCESSING,
     IJob,
 )
+from lovely.remotetask.remote.job import record_of
 from lovely.remotetask.remote.scheduler import time_of_call
 from lovely.remotetask.remote.worker import SCHEDULER, WORKER, SchedulerWorker, SimpleJobWorker
 
 log = logging.getLogger("lovely.remotetask.remote")
 
 #: What `removeJobs` removes if nobody says otherwise.
-REMOVABLE = [CANCELLED, ERROR, COMPLETED]
+REMOVABLE = [CANCELLED, COMPLETED, ERROR]
 
 #: So many statuses are taken at once, some of them more than once.
 MAX_STATUSES = 1_000
@@ -50,7 +52,9 @@ class RunJob:
 
     def __call__(self, service: Any, jobid: Any, job: Any) -> Any:
         """See `lovely.remotetask.interfaces.ITask`."""
-        job.note_begin()
+        record = record_of(job)
+        if record is not None:
+            record.begun_at = time.time()  # kept with what the run comes to
         return job(service)
 
     def get(self, name: str) -> RunJob:
@@ -164,7 +168,7 @@ class ProcessorBase:
         for status in wanted:
             if status not in may:
                 raise JobIsLive(f"jobs that are {status} are not to be removed")
-        return {status: self.remove_with(status) for status in dict.fromkeys(wanted)}
+        return {status: self.remove_with(status) for status in sorted(set(wanted))}
 
     # -- running them -------------------------------------------------------------------
 
@@ -314,7 +318,9 @@ def _statuses(given: Any) -> list[str]:
 
     :raises InvalidArgument: there is no such status.
     """
-    names = list_of((given,) if is_kind(given, str) else given, "stati", InvalidArgument, MAX_STATUSES)
+    names = list_of(
+        (given,) if is_kind(given, str) else given, "stati", InvalidArgument, MAX_STATUSES
+    )
     for name in names:
         if name not in JOB_STATUS_NAMES:
             raise InvalidArgument(f"there is no status {shown(name)}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from zope.interface import Attribute, Interface
 from zope.interface.common.mapping import IEnumerableMapping
-from zope.location.interfaces import ILocation
 from zope.schema import Bool, Choice, Datetime, Field, Float, Int, List, Object, Text, TextLine
 
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING, QUEUED
@@ -58,11 +57,14 @@ class IJobErrorMessage(Interface):
         """Return the message."""
 
 
-class IJob(ILocation):
+class IJob(Interface):
     """A job, or a factory that makes jobs like itself.
 
     A subclass has attributes of its own, which are stored with the job.
     """
+
+    __parent__ = Attribute("Where it stands, or None.")
+    __name__ = Attribute("Its name there, or None.")
 
     input = Field(title="Input", required=False)
 
@@ -122,22 +124,25 @@ class IJob(ILocation):
         """Append an exception to the errors."""
 
 
-class IJobFactories(IEnumerableMapping):
+class IJobFactories(IEnumerableMapping):  # type: ignore[type-arg]
     """The factories of a remote processor: name -> `IJob`."""
 
 
-class IJobs(IEnumerableMapping):
+class IJobs(IEnumerableMapping):  # type: ignore[type-arg]
     """The jobs of a remote processor: id -> `IJob`."""
 
     def add(job):
         """Add a job that a factory has made; return its id."""
 
 
-class ISchedulerItem(ILocation):
+class ISchedulerItem(Interface):
     """Says when jobs are to be added.
 
     Changes of what is stored take effect with the commit, and in the same transaction at once.
     """
+
+    __parent__ = Attribute("Where it stands, or None.")
+    __name__ = Attribute("Its name there, or None.")
 
     jobName = TextLine(title="Job name", description="The name of the factory.", required=True)
     title = TextLine(title="Title", required=False)
@@ -185,7 +190,7 @@ class ICron(ISchedulerItem):
     )
 
 
-class IScheduler(IEnumerableMapping):
+class IScheduler(IEnumerableMapping):  # type: ignore[type-arg]
     """The items of a remote processor: id -> `ISchedulerItem`."""
 
     def add(item):
@@ -228,8 +233,11 @@ class IScheduler(IEnumerableMapping):
         """Count the next call times of all items anew."""
 
 
-class IRemoteProcessor(ILocation):
+class IRemoteProcessor(Interface):
     """Runs jobs that are made by factories, when they are added or when a scheduler says so."""
+
+    __parent__ = Attribute("Where it stands, or None.")
+    __name__ = Attribute("Its name there, or None.")
 
     isProcessing = Bool(title="Is processing", description="In this process.", readonly=True)
     isScheduling = Bool(title="Is scheduling", description="In this process.", readonly=True)

@@ -20,8 +20,8 @@ from lovely.remotetask.engine.adding import add_job, new_ids
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.errors import InvalidArgument, JobNotFound, is_kind, shown
 from lovely.remotetask.remote.interfaces import IJobFactories, IJobs
-from lovely.remotetask.remote.job import Job
-from lovely.remotetask.remote.record import JobRecord
+from lovely.remotetask.remote.job import Job, attach, record_of
+from lovely.remotetask.remote.record import ID_DIGITS, JobRecord
 from lovely.remotetask.remote.scheduler import SchedulerBase
 
 _NEW = b"\0" * 8  # the serial of an object that was never committed
@@ -82,33 +82,34 @@ class Jobs(Mapping[str, Any]):
         """See `IJobs`."""
         service = self.__parent__
         check_begun(service)
-        if not is_kind(job, Job) or job.__dict__.get("_record") is not None:
+        if not is_kind(job, Job) or record_of(job) is not None:
             raise InvalidArgument(f"{shown(job)} is no new job")
         record = JobRecord(new_ids(service, 1)[0], job)
-        job.attach(record)
+        attach(job, record)
         add_job(service, record)
-        return str(record.id)
+        return record.__name__
 
     def record(self, jobid: Any) -> JobRecord:
         """Return the record of a job.
 
         :raises JobNotFound: there is none.
         """
-        number = int(jobid) if is_kind(jobid, str) and jobid.isdecimal() else None
-        if number is None or str(number) != jobid:
+        try:
+            number = int(jobid[ID_DIGITS:], 16)
+        except (TypeError, ValueError):
+            raise JobNotFound(f"there is no job {shown(jobid)}") from None
+        record: JobRecord = find_job(self.__parent__, number)
+        if record.is_unwanted or record.__name__ != jobid:
             raise JobNotFound(f"there is no job {shown(jobid)}")
-        record: Any = find_job(self.__parent__, number)
-        if record.is_unwanted:
-            raise JobNotFound(f"there is no job {jobid}")
         return record
 
     def __getitem__(self, jobid: str) -> Any:
         return self.record(jobid).input
 
     def __iter__(self) -> Iterator[str]:
-        for jobid, record in self.__parent__.jobs.items():
+        for record in self.__parent__.jobs.values():
             if not record.is_unwanted:
-                yield str(jobid)
+                yield record.__name__
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

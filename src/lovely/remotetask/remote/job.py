@@ -10,6 +10,7 @@ from typing import Any
 
 from persistent import Persistent
 from zope.interface import implementer
+from zope.location.location import Location
 
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.engine.outcome import failure_of
@@ -21,10 +22,9 @@ from lovely.remotetask.remote.record import JobRecord
 from lovely.remotetask.remote.values import Checked, check_runs, check_seconds, check_time, time_at
 
 #: What the record of a job tells.
-_TOLD = frozenset(
-    "__name__ __parent__ status output errors retryTime retryCounter created queued picked"
-    " started completed".split()
-)
+_RUN = ("status", "output", "errors", "retryTime", "retryCounter")
+_TIMES = ("created", "queued", "picked", "started", "completed")
+_TOLD = frozenset(("__name__", "__parent__", *_RUN, *_TIMES))
 
 #: What a copy of a job does not take over.
 _OF_ONE_JOB = _TOLD | {"_record", "jobName"}
@@ -45,7 +45,6 @@ class JobError(str):
         error.created = created
         error.tb = failure.traceback
         return error
-
 
 
 class _Told:
@@ -90,7 +89,7 @@ class _Told:
 
 
 @implementer(IJob)
-class Job(Persistent):
+class Job(Persistent, Location):
     """A job, or a factory of jobs.  See `IJob`.
 
     :param data: values of attributes by name, of any names.
@@ -104,7 +103,7 @@ class Job(Persistent):
     input: Any = None
     retryDelay = Checked(10, check_seconds)
     maxRetries = Checked(3, check_runs)
-    active = Checked(True, is_true)
+    active = Checked(True, is_true, lambda job: _wait_or_rest(job))
     __name__ = _Told(lambda record: record.__name__)
     __parent__ = _Told(lambda record: record.__parent__)
     status = _Told(lambda record: record.shown_status)
@@ -134,32 +133,13 @@ class Job(Persistent):
         """See `IJob`."""
         job = type(self).__new__(type(self))
         data = {
-            name: value
-            for name, value in self.__getstate__().items()
-            if name not in _OF_ONE_JOB
+            name: value for name, value in self.__getstate__().items() if name not in _OF_ONE_JOB
         }
-        vars(job).update(check_storable(data, InvalidInput, "the job"))
+        job.__dict__.update(check_storable(data, InvalidInput, "the job"))
         if input is not None:
             job.input = check_storable(input, InvalidInput, "the input", True)
         job.jobName = self.jobName or self.__name__
         return job
-
-    def attach(self, record: JobRecord) -> None:
-        """Become the job of a record, which tells from now on what becomes of it."""
-        values = vars(self)
-        for name in _TOLD:
-            values.pop(name, None)
-        values["_record"] = record
-        self._p_changed = True
-
-    def note_begin(self) -> None:
-        """Note when the run began; it is kept with what the run comes to."""
-        if self._record is not None:
-            self._record.begun_at = time.time()
-
-    def _note_change(self, name: str) -> None:
-        if name == "active" and self._record is not None:
-            self._record.rest()
 
     def setError(self, error: BaseException) -> None:
         """See `IJob`."""
@@ -176,3 +156,23 @@ class Job(Persistent):
         if self._record is None:
             return f"<{kind} {self.__name__!r}>"
         return f"<{kind} {self.jobName!r} {self.__name__}>"
+
+
+def _wait_or_rest(job: Job) -> None:
+    """Let a job wait that is active now, and rest that is not."""
+    if job._record is not None:
+        job._record.rest()
+
+
+def attach(job: Job, record: JobRecord) -> None:
+    """Make an object the job of a record, which tells from now on what becomes of it."""
+    values = job.__dict__
+    for name in _TOLD:
+        values.pop(name, None)
+    values["_record"] = record
+    job._p_changed = True
+
+
+def record_of(job: Job) -> JobRecord | None:
+    """Return the record of a job; None if it was not added."""
+    return job._record

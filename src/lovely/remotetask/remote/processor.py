@@ -46,7 +46,7 @@ class RemoteProcessor(ProcessorBase, Service, Location):
         self._scheduler = Scheduler(self)
 
     @property
-    def _jobs(self) -> Jobs:  # type: ignore[override]
+    def _jobs(self) -> Jobs:
         return Jobs(self)
 
     def tasks(self) -> Any:
@@ -70,7 +70,7 @@ class RemoteProcessor(ProcessorBase, Service, Location):
         count = 0
         for job in list(self._jobs.values()):
             if job.status == status:
-                control.discard(self, int(job.__name__))
+                control.discard(self, self._jobs.record(job.__name__).id)
                 count += 1
         return count
 
@@ -80,7 +80,7 @@ class RemoteProcessor(ProcessorBase, Service, Location):
         accepts = make_filter(jobQuery)
         now = time_of_call(callTime).timestamp()
         jobid = claim_for_caller(self, now, lambda job: accepts(job.input))
-        return None if jobid is None else self._jobs[str(jobid)]
+        return None if jobid is None else self.jobs[jobid].input
 
     def run_next(self, jobQuery: Any, now: float) -> Ran | None:
         """See `ProcessorBase`."""
@@ -104,7 +104,8 @@ class RemoteProcessor(ProcessorBase, Service, Location):
 
     def next_call(self) -> float | None:
         """See `ProcessorBase`."""
-        return self._scheduler.next_call()
+        due: float | None = self._scheduler.next_call()
+        return due
 
     def start_role(self, role: str, start: Any) -> None:
         """See `ProcessorBase`."""

@@ -15,6 +15,9 @@ from lovely.remotetask.remote.interfaces import IJobErrorMessage
 from lovely.remotetask.remote.values import MAX_RUNS
 from lovely.remotetask.retry import RetryPolicy
 
+#: The digits of an id before those of the number that the engine knows.
+ID_DIGITS = 14
+
 
 class JobRecord(Job):
     """The record of one job object; ``input`` is that object.
@@ -54,6 +57,11 @@ class JobRecord(Job):
     def count_from(self, now: float) -> float | None:
         """See `lovely.remotetask.job.CronJob`."""
         return self.due
+
+    @property
+    def __name__(self) -> str:
+        """See `Job`.  In the order of their creation, as texts."""
+        return f"{int(self.created_at * 1e6):014x}{self.id:010x}"
 
     # -- for the job object ---------------------------------------------------------------
 

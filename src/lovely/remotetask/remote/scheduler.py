@@ -18,6 +18,7 @@ from typing import Any
 import zope.event
 from persistent import Persistent
 from zope.interface import implementer
+from zope.location.location import Location
 
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.errors import InvalidArgument, InvalidInput, describe, is_true, shown
@@ -47,7 +48,13 @@ def time_of_call(callTime: datetime | None) -> datetime:
     return check_time(callTime, "callTime") or datetime.now(timezone.utc)
 
 
-class SchedulerItem(Persistent):
+def _tell(item: Any) -> None:
+    """Tell the scheduler of an item that it has changed."""
+    if item.__parent__ is not None:
+        item.__parent__.note_change(item)
+
+
+class SchedulerItem(Persistent, Location):
     """What the items share.  See `ISchedulerItem`.
 
     :param data: values of attributes by name.
@@ -61,18 +68,14 @@ class SchedulerItem(Persistent):
     title: str | None = None
     description: str | None = None
     input: Any = None
-    active = Checked(False, is_true)
-    nextCallTime = Checked(None, check_time)
-    retryTime = Checked(None, check_time)
+    active = Checked(False, is_true, _tell)
+    nextCallTime = Checked(None, check_time, _tell)
+    retryTime = Checked(None, check_time, _tell)
     retryDelay = Checked(300, check_seconds)
 
     def __init__(self, data: Mapping[str, Any] | None = None) -> None:
         for name, value in dict(data or {}).items():
             setattr(self, name, value)
-
-    def _note_change(self, name: str) -> None:
-        if self.__parent__ is not None:
-            self.__parent__.note_change(self)
 
     def dump(self) -> dict[str, Any]:
         """See `ISchedulerItem`."""
@@ -211,7 +214,8 @@ class SchedulerBase(Mapping[str, Any]):
 
         :raises InvalidArgument: it is no item, is somewhere already, or can never be due.
         """
-        if not ISchedulerItem.providedBy(item):
+        is_item: bool = ISchedulerItem.providedBy(item)
+        if not is_item:
             raise InvalidArgument(f"{shown(item)} is no scheduler item")
         if item.__parent__ is not None:
             raise InvalidArgument(f"{item!r} has been added already")

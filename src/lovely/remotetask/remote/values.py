@@ -58,14 +58,19 @@ def time_at(seconds: float | None) -> datetime | None:
 class Checked:
     """An attribute that is checked when it is set.
 
-    Its object is told by ``_note_change(name)`` that it has changed.
-
     :param check: called with a value and the attribute's name, returns what is to be kept.
+    :param on_change: called with the object.
     """
 
-    def __init__(self, default: Any, check: Callable[[Any, str], Any]) -> None:
+    def __init__(
+        self,
+        default: Any,
+        check: Callable[[Any, str], Any],
+        on_change: Callable[[Any], None] = lambda holder: None,
+    ) -> None:
         self._default = default
         self._check = check
+        self._on_change = on_change
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -80,4 +85,4 @@ class Checked:
         holder._p_activate()
         vars(holder)[self._name] = self._check(value, self._name)
         holder._p_changed = True
-        holder._note_change(self._name)
+        self._on_change(holder)

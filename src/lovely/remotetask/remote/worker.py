@@ -107,7 +107,7 @@ class MultiJobWorker(_JobWorker):
         return Threads(loop, runner, self.maxThreads)
 
     def _say_run(self, claim: Claim) -> None:
-        log.info("MultiJobWorker: processing job %s", claim.jobid)
+        log.info("MultiJobWorker: processing job %s", claim.name)
 
     @property
     def threads(self) -> list[threading.Thread]:
