@@ -171,7 +171,7 @@ class Claims:
         claims: list[Claim] = []
         reserved: set[int] | None = None
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
-        tasks = Tasks(service.taskInterface)
+        tasks = Tasks(service.find_task)
 
         memory = self.memory
         for job in service.queue.pull(

@@ -32,7 +32,7 @@ from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.worker import worker_record
-from lovely.remotetask.task import TaskContext, look_up
+from lovely.remotetask.task import TaskContext
 
 #: Repeats that are due within this many seconds follow at once: nobody is there to wait.
 AT_ONCE_SECONDS = 1.0
@@ -61,7 +61,7 @@ def claim_inline(
     for job in service.queue.pull(service.jobs, now, turn=turn, memory=memory):
         if job.id in but:
             continue
-        if look_up(service.taskInterface, job.task) is None:
+        if service.find_task(job.task) is None:
             service.queue.park(job)
         elif take(service, job, owner, now):
             found: Job = job
@@ -141,7 +141,7 @@ def run_inline(service: Any, job: Job, now: float) -> None:
     :raises CannotTakeBack: the caller's transaction is to be aborted.
     """
     with entered(site_of(service)):
-        task = look_up(service.taskInterface, job.task)
+        task = service.find_task(job.task)
         while not _run_once(service, job, task, now):
             pass
 

@@ -21,6 +21,7 @@ from lovely.remotetask.store.predecessor import Part, check_not_old
 from lovely.remotetask.store.queue import JobQueue
 from lovely.remotetask.store.tree import JobTree, holds_new
 from lovely.remotetask.store.worker import LEASE_SECONDS
+from lovely.remotetask.task import look_up
 
 #: How names begin that even a service of 0.5 may get: those of ZODB, what is not stored, and
 #: where it stands, so that it can be taken out of a container.
@@ -96,6 +97,10 @@ class Service(Persistent):
         if not name.startswith(_NOT_OURS):
             check_not_old(self)
         super().__delattr__(name)
+
+    def find_task(self, name: str) -> Any:
+        """Return the task with a name, which is called as `ITask` says, or None."""
+        return look_up(self.taskInterface, name)
 
 
 def _checked_setting(name: str, value: Any, is_stored: bool) -> Any:
