@@ -38,6 +38,7 @@ from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.store.worker import find_worker, remove_worker, worker_record
+from lovely.remotetask.task import Tasks
 
 #: After a rival was seen, the strict order is left for so many seconds.
 RIVAL_SECONDS = 10.0
@@ -174,7 +175,7 @@ class Claims:
         claims: list[Claim] = []
         reserved: set[int] | None = None
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
-        tasks = service.tasks()
+        tasks = Tasks(service.find_task)
 
         memory = self.memory
         for job in service.queue.pull(

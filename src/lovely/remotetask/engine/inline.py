@@ -71,11 +71,10 @@ def claim_inline(
         service.queue.recount(service.jobs, now)
     # Nothing is remembered: the caller's transaction can be aborted, or rolled back to a savepoint.
     memory = Memory(math.inf, but, now)
-    tasks = service.tasks()
     for job in service.queue.pull(service.jobs, now, turn=turn, memory=memory):
         if job.id in but or not accepts(job):
             continue
-        if not tasks.knows(job.task):
+        if service.find_task(job.task) is None:
             service.queue.park(job)
         elif take(service, job, owner, now):
             found: Job = job
@@ -177,7 +176,7 @@ def run_inline(
     """
     owner = job.owner or ""
     with entered(site_of(service)):
-        task = service.tasks().get(job.task)
+        task = service.find_task(job.task)
         error = _run_once(service, job, task, now)
         while error is not None and _is_taken_again(service, job, owner, now, at_once_seconds):
             error = _run_once(service, job, task, now)

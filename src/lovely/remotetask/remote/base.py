@@ -48,8 +48,6 @@ MAX_STATUSES = 1_000
 class RunJob:
     """The task of all job objects: calls them.  See `lovely.remotetask.interfaces.ITask`."""
 
-    tasks: Any  # what finds it, by any name
-
     def __call__(self, service: Any, jobid: Any, job: Any) -> Any:
         """See `lovely.remotetask.interfaces.ITask`."""
         record = record_of(job)
@@ -57,16 +55,8 @@ class RunJob:
             record.begun_at = time.time()  # kept with what the run comes to
         return job(service)
 
-    def get(self, name: str) -> RunJob:
-        """See `lovely.remotetask.base.lookup.Tasks`."""
-        return self
 
-    def knows(self, name: str) -> bool:
-        """See `lovely.remotetask.base.lookup.Tasks`."""
-        return True
-
-
-RunJob.tasks = RunJob()
+RUN_JOB = RunJob()
 
 
 class ProcessorBase:

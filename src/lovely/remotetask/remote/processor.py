@@ -22,7 +22,7 @@ from lovely.remotetask.engine.service import Service
 from lovely.remotetask.engine.zodb import Engine
 from lovely.remotetask.errors import JobIsLive, JobNotFound
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING
-from lovely.remotetask.remote.base import ProcessorBase, RunJob
+from lovely.remotetask.remote.base import RUN_JOB, ProcessorBase
 from lovely.remotetask.remote.interfaces import IRemoteProcessor
 from lovely.remotetask.remote.items import JobFactories, Jobs, Scheduler
 from lovely.remotetask.remote.query import make_filter
@@ -49,9 +49,9 @@ class RemoteProcessor(ProcessorBase, Service, Location):
     def _jobs(self) -> Jobs:
         return Jobs(self)
 
-    def tasks(self) -> Any:
+    def find_task(self, name: str) -> Any:
         """See `Service`: all jobs are run by the same task, which calls them."""
-        return RunJob.tasks
+        return RUN_JOB
 
     def make_engine(self, pause: Callable[[float], bool], jobQuery: Any) -> Any:
         """See `ProcessorBase`."""
