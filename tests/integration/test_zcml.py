@@ -71,7 +71,7 @@ SETTINGS = (
 #: What it takes a permission to call.
 MANAGED = (
     *("clean", "remove_oldest", "process", "processNext", "claimNextJob"),
-    *("startProcessing", "stopProcessing"),
+    *("startProcessing", "stopProcessing", "list_workers"),
 )
 
 

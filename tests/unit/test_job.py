@@ -36,7 +36,7 @@ def test_a_new_job_is_queued() -> None:
     assert (job.id, job.task, job.input, job.status) == (7, "echo", {"foo": "bar"}, QUEUED)
     assert before <= job.created_at <= time.time()
     assert (job.output, job.error, job.failures, job.attempt) == (None, None, (), 0)
-    assert repr(job) == "<Job 7>"
+    assert repr(job) == "<Job 7 'echo' queued>"
 
 
 def test_times_read_as_aware_utc_datetimes() -> None:
@@ -132,7 +132,7 @@ def test_a_cron_job_is_one_of_two_kinds() -> None:
     assert CronJob(1, "echo", minute=(1,)).status == CRONJOB
     assert CronJob(1, "echo").status == CRONJOB
     assert CronJob(1, "echo", delay=10).status == DELAYED
-    assert repr(CronJob(3, "echo")) == "<CronJob 3>"
+    assert repr(CronJob(3, "echo")) == "<CronJob 3 'echo' cronjob>"
 
 
 @pytest.mark.parametrize(

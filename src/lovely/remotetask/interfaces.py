@@ -442,6 +442,60 @@ class ITaskService(Interface):
         Transaction: reads only.
         """
 
+    def job(jobid):
+        """Return the `IJob` with all that is known of a job.
+
+        :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read in this process.
+
+        Transaction: reads only.
+        """
+
+    def list(status=None, task=None, order="newest", after=None, limit=50):
+        """Return a page of jobs: ``jobs``, and ``next``, with which the next page is asked for.
+
+        Jobs are ordered by a time, and those with the same time by their ids.  That of jobs that
+        have ended is when they did; of those that run, when they were claimed; of those that
+        wait for a time, when they are due; of those that are ready or are to be started later,
+        when they were added.  Jobs that are set aside, as their task is not registered or paused,
+        count with the time when they were added.  So ``"newest"`` begins with what is to come
+        last, and ``"oldest"`` with what has ended first; of one status as of all together.  (A job
+        that became ready long after it was added counts with about the time when it became so.)
+
+        What a page costs does not grow with the number of jobs.  It looks at 1,000 entries of the
+        indexes at the most, so with a `task` it may have few jobs, or none, and a ``next`` all the
+        same; it is the last one when ``next`` is None.  Between two pages jobs move on: one that
+        has can come twice or not at all.  Jobs whose records cannot be read here are left out.
+
+        :param status: only jobs with this status; None is any.
+        :param task: only jobs of the task with this name; None is any.
+        :param order: ``"newest"`` or ``"oldest"``: what comes first.
+        :param after: the ``next`` of the page before, a str; None is the first page.
+        :param limit: how many jobs, 1..1000.
+        :raises InvalidArgument: one of them makes no sense; a ValueError.
+
+        Transaction: reads only.
+        """
+
+    def errors(task=None, order="newest", after=None, limit=50):
+        """Return a page of the jobs that are errors; see `list`.
+
+        Transaction: reads only.
+        """
+
+    def list_workers():
+        """Return a list of the workers that hold jobs.
+
+        Of each ``id``, ``host``, ``pid``, ``held``, ``is_inline`` and ``last_sign`` are told, see
+        `lovely.remotetask.store.worker.WorkerState`.
+
+        A worker that has nothing to do writes nothing, so nobody can see it from elsewhere.  One
+        that runs a long job gives a sign several times in each lease; of a longer silence its
+        death is to be feared.
+
+        Transaction: reads only.
+        """
+
     def countJobs():
         """Return a dict of the number of jobs by status; the cost does not grow with them.
 

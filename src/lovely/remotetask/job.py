@@ -165,7 +165,7 @@ class Job(Persistent):
         return self.__dict__.values()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id}>"
+        return f"<{type(self).__name__} {self.id} {self.task!r} {self.status}>"
 
     @property
     def __parent__(self) -> Any:

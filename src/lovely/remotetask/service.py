@@ -17,6 +17,7 @@ from lovely.remotetask.base.ownership import check_parts
 from lovely.remotetask.engine import control, later, registry
 from lovely.remotetask.engine.adding import add_job, add_ready, check_given, new_ids
 from lovely.remotetask.engine.control import find_job
+from lovely.remotetask.engine.finding import list_page
 from lovely.remotetask.engine.inline import (
     claim_for_caller,
     process_claimed,
@@ -38,16 +39,22 @@ from lovely.remotetask.errors import (
     shown,
 )
 from lovely.remotetask.hosts.autostart import bootStrapSubscriber, getAutostartServiceNames
-from lovely.remotetask.interfaces import FINAL_STATUSES, STARTLATER, ITaskService
+from lovely.remotetask.interfaces import ERROR, FINAL_STATUSES, STARTLATER, ITaskService
 from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.count import count_jobs
+from lovely.remotetask.store.listing import Page
 from lovely.remotetask.store.predecessor import check_not_old
 from lovely.remotetask.store.tree import MAX_JOB_ID
+from lovely.remotetask.store.worker import WorkerState, list_workers
 from lovely.remotetask.task import available, check_name
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
+
+# In the class `list` is a method.
+Ids = list[int]
+Workers = list[WorkerState]
 
 
 @implementer(ITaskService)
@@ -79,9 +86,7 @@ class TaskService(Service, Location):
         add_job(self, job)
         return job.id
 
-    def add_many(
-        self, task: str, inputs: Iterable[Any], retry: RetryPolicy | None = None
-    ) -> list[int]:
+    def add_many(self, task: str, inputs: Iterable[Any], retry: RetryPolicy | None = None) -> Ids:
         """See `ITaskService`."""
         check_parts(self)
         inputs = [
@@ -138,7 +143,7 @@ class TaskService(Service, Location):
         check_name(name)
         return check_given(self, task, input, retry)
 
-    def _generateIds(self, count: int) -> list[int]:
+    def _generateIds(self, count: int) -> Ids:
         return new_ids(self, count)
 
     # -- one job ----------------------------------------------------------------------
@@ -172,6 +177,10 @@ class TaskService(Service, Location):
         progress: Progress | None = self.progress.get(find_job(self, jobid).id)
         return progress
 
+    def job(self, jobid: int) -> Job:
+        """See `ITaskService`."""
+        return find_job(self, jobid)
+
     # -- all jobs -----------------------------------------------------------------------
 
     def clean(self, status: Iterable[str] = FINAL_STATUSES) -> None:
@@ -197,6 +206,11 @@ class TaskService(Service, Location):
     def countJobs(self) -> dict[str, int]:
         """See `ITaskService`."""
         return count_jobs(self)
+
+    def list_workers(self) -> Workers:
+        """See `ITaskService`."""
+        check_parts(self)
+        return list_workers(self)
 
     # -- running jobs, in the caller's transaction -----------------------------------------
 
@@ -238,6 +252,29 @@ class TaskService(Service, Location):
     def isProcessing(self) -> bool:
         """See `ITaskService`."""
         return registry.find(self) is not None
+
+    # -- pages of jobs ------------------------------------------------------------------------
+
+    def list(
+        self,
+        status: str | None = None,
+        task: str | None = None,
+        order: str = "newest",
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """See `ITaskService`."""
+        return list_page(self, status, task, order, after, limit)
+
+    def errors(
+        self,
+        task: str | None = None,
+        order: str = "newest",
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """See `ITaskService`."""
+        return list_page(self, ERROR, task, order, after, limit)
 
 
 def _time(now: float | None) -> float:

@@ -4,6 +4,7 @@
 From top to bottom; each uses only those below it.
 
 ``check``        compares jobs and indexes, and mends
+``listing``      pages of jobs, in the order of a time
 ``count``        how many jobs there are
 ``queue``        all places where jobs wait or rest
 ``ready``        the ready queue

@@ -182,7 +182,7 @@ class JobQueue(Persistent):
         count = len(self.indexes[status])
         if status == QUEUED:
             count += len(self.ready)
-        return count + sum(len(lot) for name, lot in self.parked.items() if _is_of(name, status))
+        return count + sum(len(lot) for name, lot in self.parked.items() if is_lot_of(name, status))
 
     def __bool__(self) -> bool:
         return True
@@ -344,7 +344,7 @@ def _is_open(lot: str, knows: Callable[[str], bool]) -> bool:
     return knows(lot)
 
 
-def _is_of(lot: str, status: str) -> bool:
+def is_lot_of(lot: str, status: str) -> bool:
     """Say whether the jobs that are parked in a lot have a status."""
     if lot.startswith(_ZONE):
         return status == CRONJOB
