@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Jobs of remote processors to test with: stored by name, so they stand where all can import them."""
+"""Jobs of remote processors to test with, where all can import them: they are stored by name."""
 
 from __future__ import annotations
 

@@ -101,7 +101,8 @@ def test_a_processor_takes_no_arguments_and_has_no_name(store: Any) -> None:
 
 
 def test_a_processor_has_workers_and_their_arguments(remote: Any) -> None:
-    kind = [each for each in type(remote).__mro__ if each.__name__.endswith("RemoteProcessor")][0]
+    kinds = type(remote).__mro__
+    kind = next(each for each in kinds if each.__name__.endswith("RemoteProcessor"))
     assert kind.jobWorkerFactory is SimpleJobWorker
     assert set(kind.jobWorkerArguments) == {"jobQuery", "waitTime", "maxThreads"}
     assert kind.jobWorkerArguments["jobQuery"] is None

@@ -86,7 +86,7 @@ def test_an_error_can_be_set_on_a_job() -> None:
         ("maxRetries", 0),
         ("maxRetries", True),
         ("maxRetries", 2.5),
-        ("retryTime", datetime(2030, 1, 1)),  # noqa: DTZ001 (that is the point)
+        ("retryTime", datetime(2030, 1, 1)),
         ("retryTime", 5),
     ],
 )
@@ -392,7 +392,7 @@ def test_jobs_are_removed_by_their_status(
 def test_nothing_is_removed_if_not_all_may_be(
     remote: Any, one_of_each: dict[str, str], arguments: tuple[Any, ...]
 ) -> None:
-    with pytest.raises(ValueError, match="removed|no status|collection"):
+    with pytest.raises(ValueError, match=r"removed|no status|collection"):
         remote.removeJobs(*arguments)
     assert set(remote._jobs) == set(one_of_each.values())
 

@@ -384,7 +384,7 @@ def test_a_job_that_rests_can_be_cancelled_and_removed(store: Any, remote: Any) 
 @pytest.mark.parametrize(
     "time",
     [datetime(2030, 1, 1), 5, "now"],
-    ids=["naive", "number", "text"],  # noqa: DTZ001
+    ids=["naive", "number", "text"],
 )
 def test_a_call_time_is_an_aware_datetime(remote: Any, time: Any) -> None:
     remote.addJob("note")
@@ -448,7 +448,7 @@ def test_what_is_no_query_is_refused(remote: Any, query: Any) -> None:
             call(query)
 
 
-# -- pulled first, run then -------------------------------------------------------------------------
+# -- pulled first, run then --------------------------------------------------------------------
 
 
 def test_a_job_that_was_pulled_is_run_by_its_id(store: Any, remote: Any, done: list[Any]) -> None:
