@@ -18,7 +18,7 @@ from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import entered, site_of
 from lovely.remotetask.engine.claim import take
 from lovely.remotetask.engine.filing import release
-from lovely.remotetask.engine.identity import caller_of, is_caller, is_exclusive
+from lovely.remotetask.engine.identity import caller_of, is_caller, is_exclusive, note_claimed
 from lovely.remotetask.engine.outcome import call_task, finish, settle
 from lovely.remotetask.engine.rescue import orphans, rescue
 from lovely.remotetask.errors import (
@@ -82,6 +82,7 @@ def claim_inline(
         if service.find_task(job.task) is None:
             service.queue.park(job)
         elif take(service, job, owner, now):
+            note_claimed(service, job.id)
             found: Job = job
             return found
     return None
