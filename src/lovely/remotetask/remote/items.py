@@ -17,7 +17,7 @@ from zope.interface import implementer
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.ownership import check_path, removed, wrote
 from lovely.remotetask.engine import registry
-from lovely.remotetask.engine.adding import add_job, new_ids
+from lovely.remotetask.engine.adding import add_job, checked_input, new_ids
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.errors import InvalidArgument, JobNotFound, is_kind, shown
 from lovely.remotetask.remote.interfaces import IJobFactories, IJobs
@@ -91,6 +91,7 @@ class Jobs(Mapping[str, Any]):
         record = record_of(job) if is_kind(job, Job) else None
         if not is_kind(job, Job) or (record is not None and record.__parent__ is not None):
             raise InvalidArgument(f"{shown(job)} is no new job")
+        checked_input(service, job.input)
         record = JobRecord(new_ids(service, 1)[0], job)
         attach(job, record)
         add_job(service, record)
