@@ -12,7 +12,7 @@ from persistent import Persistent
 from zope.interface import implementer
 from zope.location.location import Location
 
-from lovely.remotetask.base.storable import check_storable
+from lovely.remotetask.base.storable import check_storable, is_plain
 from lovely.remotetask.engine.outcome import failure_of
 from lovely.remotetask.errors import InvalidInput, is_true
 from lovely.remotetask.job import Failure
@@ -135,7 +135,9 @@ class Job(Persistent, Location):
         data = {
             name: value for name, value in self.__getstate__().items() if name not in _OF_ONE_JOB
         }
-        job.__dict__.update(check_storable(data, InvalidInput, "the job"))
+        if not all(map(is_plain, data.values())):
+            data = check_storable(data, InvalidInput, "the job")
+        job.__dict__.update(data)
         if input is not None:
             job.input = check_storable(input, InvalidInput, "the input", True)
         job.jobName = self.jobName or self.__name__
