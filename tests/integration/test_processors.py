@@ -632,3 +632,28 @@ def test_a_missing_part_of_an_index_is_mended_while_the_service_runs(workplace: 
     workplace.start()
     assert workplace.wait_for(jobids) == [COMPLETED] * 2
     workplace.stop()
+
+
+# -- beside a caller who runs jobs in a transaction of its own -----------------------------------
+
+
+@pytest.mark.parametrize("ends", ["commit", "abort"])
+def test_what_a_caller_has_claimed_is_left_to_it_until_its_transaction_ends(
+    workplace: Any, register: Any, ends: str
+) -> None:
+    ran = []
+    register("note", ran.append)
+    mine, other = workplace.add("note", "mine", "other")
+    manager = transaction.TransactionManager()
+    connection = workplace.db.open(manager)
+    service = connection.root()["tasks"]
+    assert service.processNext()
+    assert ran == ["mine"]
+    workplace.start()
+    assert workplace.wait_for([other]) == [COMPLETED]
+    time.sleep(0.1)  # time enough for the worker to take it, if it would
+    assert ran == ["mine", "other"]
+    getattr(manager, ends)()
+    assert workplace.wait_for([mine]) == [COMPLETED]
+    assert ran == ["mine", "other"] + ["mine"] * (ends == "abort")
+    connection.close()

@@ -45,7 +45,7 @@ from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.count import count_jobs
 from lovely.remotetask.store.predecessor import check_not_old
 from lovely.remotetask.store.tree import MAX_JOB_ID
-from lovely.remotetask.task import available, check_name, look_up
+from lovely.remotetask.task import available, check_name
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 
@@ -132,7 +132,7 @@ class TaskService(Service, Location):
 
     def _checked(self, name: str, input: Any, retry: RetryPolicy | None) -> Any:
         """Check what is given for a job; return the input as it is now."""
-        task = look_up(self.taskInterface, plain(name)) if is_kind(name, str) else None
+        task = self.find_task(plain(name)) if is_kind(name, str) else None
         if task is None:
             raise TaskNotFound(f"no task is registered under the name {shown(name)}")
         check_name(name)
@@ -202,7 +202,9 @@ class TaskService(Service, Location):
 
     def hasJobsWaiting(self, now: float | None = None) -> bool:
         """See `ITaskService`."""
-        return self.queue.has_waiting(self.jobs, _time(now), self.tasks().knows)
+        return self.queue.has_waiting(
+            self.jobs, _time(now), lambda name: self.find_task(name) is not None
+        )
 
     def claimNextJob(self, now: float | None = None) -> int | None:
         """See `ITaskService`."""

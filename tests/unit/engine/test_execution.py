@@ -905,8 +905,9 @@ def test_a_task_is_told_when_its_processor_stops(workshop: Any, register: Any) -
     seen = []
     register("look", lambda context, input: seen.append(context.should_stop()), context=True)
     workshop.add("look")
+    [claim] = workshop.claim()
     workshop.is_stopping = True
-    workshop.step()
+    workshop.run(claim)
     assert seen == [True]
 
 

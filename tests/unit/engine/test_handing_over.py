@@ -340,3 +340,10 @@ def test_a_run_that_is_refused_as_the_interpreter_ends_is_no_attempt(
         workshop.run(claim)
     workshop.engine.claims.give_back(workshop.session, [claim])
     assert workshop.get(jobid, "status", "attempt") == (QUEUED, 0)
+
+
+def test_who_is_told_to_stop_takes_nothing_that_comes_afterwards(workshop: Any) -> None:
+    workshop.is_stopping = True
+    jobid = workshop.add("echo")
+    assert workshop.claim() == []
+    assert workshop.get(jobid, "status", "attempt") == (QUEUED, 0)

@@ -93,7 +93,7 @@ def test_a_claim_whose_reply_is_lost_is_given_back_by_a_worker_that_stops(
     workshop: Any, lose_the_reply: Any
 ) -> None:
     jobid = workshop.add("echo")
-    workshop.is_stopping = True
+    workshop.while_pausing = lambda: setattr(workshop, "is_stopping", True)
     lose_the_reply()
     with pytest.raises(Stopping):
         workshop.claim()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from zope.component import getGlobalSiteManager, getSiteManager
@@ -42,16 +43,19 @@ def _registries() -> list[Any]:
 
 
 class Tasks:
-    """The tasks that are registered here, looked up once for a claim."""
+    """The tasks that are registered here, looked up once for a claim.
 
-    def __init__(self, interface: Any) -> None:
-        self._interface = interface
+    :param find: returns the task with a name, or None.
+    """
+
+    def __init__(self, find: Callable[[str], Any]) -> None:
+        self._find = find
         self._found: dict[str, Any] = {}
 
     def get(self, name: str) -> Any:
         """Return the task with this name, or None."""
         if name not in self._found:
-            self._found[name] = look_up(self._interface, name)
+            self._found[name] = self._find(name)
         return self._found[name]
 
     def knows(self, name: str) -> bool:

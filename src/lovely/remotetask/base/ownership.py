@@ -16,7 +16,6 @@ transient, and the connection's cache is emptied behind it: what is loaded then 
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
@@ -35,9 +34,8 @@ from lovely.remotetask.errors import StrayObject, describe
 LOOK_SECONDS = 0.02
 MAX_LOOK_SECONDS = 1.0
 
-_KEY = object()  # of the owned in the data of a transaction
-
-_latest = threading.local()  # the `Ownership` that was last asked for in each thread
+#: The name by which a connection has its `Ownership`.
+_NAME = "_remotetask_ownership"
 
 
 def check_sound(*objects: Any) -> None:
@@ -122,50 +120,47 @@ def is_id_again(error: BaseException) -> bool:
 
 
 def _ownership_of(connection: Any) -> Ownership:
+    """Return what looks after a connection, joined to the current transaction."""
     txn = connection.transaction_manager.get()
-    latest: Ownership | None = getattr(_latest, "ownership", None)
-    if (
-        latest is not None
-        and latest.connection is connection
-        and latest.transaction is txn
-        and latest.is_joined
-    ):
-        return latest
-    try:
-        owned: dict[Any, Ownership] = txn.data(_KEY)
-    except KeyError:
-        owned = {}
-        txn.set_data(_KEY, owned)
-    ownership = owned.get(connection)
-    if ownership is None or not ownership.is_joined:
-        # One that has joined after a savepoint leaves with its rollback.
-        has_left = ownership is not None
-        ownership = owned[connection] = Ownership(connection, txn)
-        ownership.empties_cache = has_left
-        txn.join(ownership)
-    _latest.ownership = ownership
+    ownership: Ownership | None = vars(connection).get(_NAME)
+    if ownership is not None and ownership.is_joined and ownership.transaction is txn:
+        return ownership
+    if ownership is None or ownership.is_joined:  # to one that was left without its end
+        ownership = vars(connection)[_NAME] = Ownership(connection)
+    ownership.join(txn)
     return ownership
 
 
 class Ownership:
     """The data manager that has the last word; see the module's text.
 
+    It belongs to one connection, and joins each transaction that writes anew.
+
+    :ivar transaction: the one that it has joined last.
     :ivar written: what is written, by Python's id.
     :ivar has_seen_stray: the transaction must not commit.
     :ivar empties_cache: disowned objects may be referred to, although none was seen.
     :ivar is_joined: it belongs to a transaction that goes on.
     """
 
-    def __init__(self, connection: Any, txn: Any) -> None:
-        self.transaction = txn
-        self.transaction_manager = connection.transaction_manager
+    def __init__(self, connection: Any) -> None:
         self.connection = connection
+        self.transaction: Any = None
         self.written: dict[int, Any] = {}
-        self._begun = time.monotonic()
-        self._has_savepoint = False
-        self.has_seen_stray = False
-        self.empties_cache = False
+        self.is_joined = False
+        # After the databases, before those that cannot go back.
+        self._sort_key = f"~remotetask:{id(self)}"
+
+    def join(self, txn: Any) -> None:
+        """Begin anew, in a transaction."""
+        txn.join(self)
+        # One that has joined after a savepoint leaves with its rollback.
+        self.empties_cache = txn is self.transaction
+        self.transaction = txn
+        self.transaction_manager = self.connection.transaction_manager
         self.is_joined = True
+        self.has_seen_stray = self._has_savepoint = False
+        self._begun = time.monotonic()
 
     def forget(self, objects: tuple[Any, ...]) -> None:
         """Forget new objects that were removed; those that are stored are still looked at."""
@@ -174,8 +169,8 @@ class Ownership:
                 self.written.pop(id(gone), None)
 
     def sortKey(self) -> str:
-        """See `IDataManager`.  After the databases, before those that cannot go back."""
-        return f"~remotetask:{id(self)}"
+        """See `IDataManager`."""
+        return self._sort_key
 
     def tpc_begin(self, txn: Any) -> None:
         """See `IDataManager`."""
@@ -188,8 +183,9 @@ class Ownership:
         connection = self.connection
         if self.has_seen_stray:
             raise StrayObject
+        get = connection.get
         for written in self.written.values():
-            if written._p_jar is not connection or connection.get(written._p_oid) is not written:
+            if written._p_jar is not connection or get(written._p_oid) is not written:
                 self.has_seen_stray = True
                 raise StrayObject(f"{type(written).__name__}: {StrayObject()}")
         limit = min(LOOK_SECONDS * len(self.written), MAX_LOOK_SECONDS)
@@ -214,15 +210,14 @@ class Ownership:
             manager.abort()
             other.close()
 
-    def tpc_finish(self, txn: Any) -> None:
-        """See `IDataManager`."""
-        self._end()
-
     def abort(self, txn: Any) -> None:
         """See `IDataManager`."""
         self.written.clear()
         self.is_joined = False
-        self._end()
+        if self.has_seen_stray or self.empties_cache:
+            self._empty_cache()
+
+    tpc_finish = abort
 
     def tpc_abort(self, txn: Any) -> None:
         """See `IDataManager`."""
@@ -230,11 +225,9 @@ class Ownership:
         self.empties_cache |= self._has_savepoint or (error is not None and is_id_again(error))
         self.abort(txn)
 
-    def _end(self) -> None:
-        _latest.ownership = None
+    def _empty_cache(self) -> None:
         # Unless the connection was closed, and somebody else works with it by now.
-        is_free = self.connection.transaction_manager in (None, self.transaction_manager)
-        if (self.has_seen_stray or self.empties_cache) and is_free:
+        if self.connection.transaction_manager in (None, self.transaction_manager):
             # Of ghosts nobody knows what they refer to: it is looked up anew.
             self.connection.cacheMinimize()
 

@@ -28,7 +28,7 @@ import transaction
 from lovely.remotetask.base.site import ServicePath, entered
 from lovely.remotetask.engine.claim import can_share, claim_of, give_back, reserve, take
 from lovely.remotetask.engine.filing import release, retire_jobs
-from lovely.remotetask.engine.identity import Identity, local_ids
+from lovely.remotetask.engine.identity import Identity, claimed_by_callers, local_ids
 from lovely.remotetask.engine.news import News
 from lovely.remotetask.engine.protocol import Claim, Stopping
 from lovely.remotetask.engine.session import Session
@@ -38,6 +38,7 @@ from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.store.worker import find_worker, remove_worker, worker_record
+from lovely.remotetask.task import Tasks
 
 #: After a rival was seen, the strict order is left for so many seconds.
 RIVAL_SECONDS = 10.0
@@ -174,13 +175,13 @@ class Claims:
         claims: list[Claim] = []
         reserved: set[int] | None = None
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
-        tasks = service.tasks()
-
+        tasks = Tasks(service.find_task)
+        callers = claimed_by_callers(service)
         memory = self.memory
         for job in service.queue.pull(
             service.jobs, now, start, tasks.knows, limit=limit, turn=self._turn, memory=memory
         ):
-            if not self._accepts(job):
+            if job.id in callers or not self._accepts(job):
                 continue
             task = tasks.get(job.task)
             if task is None:

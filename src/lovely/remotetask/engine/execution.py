@@ -52,7 +52,7 @@ from lovely.remotetask.errors import (
 from lovely.remotetask.interfaces import ERROR
 from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.quarantine import load, load_many
-from lovely.remotetask.task import TaskContext
+from lovely.remotetask.task import TaskContext, Tasks
 
 #: A run that meets a conflict is repeated at once so often, and no longer than so many
 #: seconds after its begin; then it is the turn of others.
@@ -180,7 +180,7 @@ class Execution:
         job = self._held_job(service, claim)
         wrote(service, job)  # before the task runs, for it may take long
         with guarded(session.manager), entered(session.site(service)):
-            self._call(session, service, job, claim, service.tasks())
+            self._call(session, service, job, claim, Tasks(service.find_task))
         if conflicts:
             job.conflicts += conflicts
         status = job.status
@@ -213,7 +213,7 @@ class Execution:
         begun = self._claims.monotonic()
         try:
             service = session.begin()
-            tasks = service.tasks()
+            tasks = Tasks(service.find_task)
             statuses = []
             left = []
             jobs = load_many(service.jobs, [claim.jobid for claim in claims])
@@ -283,7 +283,7 @@ class Execution:
         def change(service: Any) -> str:
             job = self._held_job(service, claim)
             with entered(session.site(service)):
-                task = service.tasks().get(job.task)
+                task = service.find_task(job.task)
                 settle(service, job, task, error, self._claims.clock())
             return job.status
 

@@ -20,6 +20,8 @@ from ZODB.FileStorage import FileStorage
 from ZODB.interfaces import IMVCCStorage
 from ZODB.MappingStorage import MappingStorage
 
+from lovely.remotetask.engine import registry
+
 
 class Identity:
     """A worker as its own process knows it.
@@ -91,8 +93,54 @@ def is_caller(owner: str | None, service: Any) -> bool:
     return owner in (caller_of(service).id, _caller_nowhere.id)
 
 
+_KEY = object()  # of what a transaction has claimed, in its data
+
+#: Jobs that callers have claimed in transactions that go on: by database and service, a set for
+#: each transaction.
+_claimed: weakref.WeakKeyDictionary[Any, dict[bytes, list[set[int]]]] = weakref.WeakKeyDictionary()
+
+
+def note_claimed(service: Any, jobid: int) -> None:
+    """Let the workers of this process leave a job alone until the caller's transaction ends.
+
+    It is claimed there and nobody can see it yet: of two who claim it one could not commit, and
+    that might be the caller.
+    """
+    jar = service._p_jar
+    if jar is None or service._p_oid is None:
+        return
+    db, oid = jar.db(), service._p_oid
+    txn = jar.transaction_manager.get()
+    try:
+        claimed: dict[Any, set[int]] = txn.data(_KEY)
+    except KeyError:
+        claimed = {}
+        txn.set_data(_KEY, claimed)
+    jobids = claimed.get((db, oid))
+    if jobids is None:
+        jobids = claimed[db, oid] = set()
+        sets = _claimed.setdefault(db, {}).setdefault(oid, [])
+        sets.append(jobids)
+
+        def end(*arguments: Any) -> None:
+            sets[:] = [other for other in sets if other is not jobids]
+            registry.wake(db, oid)
+
+        txn.addAfterCommitHook(end)
+        txn.addAfterAbortHook(end)
+    jobids.add(jobid)
+
+
+def claimed_by_callers(service: Any) -> set[int]:
+    """Return the jobs that are claimed in transactions of callers in this process, which go on."""
+    jar = service._p_jar
+    sets = None if jar is None else _claimed.get(jar.db(), {}).get(service._p_oid)
+    return set().union(*sets) if sets else set()
+
+
 if hasattr(os, "register_at_fork"):  # a platform without has no fork either
     os.register_at_fork(after_in_child=_local.clear)
+    os.register_at_fork(after_in_child=_claimed.clear)
 
 
 def is_exclusive(storage: Any) -> bool:

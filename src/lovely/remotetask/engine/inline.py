@@ -18,7 +18,7 @@ from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import entered, site_of
 from lovely.remotetask.engine.claim import take
 from lovely.remotetask.engine.filing import release
-from lovely.remotetask.engine.identity import caller_of, is_caller, is_exclusive
+from lovely.remotetask.engine.identity import caller_of, is_caller, is_exclusive, note_claimed
 from lovely.remotetask.engine.outcome import call_task, finish, settle
 from lovely.remotetask.engine.rescue import orphans, rescue
 from lovely.remotetask.errors import (
@@ -71,13 +71,13 @@ def claim_inline(
         service.queue.recount(service.jobs, now)
     # Nothing is remembered: the caller's transaction can be aborted, or rolled back to a savepoint.
     memory = Memory(math.inf, but, now)
-    tasks = service.tasks()
     for job in service.queue.pull(service.jobs, now, turn=turn, memory=memory):
         if job.id in but or not accepts(job):
             continue
-        if not tasks.knows(job.task):
+        if service.find_task(job.task) is None:
             service.queue.park(job)
         elif take(service, job, owner, now):
+            note_claimed(service, job.id)
             found: Job = job
             return found
     return None
@@ -177,7 +177,7 @@ def run_inline(
     """
     owner = job.owner or ""
     with entered(site_of(service)):
-        task = service.tasks().get(job.task)
+        task = service.find_task(job.task)
         error = _run_once(service, job, task, now)
         while error is not None and _is_taken_again(service, job, owner, now, at_once_seconds):
             error = _run_once(service, job, task, now)

@@ -12,7 +12,6 @@ from persistent import Persistent
 from ZODB.utils import z64
 
 from lovely.remotetask import setting
-from lovely.remotetask.base.lookup import Tasks
 from lovely.remotetask.base.site import note_service, path_to
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.engine.retention import DEFAULT_RETENTION, Retention
@@ -23,6 +22,7 @@ from lovely.remotetask.store.predecessor import Part, check_not_old
 from lovely.remotetask.store.queue import JobQueue
 from lovely.remotetask.store.tree import JobTree, holds_new
 from lovely.remotetask.store.worker import LEASE_SECONDS
+from lovely.remotetask.task import look_up
 
 #: How names begin that even a service of 0.5 may get: those of ZODB, what is not stored, and
 #: where it stands, so that it can be taken out of a container.
@@ -98,10 +98,6 @@ class Service(Persistent):
             ) from error
         return processor, "remotetasks." + ".".join(path)
 
-    def tasks(self) -> Any:
-        """Return what finds the tasks of jobs by their names, as long as nothing is registered."""
-        return Tasks(self.taskInterface)
-
     def holds_new(self, job: Any) -> bool:
         """Say whether the service has got a job in the current transaction; see `service_of`."""
         return holds_new(vars(self).get("jobs"), job)
@@ -126,6 +122,10 @@ class Service(Persistent):
         if not name.startswith(_NOT_OURS):
             check_not_old(self)
         super().__delattr__(name)
+
+    def find_task(self, name: str) -> Any:
+        """Return the task with a name, which is called as `ITask` says, or None."""
+        return look_up(self.taskInterface, name)
 
 
 def _checked_setting(name: str, value: Any, is_stored: bool) -> Any:

@@ -48,8 +48,6 @@ MAX_STATUSES = 1_000
 class RunJob:
     """The task of all job objects: calls them.  See `lovely.remotetask.interfaces.ITask`."""
 
-    tasks: Any  # what finds it, by any name
-
     def __call__(self, service: Any, jobid: Any, job: Any) -> Any:
         """See `lovely.remotetask.interfaces.ITask`."""
         record = record_of(job)
@@ -57,16 +55,8 @@ class RunJob:
             record.begun_at = time.time()  # kept with what the run comes to
         return job(service)
 
-    def get(self, name: str) -> RunJob:
-        """See `lovely.remotetask.base.lookup.Tasks`."""
-        return self
 
-    def knows(self, name: str) -> bool:
-        """See `lovely.remotetask.base.lookup.Tasks`."""
-        return True
-
-
-RunJob.tasks = RunJob()
+RUN_JOB = RunJob()
 
 
 class ProcessorBase:
@@ -126,9 +116,12 @@ class ProcessorBase:
         """See `IRemoteProcessor`."""
         if not is_kind(name, str) or not name:
             raise InvalidArgument(f"a job factory needs a name, not {shown(name)}")
-        if not IJob.providedBy(job):
-            raise InvalidArgument(f"{shown(job)} is no job")
+        is_job: bool = IJob.providedBy(job)
+        if not is_job or record_of(job) is not None:
+            raise InvalidArgument(f"{shown(job)} is no job factory")
         before = self.getJobFactory(name)
+        if before is not job and _is_there(job):
+            raise InvalidArgument(f"{job!r} is a job factory already")
         if before is not None and type(before) is not type(job):
             raise InvalidArgument(f"the job factory {name!r} is a {type(before).__name__}")
         self._jobFactories.put(name, job)
@@ -142,6 +135,9 @@ class ProcessorBase:
         factory = self.getJobFactory(name)
         if factory is None:
             raise TaskNotFound(f"there is no job factory {shown(name)}")
+        is_job: bool = IJob.providedBy(factory)
+        if not is_job:
+            raise TaskNotFound(f"the job factory {shown(name)} cannot be used here: {factory!r}")
         jobid: str = self._jobs.add(factory.getJob(input))
         return jobid
 
@@ -166,7 +162,7 @@ class ProcessorBase:
         may = REMOVABLE if allowed is None else _statuses(allowed)
         wanted = may if stati is None else _statuses(stati)
         for status in wanted:
-            if status not in may:
+            if status not in may or status == PROCESSING:
                 raise JobIsLive(f"jobs that are {status} are not to be removed")
         return {status: self.remove_with(status) for status in sorted(set(wanted))}
 
@@ -311,6 +307,12 @@ class ProcessorBase:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {getattr(self, '__name__', None)!r}>"
+
+
+def _is_there(factory: Any) -> bool:
+    """Say whether a factory has been added somewhere: an abort can have taken it out again."""
+    place = factory.__parent__
+    return place is not None and place.get(factory.__name__) is factory
 
 
 def _statuses(given: Any) -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -20,9 +21,12 @@ from lovely.remotetask.engine.adding import add_job, new_ids
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.errors import InvalidArgument, JobNotFound, is_kind, shown
 from lovely.remotetask.remote.interfaces import IJobFactories, IJobs
-from lovely.remotetask.remote.job import Job, attach, record_of
+from lovely.remotetask.remote.job import Job, UnusableJob, attach, record_of
 from lovely.remotetask.remote.record import ID_DIGITS, JobRecord
 from lovely.remotetask.remote.scheduler import SchedulerBase
+from lovely.remotetask.store.quarantine import is_known, why_unreadable
+
+log = logging.getLogger("lovely.remotetask.remote")
 
 _NEW = b"\0" * 8  # the serial of an object that was never committed
 
@@ -50,7 +54,9 @@ class JobFactories(Persistent, Mapping[str, Any]):
         wrote(self, job)
 
     def __getitem__(self, name: str) -> Any:
-        return self.factories[name]
+        if (job := self.get(name)) is None:
+            raise KeyError(name)
+        return job
 
     def get(self, name: Any, default: Any = None) -> Any:
         """Return a factory, or the default."""
@@ -82,7 +88,8 @@ class Jobs(Mapping[str, Any]):
         """See `IJobs`."""
         service = self.__parent__
         check_begun(service)
-        if not is_kind(job, Job) or record_of(job) is not None:
+        record = record_of(job) if is_kind(job, Job) else None
+        if not is_kind(job, Job) or (record is not None and record.__parent__ is not None):
             raise InvalidArgument(f"{shown(job)} is no new job")
         record = JobRecord(new_ids(service, 1)[0], job)
         attach(job, record)
@@ -103,16 +110,21 @@ class Jobs(Mapping[str, Any]):
             raise JobNotFound(f"there is no job {shown(jobid)}")
         return record
 
+    def records(self) -> Iterator[JobRecord]:
+        """Yield the records that can be read here."""
+        for number, record in self.__parent__.jobs.items():
+            if why_unreadable(record, number) is None and not record.is_unwanted:
+                yield record
+
     def __getitem__(self, jobid: str) -> Any:
-        return self.record(jobid).input
+        record = self.record(jobid)
+        return record.input if is_known(record.input) else UnusableJob(record)
 
     def __iter__(self) -> Iterator[str]:
-        for record in self.__parent__.jobs.values():
-            if not record.is_unwanted:
-                yield record.__name__
+        return (record.__name__ for record in self.records())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return sum(1 for _ in self.records())
 
 
 class Scheduler(Persistent, SchedulerBase):
@@ -128,17 +140,29 @@ class Scheduler(Persistent, SchedulerBase):
         self.due = OOTreeSet()
 
     def __getitem__(self, itemid: str) -> Any:
-        return self.items_by_id[itemid]
+        if (item := self.get(itemid)) is None:
+            raise KeyError(itemid)
+        return item
 
     def get(self, itemid: Any, default: Any = None) -> Any:
         """Return an item, or the default."""
         return self.items_by_id.get(itemid, default) if is_kind(itemid, str) else default
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.items_by_id)
+        return (itemid for itemid, item in self.items_by_id.items() if self._is_known(item))
 
     def __len__(self) -> int:
-        return len(self.items_by_id)
+        return sum(1 for _ in self)
+
+    def _is_known(self, item: Any) -> bool:
+        """Say whether an item can be used here; tell it once of one that cannot."""
+        if is_known(item):
+            return True
+        told: frozenset[bytes] = getattr(self, "_v_told", frozenset())
+        if item._p_oid not in told:
+            self._v_told = told | {item._p_oid}
+            log.error("scheduler item %r cannot be used here; it is passed over", item)
+        return False
 
     def __bool__(self) -> bool:
         return True
@@ -213,7 +237,11 @@ class Scheduler(Persistent, SchedulerBase):
 
     def next_call(self) -> float | None:
         """Return when the next item can be pulled, in seconds since the epoch."""
-        return self.due.minKey()[0] if self.due else None
+        for when, itemid in self.due:
+            if (item := self.get(itemid)) is not None and is_known(item):
+                due: float = when
+                return due
+        return None
 
     def pull_stored(self, callTime: datetime) -> Any:
         """See `SchedulerBase`."""
@@ -221,6 +249,8 @@ class Scheduler(Persistent, SchedulerBase):
         new = set(map(id, self.added()))
         for when, itemid in list(self.due.keys(max=(until, "\uffff"))):
             item = self.get(itemid)
+            if item is not None and not self._is_known(item):
+                continue
             if item is None or item.place != when:
                 self.due.remove((when, itemid))
             elif id(item) not in new and self.advance(item, callTime):

@@ -19,7 +19,14 @@ from lovely.remotetask.job import Failure
 from lovely.remotetask.remote.exceptions import RemoteException
 from lovely.remotetask.remote.interfaces import IJob, IJobError
 from lovely.remotetask.remote.record import JobRecord
-from lovely.remotetask.remote.values import Checked, check_runs, check_seconds, check_time, time_at
+from lovely.remotetask.remote.values import (
+    Checked,
+    check_runs,
+    check_seconds,
+    check_time,
+    set_attributes,
+    time_at,
+)
 
 #: What the record of a job tells.
 _RUN = ("status", "output", "errors", "retryTime", "retryCounter")
@@ -122,8 +129,7 @@ class Job(Persistent, Location):
     completed = _Told(lambda record: record.completed)
 
     def __init__(self, data: Mapping[str, Any] | None = None) -> None:
-        for name, value in dict(data or {}).items():
-            setattr(self, name, value)
+        set_attributes(self, data)
 
     def __call__(self, remoteProcessor: Any) -> Any:
         """See `IJob`."""
@@ -175,6 +181,19 @@ def attach(job: Job, record: JobRecord) -> None:
     job._p_changed = True
 
 
-def record_of(job: Job) -> JobRecord | None:
+def record_of(job: Any) -> JobRecord | None:
     """Return the record of a job; None if it was not added."""
-    return job._record
+    record: JobRecord | None = getattr(job, "_record", None)
+    return record
+
+
+class UnusableJob(Job):
+    """Stands for a job object that cannot be read here: its record tells of it all the same.
+
+    Not stored.
+    """
+
+    def __init__(self, record: JobRecord) -> None:
+        super().__init__()
+        self.jobName = record.task
+        self._record = record

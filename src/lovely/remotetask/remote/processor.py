@@ -20,13 +20,14 @@ from lovely.remotetask.engine.inline import Ran, claim_for_caller, process_claim
 from lovely.remotetask.engine.retention import clean
 from lovely.remotetask.engine.service import Service
 from lovely.remotetask.engine.zodb import Engine
-from lovely.remotetask.errors import JobIsLive, JobNotFound
-from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING
-from lovely.remotetask.remote.base import ProcessorBase, RunJob
+from lovely.remotetask.errors import JobNotFound
+from lovely.remotetask.interfaces import FINAL_STATUSES
+from lovely.remotetask.remote.base import RUN_JOB, ProcessorBase
 from lovely.remotetask.remote.interfaces import IRemoteProcessor
 from lovely.remotetask.remote.items import JobFactories, Jobs, Scheduler
 from lovely.remotetask.remote.query import make_filter
 from lovely.remotetask.remote.scheduler import time_of_call
+from lovely.remotetask.store.quarantine import why_unusable
 
 __all__ = ["RemoteProcessor"]
 
@@ -49,9 +50,9 @@ class RemoteProcessor(ProcessorBase, Service, Location):
     def _jobs(self) -> Jobs:
         return Jobs(self)
 
-    def tasks(self) -> Any:
+    def find_task(self, name: str) -> Any:
         """See `Service`: all jobs are run by the same task, which calls them."""
-        return RunJob.tasks
+        return RUN_JOB
 
     def make_engine(self, pause: Callable[[float], bool], jobQuery: Any) -> Any:
         """See `ProcessorBase`."""
@@ -65,12 +66,10 @@ class RemoteProcessor(ProcessorBase, Service, Location):
         check_parts(self)
         if status in FINAL_STATUSES:
             return clean(self, [status])[status]
-        if status == PROCESSING:
-            raise JobIsLive("jobs that run are cancelled, not removed")
         count = 0
-        for job in list(self._jobs.values()):
-            if job.status == status:
-                control.discard(self, self._jobs.record(job.__name__).id)
+        for record in list(self._jobs.records()):
+            if record.shown_status == status and why_unusable(record, record.id) is None:
+                control.discard(self, record.id)
                 count += 1
         return count
 
