@@ -128,6 +128,16 @@ ACTS: dict[str, Callable[[Call, int], Any]] = {
 }
 
 
+class HangJob(remote.Job):
+    """Notes that it has started, and does not end."""
+
+    maxRetries = 1
+
+    def __call__(self, processor: Any) -> None:
+        append(Path("started"), "")
+        time.sleep(60)
+
+
 # -- the doors -----------------------------------------------------------------------------
 
 
@@ -250,6 +260,27 @@ class Remote:
         for number, delay in enumerate(delays.split(",")):
             data = {"jobName": "tick", "input": -1 - number, "active": True}
             processor.addScheduler(Delay({**data, "delay": float(delay)}))
+
+
+class TasksByRemote(RemoteProcessor):
+    """A remote processor by the names of the other door."""
+
+    def add(self, name: str, input: Any = None) -> None:
+        """Add a job."""
+        self.addJob(name, input)
+
+    def add_many(self, name: str, inputs: list[Any]) -> None:
+        """Add jobs."""
+        for input in inputs:
+            self.addJob(name, input)
+
+    def startProcessing(self) -> None:
+        """Start its thread."""
+        self.startProcessor()
+
+    def stopProcessing(self, seconds: float) -> None:
+        """Stop its thread."""
+        self.stopProcessor()
 
 
 DOORS: dict[str, Any] = {"tasks": Tasks(), "remote": Remote()}
