@@ -66,6 +66,13 @@ class JobRecord(Job):
         message = queryMultiAdapter((self.input, error), IJobErrorMessage)
         return None if message is None else text_of(message)
 
+    def finish(self, output: Any, now: float) -> None:
+        """See `Job`.  How many runs have failed before is still told."""
+        errors = self.errors
+        super().finish(output, now)
+        if errors:
+            self.errors = errors
+
     def take_over(self, edit: Any) -> bool:
         """See `Job`: the time of its next run was set while it ran."""
         if self.is_final:
