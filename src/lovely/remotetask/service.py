@@ -216,8 +216,8 @@ class TaskService(Service, Location):
         check_begun(self)
         now = _time(now)
         if jobid is None:
-            return process_next(self, now) is not None
-        return process_claimed(self, find_job(self, jobid), now) is not None
+            return process_next(self, lambda: now) is not None
+        return process_claimed(self, find_job(self, jobid), lambda: now) is not None
 
     def process(self, now: float | None = None) -> None:
         """See `ITaskService`."""

@@ -58,9 +58,10 @@ def check_parts(service: Any) -> None:
 
     :raises StrayObject: something was disowned.
     """
-    check_sound(service, service.jobs, service.queue, service.workers)
-    check_sound(service, service.requests, service.progress, service.edits)
-    check_sound(service.queue, service.queue.ready)
+    queue = service.queue
+    parts = service.jobs, queue, service.workers, service.requests, service.progress, service.edits
+    check_sound(service, *parts)
+    check_sound(queue, queue.ready)
 
 
 def is_stray(found: Any) -> bool:
@@ -121,12 +122,15 @@ def is_id_again(error: BaseException) -> bool:
 
 def _ownership_of(connection: Any) -> Ownership:
     """Return what looks after a connection, joined to the current transaction."""
+    # It is an attribute, but not set by way of `vars`: an object that was once asked for its dict
+    # is slower ever after, and a commit asks its connection for a hundred attributes.
     txn = connection.transaction_manager.get()
-    ownership: Ownership | None = vars(connection).get(_NAME)
+    ownership: Ownership | None = getattr(connection, _NAME, None)
     if ownership is not None and ownership.is_joined and ownership.transaction is txn:
         return ownership
     if ownership is None or ownership.is_joined:  # to one that was left without its end
-        ownership = vars(connection)[_NAME] = Ownership(connection)
+        ownership = Ownership(connection)
+        setattr(connection, _NAME, ownership)
     ownership.join(txn)
     return ownership
 

@@ -99,8 +99,11 @@ class ProcessorBase:
         """See `IRemoteProcessor`."""
 
     @abstractmethod
-    def run_next(self, jobQuery: Any, now: float) -> Any:
-        """Claim and run the next job in the caller's transaction; see `inline.process_next`."""
+    def run_next(self, jobQuery: Any, until: float) -> Any:
+        """Claim and run the next job in the caller's transaction; see `inline.process_next`.
+
+        :param until: jobs are taken that are due by then, in seconds since the epoch.
+        """
 
     @abstractmethod
     def run_claimed(self, jobid: str) -> Any:

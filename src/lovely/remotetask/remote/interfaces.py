@@ -379,7 +379,7 @@ class IRemoteProcessor(Interface):
 class IWorker(Interface):
     """What a thread of a remote processor does: called, it works until it is stopped."""
 
-    running = Bool(title="Running", description="Whether a thread works.", readonly=True)
+    running = Bool(title="Running", description="Whether nobody has stopped it yet.", readonly=True)
 
     waitTime = Float(title="Wait time", description="Seconds between looks when idle.")
 

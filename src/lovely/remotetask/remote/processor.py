@@ -77,20 +77,20 @@ class RemoteProcessor(ProcessorBase, Service, Location):
         """See `IRemoteProcessor`."""
         check_begun(self)
         accepts = make_filter(jobQuery)
-        now = time_of_call(callTime).timestamp()
-        jobid = claim_for_caller(self, now, lambda job: accepts(job.input))
+        until = time_of_call(callTime).timestamp()
+        jobid = claim_for_caller(self, time.time(), lambda job: accepts(job.input), until)
         return None if jobid is None else self.jobs[jobid].input
 
-    def run_next(self, jobQuery: Any, now: float) -> Ran | None:
+    def run_next(self, jobQuery: Any, until: float) -> Ran | None:
         """See `ProcessorBase`."""
         check_begun(self)
         accepts = make_filter(jobQuery)
-        return process_next(self, now, -1.0, lambda job: accepts(job.input))
+        return process_next(self, time.time, -1.0, lambda job: accepts(job.input), until)
 
     def run_claimed(self, jobid: str) -> Ran | None:
         """See `ProcessorBase`."""
         check_begun(self)
-        return process_claimed(self, self._jobs.record(jobid), time.time(), -1.0)
+        return process_claimed(self, self._jobs.record(jobid), time.time, -1.0)
 
     def cancelJob(self, jobid: str) -> None:
         """See `IRemoteProcessor`."""
