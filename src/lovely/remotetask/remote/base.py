@@ -99,8 +99,11 @@ class ProcessorBase:
         """See `IRemoteProcessor`."""
 
     @abstractmethod
-    def run_next(self, jobQuery: Any, now: float) -> Any:
-        """Claim and run the next job in the caller's transaction; see `inline.process_next`."""
+    def run_next(self, jobQuery: Any, until: float) -> Any:
+        """Claim and run the next job in the caller's transaction; see `inline.process_next`.
+
+        :param until: jobs are taken that are due by then, in seconds since the epoch.
+        """
 
     @abstractmethod
     def run_claimed(self, jobid: str) -> Any:
@@ -140,6 +143,10 @@ class ProcessorBase:
             raise TaskNotFound(f"the job factory {shown(name)} cannot be used here: {factory!r}")
         jobid: str = self._jobs.add(factory.getJob(input))
         return jobid
+
+    def addNamed(self, name: str, input: Any = None) -> str:
+        """See `lovely.remotetask.interfaces.IService`."""
+        return self.addJob(name, input)
 
     def getJobStatus(self, jobid: str) -> str:
         """See `IRemoteProcessor`."""
@@ -294,6 +301,14 @@ class ProcessorBase:
     def stopScheduler(self) -> None:
         """See `IRemoteProcessor`."""
         self._stop(SCHEDULER, "Scheduler")
+
+    def startAll(self) -> bool:
+        """See `lovely.remotetask.interfaces.IService`."""
+        if self.isProcessing and self.isScheduling:
+            return False
+        self.startProcessor()
+        self.startScheduler()
+        return True
 
     @property
     def isScheduling(self) -> bool:

@@ -20,12 +20,14 @@ from persistent import Persistent
 from zope.interface import implementer
 from zope.location.location import Location
 
+from lovely.remotetask.base.ownership import check_sound
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.errors import InvalidArgument, InvalidInput, describe, is_true, shown
 from lovely.remotetask.remote.calltime import (
     adjustCallTime,
     checked_delay,
     checked_fields,
+    in_utc,
     next_call_time,
     next_delay_time,
 )
@@ -43,9 +45,9 @@ CRON_FIELDS = ("minute", "hour", "dayOfMonth", "month", "dayOfWeek")
 def time_of_call(callTime: datetime | None) -> datetime:
     """Return the time of a call; None is now.
 
-    :raises InvalidArgument: it is no aware datetime.
+    :raises InvalidArgument: it is no aware datetime, or not within the years 2 to 9899.
     """
-    return check_time(callTime, "callTime") or datetime.now(timezone.utc)
+    return datetime.now(timezone.utc) if callTime is None else in_utc(callTime, "callTime")
 
 
 def _tell(item: Any) -> None:
@@ -84,7 +86,11 @@ class SchedulerItem(Persistent, Location):
     def is_added(self) -> bool:
         """Whether it is in a scheduler: an abort can have taken it out again."""
         parent = self.__parent__
-        return parent is not None and parent.get(self.__name__) is self
+        if parent is None:
+            return False
+        if isinstance(parent, Persistent):
+            check_sound(self, parent)
+        return parent.get(self.__name__) is self
 
     def dump(self) -> dict[str, Any]:
         """See `ISchedulerItem`."""
@@ -246,6 +252,7 @@ class SchedulerBase(Mapping[str, Any]):
 
     def getNextCachedItem(self, callTime: datetime | None = None) -> Any:
         """See `IScheduler`."""
+        callTime = time_of_call(callTime)
         for item in self.added():
             retryTime = self.updateRetryTime(item.dump(), callTime)
             if retryTime:
@@ -283,10 +290,11 @@ class SchedulerBase(Mapping[str, Any]):
 
     def reScheduleItems(self, callTime: datetime | None = None) -> None:
         """See `IScheduler`."""
+        callTime = time_of_call(callTime)
         for item in list(self.values()):
             try:
                 self.reScheduleItem(item, callTime)
-            except InvalidArgument as error:
+            except ValueError as error:  # of its fields, its delay or its input
                 self._lay_to_rest(item, error)
 
 

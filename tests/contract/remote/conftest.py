@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""What the contract of remote processors is tested with: stores, and processors in them.
+
+A store has what its tests need of it: `ZodbStore` says what that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transaction
+import ZODB
+from ZODB.FileStorage import FileStorage
+
+import remotejobs
+from lovely.remotetask.engine import registry
+from lovely.remotetask.remote import testing
+from servers import open_zeo
+from workplace import PATIENCE_SECONDS, wait_until
+
+
+class ZodbStore:
+    """Processors in ZODB, used through one connection and the thread's own transaction."""
+
+    name = "zodb"
+
+    def __init__(self, db: ZODB.DB) -> None:
+        self.db = db
+        self.connection = db.open()
+
+    def processor(self, name: str = "remote") -> Any:
+        """Return a new processor without a ``__name__``, committed, with the factories of tests."""
+        self.connection.root()[name] = processor = self.new_processor()
+        for kind in remotejobs.CLASSES:
+            processor.addJobFactory(kind.__name__.lower(), kind())
+        self.commit()
+        return processor
+
+    def new_processor(self) -> Any:
+        """Return a processor that is not stored."""
+        return testing.TestProcessor()
+
+    def commit(self) -> None:
+        transaction.commit()
+
+    def abort(self) -> None:
+        """Abort, and see what others have committed."""
+        transaction.abort()
+
+    @contextmanager
+    def elsewhere(self, processor: Any) -> Iterator[Any]:
+        """Give the same processor in a transaction of its own, which is committed at the end."""
+        manager = transaction.TransactionManager()
+        connection = self.db.open(manager)
+        try:
+            yield connection.get(processor._p_oid)
+            manager.commit()
+        finally:
+            with suppress(Exception):
+                manager.abort()
+            connection.close()
+
+    def last_write(self, processor: Any) -> Any:
+        """Return what changes whenever anything is written."""
+        return self.db.storage.lastTransaction()
+
+    def close(self) -> None:
+        transaction.abort()
+        self.connection.close()
+        self.db.close()
+
+
+#: Where all is tested, and where what threads do is.
+STORES = ["zodb"]
+STORES_FOR_THREADS = ["zodb", "zodb on ZEO"]
+
+
+def _open(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == "zodb on ZEO":
+        return ZodbStore(open_zeo(request.getfixturevalue("zeo")))
+    return ZodbStore(ZODB.DB(FileStorage(str(tmp_path / "Data.fs"))))
+
+
+def _opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    remotejobs.gate.clear()
+    store = _open(request, tmp_path)
+    yield store
+    remotejobs.gate.set()
+    assert registry.stop_all(PATIENCE_SECONDS)
+    store.close()
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """A store."""
+    yield from _opened(request, tmp_path)
+
+
+@pytest.fixture(params=STORES_FOR_THREADS)
+def shared_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """A store that is used by threads."""
+    yield from _opened(request, tmp_path)
+
+
+@pytest.fixture
+def remote(store: ZodbStore) -> Any:
+    """A processor in a store, which nothing runs but the test."""
+    return store.processor()
+
+
+@pytest.fixture
+def done() -> list[Any]:
+    """What the jobs of the test have done."""
+    remotejobs.done.clear()
+    return remotejobs.done
+
+
+@pytest.fixture
+def attempt(store: ZodbStore) -> Callable[..., Any]:
+    """Return ``attempt(processor)``: processes the next job as a caller does, and commits.
+
+    It returns what the call has returned, or the exception that it has raised.
+    """
+
+    def attempt(processor: Any, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            outcome = processor.processNextJob(*arguments, **keywords)
+        except Exception as error:
+            outcome = error
+        store.commit()
+        return outcome
+
+    return attempt
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return what lists the lines that the second door has logged, from INFO on."""
+    caplog.set_level("INFO", "lovely.remotetask.remote")
+
+    def logged() -> list[str]:
+        return [
+            record.getMessage()
+            for record in list(caplog.records)
+            if record.name.startswith("lovely.remotetask.remote")
+        ]
+
+    return logged
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Return ``eventually(store, condition)``: waits for what threads are to commit."""
+
+    def eventually(store: ZodbStore, condition: Callable[[], object], what: str = "it") -> None:
+        def holds() -> object:
+            store.abort()
+            return condition()
+
+        wait_until(holds, what)
+
+    return eventually
