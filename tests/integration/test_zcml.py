@@ -71,7 +71,7 @@ SETTINGS = (
 #: What it takes a permission to call.
 MANAGED = (
     *("clean", "remove_oldest", "process", "processNext", "claimNextJob"),
-    *("startProcessing", "stopProcessing", "list_workers"),
+    *("startProcessing", "stopProcessing", "list_workers", "retry_all", "pause", "resume"),
 )
 
 

@@ -386,6 +386,80 @@ class ITaskService(IService):
         Transaction: caller commits.
         """
 
+    def retry(jobid, input=...):
+        """Let a job that is an error or was cancelled run again.
+
+        It is due at once, with the input that it had, and with as many attempts as a new job; its
+        failures are kept, and its attempts are counted on.  A delayed job does not wait again, and
+        a schedule goes on after this run.
+
+        :param input: another input, for which the task must be registered here; see `add`.
+        :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read and written in this process.
+        :raises InvalidArgument: the job waits, runs or is completed; a ValueError.
+        :raises InvalidInput: the input cannot be accepted; a ValueError.
+        :raises TaskNotFound: an input was given, and the task is not registered; a ValueError.
+        :raises UnknownZone: this machine does not know the time zone of its schedule.
+
+        Transaction: caller commits.
+        """
+
+    def retry_all(task=None, before=None, limit=500):
+        """Let jobs that are errors run again, those that ended first; return their number.
+
+        To repeat a great many jobs, call this with a `before` and commit, until it returns 0.
+        Without `before` those that fail once more are repeated once more.
+
+        :param task: only jobs of the task with this name; None is any.  The errors of others are
+            looked at, and take time.
+        :param before: seconds since the epoch: only jobs that ended before; None is all.
+        :param limit: how many jobs at the most; 1 or more.
+        :raises InvalidArgument: one of them makes no sense; a ValueError.
+
+        Transaction: caller commits.
+        """
+
+    def run_now(jobid):
+        """Let a job that waits for a time run at once: a delayed job, a schedule, a repeat.
+
+        The run is one more for a schedule, whose next time stays what it is.  A job that is ready
+        stays in its place.
+
+        :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read and written in this process.
+        :raises InvalidArgument: the job runs, has ended, or waits for `startJob`; a ValueError.
+
+        Transaction: caller commits.
+        """
+
+    def pause(task=None):
+        """Let no job be claimed any more, or none of one task, in any process.
+
+        What runs goes on, and so does what was claimed.  A worker heeds it from its next claim on;
+        one that is committed at the same moment can still come to pass.  Jobs can be added all the
+        same.  A paused task's jobs are set aside when they come to be claimed.
+
+        :param task: the name of a task, which need not be registered here; None is all tasks.
+        :raises InvalidArgument: it can be no name; a ValueError.
+
+        Transaction: caller commits.
+        """
+
+    def resume(task=None):
+        """Let jobs be claimed again, after `pause`.
+
+        :param task: the name of a task; None takes back each pause, of whatever tasks.
+        :raises InvalidArgument: it can be no name; a ValueError.
+
+        Transaction: caller commits.
+        """
+
+    def list_paused():
+        """Return a list of the names of the tasks that are paused; None stands for all tasks.
+
+        Transaction: reads only.
+        """
+
     def clean(status=FINAL_STATUSES):
         """Remove all jobs with one of these statuses.
 

@@ -17,7 +17,7 @@ from lovely.remotetask.base.ownership import check_parts
 from lovely.remotetask.engine import control, later, registry
 from lovely.remotetask.engine.adding import add_job, add_ready, check_given, new_ids
 from lovely.remotetask.engine.control import find_job
-from lovely.remotetask.engine.finding import list_page
+from lovely.remotetask.engine.finding import list_page, task_name
 from lovely.remotetask.engine.inline import (
     claim_for_caller,
     process_claimed,
@@ -45,6 +45,7 @@ from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.count import count_jobs
 from lovely.remotetask.store.listing import Page
+from lovely.remotetask.store.pauses import paused_tasks
 from lovely.remotetask.store.predecessor import check_not_old
 from lovely.remotetask.store.tree import MAX_JOB_ID
 from lovely.remotetask.store.worker import WorkerState, list_workers
@@ -55,6 +56,7 @@ __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 # In the class `list` is a method.
 Ids = list[int]
 Workers = list[WorkerState]
+Names = list[str | None]
 
 
 @implementer(ITaskService)
@@ -160,6 +162,16 @@ class TaskService(Service, Location):
         """See `ITaskService`."""
         control.reschedule(self, jobid)
 
+    def retry(self, jobid: int, input: Any = control.NOT_GIVEN) -> None:
+        """See `ITaskService`."""
+        if input is not control.NOT_GIVEN:
+            input = self._checked(find_job(self, jobid).task, input, None)
+        control.retry(self, jobid, input)
+
+    def run_now(self, jobid: int) -> None:
+        """See `ITaskService`."""
+        control.run_now(self, jobid)
+
     def cancel(self, jobid: int) -> None:
         """See `ITaskService`."""
         control.cancel(self, jobid)
@@ -202,10 +214,31 @@ class TaskService(Service, Location):
         limit = setting.bound_of(limit, "limit")
         if limit is not None:
             limit = min(limit, MAX_JOB_ID)
-        end = None if before is None else number_of(before)
-        if end is not None and isnan(end):
-            raise InvalidArgument(f"before must be seconds since the epoch, not {shown(before)}")
-        return remove_oldest(self, status, limit, end)
+        return remove_oldest(self, status, limit, _end(before))
+
+    def retry_all(
+        self, task: str | None = None, before: float | None = None, limit: int = 500
+    ) -> int:
+        """See `ITaskService`."""
+        check_begun(self)
+        check_parts(self)
+        number = setting.bound_of(limit, "limit")
+        if not number:
+            raise InvalidArgument(f"limit must be an int of 1 or more, not {shown(limit)}")
+        return control.retry_all(self, task_name(task), _end(before), number)
+
+    def pause(self, task: str | None = None) -> None:
+        """See `ITaskService`."""
+        control.pause(self, task_name(task))
+
+    def resume(self, task: str | None = None) -> None:
+        """See `ITaskService`."""
+        control.resume(self, task_name(task))
+
+    def list_paused(self) -> Names:
+        """See `ITaskService`."""
+        check_parts(self)
+        return paused_tasks(self.queue)
 
     def countJobs(self) -> dict[str, int]:
         """See `ITaskService`."""
@@ -286,6 +319,13 @@ class TaskService(Service, Location):
     ) -> Page:
         """See `ITaskService`."""
         return list_page(self, ERROR, task, order, after, limit)
+
+
+def _end(before: float | None) -> float | None:
+    end = None if before is None else number_of(before)
+    if end is not None and isnan(end):
+        raise InvalidArgument(f"before must be seconds since the epoch, not {shown(before)}")
+    return end
 
 
 def _time(now: float | None) -> float:

@@ -9,6 +9,7 @@ from lovely.remotetask.base.ownership import check_parts
 from lovely.remotetask.errors import InvalidArgument, is_kind, plain, shown, whole_of
 from lovely.remotetask.interfaces import STATUSES
 from lovely.remotetask.store.listing import Page, cursor_of, list_jobs
+from lovely.remotetask.task import check_name
 
 #: No page has more jobs than this.
 MAX_PAGE_SIZE = 1000
@@ -44,10 +45,11 @@ def list_page(
 def task_name(task: Any) -> str | None:
     """Return the name of a task; None stays what it is.
 
-    :raises InvalidArgument: it is no text.
+    :raises InvalidArgument: it can be none.
     """
     if task is None:
         return None
     if not is_kind(task, str):
         raise InvalidArgument(f"task must be the name of a task, not {shown(task)}")
+    check_name(task)
     return plain(task)

@@ -92,6 +92,11 @@ class TimeIndex(EntryIndex):
         wrote(self, node)
         removed(self, node)
 
+    def close(self) -> None:
+        """Let nothing be put in any more: the index, which is empty, is going to be dropped."""
+        check_sound(self, self.pages)
+        self._close(self.pages)
+
     def between(
         self, after: float, until: float, backwards: bool = False
     ) -> Iterator[tuple[float, int]]:
