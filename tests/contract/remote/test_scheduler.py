@@ -59,6 +59,17 @@ def test_items_keep_attributes_of_any_names() -> None:
     assert item.colour == "blue"
 
 
+def test_attributes_may_have_any_names(store: Any, remote: Any) -> None:
+    names = ("place", "count", "check", "due", "id", "colour")
+    item = delay(**dict.fromkeys(names, "mine"))
+    remote.addScheduler(item)
+    store.commit()
+    assert remote.scheduleNextJob(at(0)) is not None
+    store.commit()
+    assert [getattr(item, name) for name in names] == ["mine"] * len(names)
+    assert item.nextCallTime == at(10)
+
+
 def test_fields_are_lists_whatever_they_are_given() -> None:
     item = Cron({"minute": (30, 0), "hour": None, "dayOfWeek": range(2)})
     assert [getattr(item, name) for name in FIELDS] == [[0, 30], [], [], [], [0, 1]]
