@@ -218,7 +218,7 @@ def test_every_class_path_can_be_found() -> None:
 def test_no_attribute_of_a_service_is_stored_but_its_parts(file_db: ZODB.DB) -> None:
     parts = {"jobs", "queue", "workers", "requests", "progress", "edits"}
     assert set(TaskService().__dict__) == parts
-    assert set(RemoteProcessor().__dict__) == {*parts, "_jobFactories", "_scheduler"}
+    assert set(RemoteProcessor().__dict__) == {*parts, "factories", "scheduler"}
 
 
 # -- the shapes of states --------------------------------------------------------------------
@@ -338,11 +338,11 @@ SHAPES: dict[str, Any] = {
         "jobName": "str",
     },
     "lovely.remotetask.remote.processor.RemoteProcessor": {
-        "_jobFactories": "JobFactories",
-        "_scheduler": "Scheduler",
         "edits": "IOBTree",
         "jobWorkerArguments": "dict of str: dict of str: int | float | int",
         "jobWorkerFactory": "class",
+        "factories": "JobFactories",
+        "scheduler": "Scheduler",
         "jobs": "JobTree",
         "progress": "IOBTree",
         "queue": "JobQueue",

@@ -98,13 +98,24 @@ class Session:
         self.in_commit = True
         txn = self.manager.get()
         try:
-            if any((*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks())):
+            if [*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks()]:
                 call_isolated(txn.commit)  # the task's hooks are the task's code
             else:
-                txn.commit()
+                self._commit(txn)
         except BaseException as error:
             check_honest(error)
             raise
+
+    def _commit(self, txn: Any) -> None:
+        # ZODB looks for what others have changed when a transaction ends, for those who do not
+        # begin the next one.  A session does, and reads nothing before.
+        connection = self.connection
+        before = connection.explicit_transactions
+        connection.explicit_transactions = True
+        try:
+            txn.commit()
+        finally:
+            connection.explicit_transactions = before
 
     def service(self) -> Any:
         """Return the service, in the current transaction."""

@@ -9,6 +9,7 @@ from typing import Any
 from ZODB.broken import Broken
 from zope.component import queryMultiAdapter
 
+from lovely.remotetask.base.ownership import check_sound
 from lovely.remotetask.engine.control import set_due
 from lovely.remotetask.errors import MAX_WAIT_SECONDS, InvalidArgument, text_of
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED, STARTLATER
@@ -36,6 +37,21 @@ class JobRecord(Job):
         self.status = self.resting_status
 
     @property
+    def input(self) -> Any:
+        """The job object.
+
+        :raises StrayObject: it no longer belongs to the database.
+        """
+        job = self.__dict__["input"]
+        if job._p_jar is None:
+            check_sound(self, job)
+        return job
+
+    @input.setter
+    def input(self, job: Any) -> None:
+        self.__dict__["input"] = job
+
+    @property
     def resting_status(self) -> str:
         """See `Job`.  Where one rests that is not active, nobody takes it."""
         return QUEUED if self.input.active else STARTLATER
@@ -49,6 +65,13 @@ class JobRecord(Job):
         """See `Job`."""
         message = queryMultiAdapter((self.input, error), IJobErrorMessage)
         return None if message is None else text_of(message)
+
+    def finish(self, output: Any, now: float) -> None:
+        """See `Job`.  How many runs have failed before is still told."""
+        errors = self.errors
+        super().finish(output, now)
+        if errors:
+            self.errors = errors
 
     def take_over(self, edit: Any) -> bool:
         """See `Job`: the time of its next run was set while it ran."""
