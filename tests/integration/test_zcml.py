@@ -14,6 +14,7 @@ import zope.event
 from zope.app.appsetup import product
 from zope.component import getGlobalSiteManager, getUtility
 from zope.configuration import xmlconfig
+from zope.lifecycleevent import ObjectModifiedEvent
 from zope.processlifetime import DatabaseOpenedWithRoot, IDatabaseOpenedWithRoot
 from zope.security.checker import CheckerPublic, ProxyFactory, getCheckerForInstancesOf
 from zope.security.interfaces import ForbiddenAttribute, Unauthorized
@@ -284,3 +285,14 @@ def test_a_stranger_reads_what_became_of_his_job(stranger: None) -> None:
     for forbidden in ("startProcessor", "removeJobs", "_jobs", "addJobFactory"):
         with pytest.raises(Unauthorized):
             getattr(remote, forbidden)
+
+
+def test_an_item_that_was_modified_through_a_proxy_is_counted_anew() -> None:
+    service = RemoteProcessor()
+    service.addJobFactory("error", ErrorJob())
+    item = Delay({"jobName": "error", "delay": 5, "active": True})
+    service.addScheduler(item)
+    before = item.nextCallTime
+    item.delay = 3600
+    zope.event.notify(ObjectModifiedEvent(ProxyFactory(item)))
+    assert (item.nextCallTime - before).total_seconds() > 3000

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 import zope.event
+from transaction.interfaces import TransientError
 from zope.lifecycleevent import ObjectModifiedEvent
 
 from lovely.remotetask.remote.scheduler import Cron, Delay, adjustCallTime
@@ -319,6 +321,20 @@ def test_a_job_is_added_when_its_item_is_due(store: Any, remote: Any, attempt: A
     times = [second for second in range(0, 60) if remote.scheduleNextJob(at(second))]
     assert times == [10, 20, 30, 40, 50]
     assert item.nextCallTime == at(60)
+
+
+def test_of_two_who_take_an_item_one_adds_its_job(store: Any, remote: Any) -> None:
+    remote.addScheduler(delay())
+    store.commit()
+    with suppress(TransientError):
+        with store.elsewhere(remote) as other:
+            other.scheduleNextJob(at(0))
+            remote.scheduleNextJob(at(0))
+        store.commit()
+    store.abort()
+    assert len(remote._jobs) == 1
+    [item] = remote._scheduler.values()
+    assert item.nextCallTime == at(10)
 
 
 def test_each_item_that_is_due_adds_a_job(store: Any, remote: Any) -> None:

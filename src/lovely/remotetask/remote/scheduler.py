@@ -307,6 +307,9 @@ def _reschedule_modified(event: Any) -> None:
     if module is None or not module.IObjectModifiedEvent.providedBy(event):
         return
     item = event.object
+    proxies = sys.modules.get("zope.security.proxy")
+    if proxies is not None:  # who changes an item through a proxy was allowed to
+        item = proxies.removeSecurityProxy(item)
     is_item: bool = ISchedulerItem.providedBy(item)
     if is_item and item.is_added:
         item.__parent__.reScheduleItem(item)
