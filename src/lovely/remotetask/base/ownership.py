@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 import transaction
+from persistent import Persistent
 from transaction.interfaces import TransactionError
 from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError
 from ZODB.utils import z64
@@ -70,9 +71,10 @@ def is_stray(found: Any) -> bool:
 
 
 def check_path(tree: Any, key: Any) -> None:
-    """Check the nodes of a BTree that a change at this key goes through.
+    """Check what a look or a change at this key of a BTree goes through, and what a change stores.
 
-    The tree itself is its parent's to check.
+    That is the nodes on the way, and all that the leaf refers to: what is disowned would be stored
+    with it once more, as it was.  The tree itself is its parent's to check.
 
     :raises StrayObject: one was disowned.
     """
@@ -82,10 +84,37 @@ def check_path(tree: Any, key: Any) -> None:
         # all fits into one leaf, the state of that leaf alone.
         state: tuple[Any, ...] = node.__getstate__() or ()
         if len(state) < 2:
-            return
+            break
         child = state[0][::2][bisect_right(state[0][1::2], key)]
         check_sound(node, child)
         node = child
+    _check_leaf(tree, node)
+
+
+def check_tree(tree: Any) -> None:
+    """Check all that a BTree refers to, for who reads it from end to end.
+
+    :raises StrayObject: something was disowned.
+    """
+    state: tuple[Any, ...] = tree.__getstate__() or ()
+    if len(state) < 2:
+        _check_leaf(tree, tree)
+        return
+    for child in state[0][::2]:
+        check_sound(tree, child)
+        if type(child) is type(tree):
+            check_tree(child)
+        else:
+            _check_leaf(tree, child)
+
+
+def _check_leaf(tree: Any, leaf: Any) -> None:
+    """Check what a leaf refers to: what it holds, and the leaf that follows."""
+    state: tuple[Any, ...] | None = leaf.__getstate__()
+    if type(leaf) is type(tree) and state is not None:
+        state = state[0][0]
+    if state is not None:
+        check_sound(tree, *(held for held in state[0] if isinstance(held, Persistent)), *state[1:])
 
 
 def wrote(parent: Any, *objects: Any) -> None:

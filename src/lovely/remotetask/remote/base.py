@@ -144,6 +144,10 @@ class ProcessorBase:
         jobid: str = self._jobs.add(factory.getJob(input))
         return jobid
 
+    def addNamed(self, name: str, input: Any = None) -> str:
+        """See `lovely.remotetask.interfaces.IService`."""
+        return self.addJob(name, input)
+
     def getJobStatus(self, jobid: str) -> str:
         """See `IRemoteProcessor`."""
         status: str = self._jobs[jobid].status
@@ -297,6 +301,14 @@ class ProcessorBase:
     def stopScheduler(self) -> None:
         """See `IRemoteProcessor`."""
         self._stop(SCHEDULER, "Scheduler")
+
+    def startAll(self) -> bool:
+        """See `lovely.remotetask.interfaces.IService`."""
+        if self.isProcessing and self.isScheduling:
+            return False
+        self.startProcessor()
+        self.startScheduler()
+        return True
 
     @property
     def isScheduling(self) -> bool:

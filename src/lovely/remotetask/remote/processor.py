@@ -12,7 +12,7 @@ from zope.interface import implementer
 from zope.location.location import Location
 
 from lovely.remotetask.base.guard import check_begun
-from lovely.remotetask.base.ownership import check_parts
+from lovely.remotetask.base.ownership import check_parts, check_sound
 from lovely.remotetask.base.site import path_to
 from lovely.remotetask.engine import control, later
 from lovely.remotetask.engine.claims import Claims
@@ -36,15 +36,25 @@ __all__ = ["RemoteProcessor"]
 class RemoteProcessor(ProcessorBase, Service, Location):
     """A remote processor that is kept in ZODB.  See `IRemoteProcessor`.
 
-    Stored beyond a `Service`: ``_jobFactories`` `JobFactories`; ``_scheduler`` `Scheduler`.  Set
-    by the application, if at all: ``jobWorkerFactory``, ``jobWorkerArguments``,
+    Stored beyond a `Service`: ``factories`` `JobFactories`; ``scheduler`` `Scheduler`.  Set by the
+    application, if at all: ``jobWorkerFactory``, ``jobWorkerArguments``,
     ``schedulerWorkerFactory``, ``schedulerWorkerArguments``.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._jobFactories = JobFactories(self)
-        self._scheduler = Scheduler(self)
+        self.factories = JobFactories(self)
+        self.scheduler = Scheduler(self)
+
+    @property
+    def _jobFactories(self) -> JobFactories:
+        check_sound(self, self.factories)
+        return self.factories
+
+    @property
+    def _scheduler(self) -> Scheduler:
+        check_sound(self, self.scheduler)
+        return self.scheduler
 
     @property
     def _jobs(self) -> Jobs:

@@ -10,6 +10,7 @@ from typing import Any
 from ZODB.broken import Broken
 from zope.component import queryMultiAdapter
 
+from lovely.remotetask.base.ownership import check_sound
 from lovely.remotetask.engine.control import set_due
 from lovely.remotetask.errors import MAX_WAIT_SECONDS, InvalidArgument, text_of
 from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED, STARTLATER
@@ -35,6 +36,21 @@ class JobRecord(Job):
     def __init__(self, id: int, job: Any) -> None:
         super().__init__(id, job.jobName or "", job)
         self.status = self.resting_status
+
+    @property
+    def input(self) -> Any:
+        """The job object.
+
+        :raises StrayObject: it no longer belongs to the database.
+        """
+        job = self.__dict__["input"]
+        if job._p_jar is None:
+            check_sound(self, job)
+        return job
+
+    @input.setter
+    def input(self, job: Any) -> None:
+        self.__dict__["input"] = job
 
     @property
     def resting_status(self) -> str:

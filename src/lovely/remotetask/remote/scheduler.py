@@ -20,6 +20,7 @@ from persistent import Persistent
 from zope.interface import implementer
 from zope.location.location import Location
 
+from lovely.remotetask.base.ownership import check_sound
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.errors import InvalidArgument, InvalidInput, describe, is_true, shown
 from lovely.remotetask.remote.calltime import (
@@ -85,7 +86,11 @@ class SchedulerItem(Persistent, Location):
     def is_added(self) -> bool:
         """Whether it is in a scheduler: an abort can have taken it out again."""
         parent = self.__parent__
-        return parent is not None and parent.get(self.__name__) is self
+        if parent is None:
+            return False
+        if isinstance(parent, Persistent):
+            check_sound(self, parent)
+        return parent.get(self.__name__) is self
 
     def dump(self) -> dict[str, Any]:
         """See `ISchedulerItem`."""
