@@ -118,7 +118,7 @@ class Job(Persistent, Location):
     output = _Told(lambda record: record.output)
     errors = _Told(lambda record: list(map(JobError.of, record.failures)), list)
     retryTime = _Told(
-        lambda record: record.scheduledFor,
+        lambda record: record.retry_time,
         check=check_time,
         write=lambda record, at: record.run_at(None if at is None else at.timestamp()),
     )
