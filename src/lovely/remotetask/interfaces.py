@@ -537,6 +537,46 @@ class ITaskService(IService):
         Transaction: reads only.
         """
 
+    def wait(jobid, timeout_seconds=None):
+        """Wait until a job has ended, and return its status.
+
+        It looks through a connection of its own, and is woken by the commit that ends the job where
+        the storage tells of commits; RelStorage is asked four times a second.  Then the caller's
+        transaction sees what there is now, as if it had just begun.  A task must not wait for a job
+        of its own service: there may be no other worker to run it.  A schedule does not end.
+
+        :param timeout_seconds: how long to wait at the most; None is for ever.
+        :returns: when the time is over, the status of a job that has not ended.
+        :raises TransactionInProgress: the caller's transaction has changes, such as a job that
+            was just added: commit them first.
+        :raises ServiceNotStored: the service is in no database, or not committed yet.
+        :raises JobNotFound: a KeyError; also if the job is removed meanwhile.
+        :raises JobUnusable: its record cannot be read in this process.
+        :raises InvalidArgument: the id or the timeout makes no sense; a ValueError.
+
+        Transaction: must not run in one with changes; writes nothing.
+        """
+
+    def wait_all(jobids, timeout_seconds=None):
+        """Wait until all of these jobs have ended; return a dict of their statuses by id.
+
+        See `wait`; the time is that for all of them together.
+
+        Transaction: must not run in one with changes; writes nothing.
+        """
+
+    def wait_result(jobid, timeout_seconds=None):
+        """Wait until a job has ended, and return its result.
+
+        See `wait`.
+
+        :raises JobFailed: the job is an error, or was cancelled; its text has the traceback of
+            the last failure.
+        :raises JobNotDone: the job has not ended in time; a TimeoutError.
+
+        Transaction: must not run in one with changes; writes nothing.
+        """
+
     def job(jobid):
         """Return the `IJob` with all that is known of a job.
 

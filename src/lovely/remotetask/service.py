@@ -26,6 +26,7 @@ from lovely.remotetask.engine.inline import (
 )
 from lovely.remotetask.engine.retention import clean, remove_oldest
 from lovely.remotetask.engine.service import Service
+from lovely.remotetask.engine.waiting import result_of, wait_for
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
@@ -196,6 +197,21 @@ class TaskService(Service, Location):
     def job(self, jobid: int) -> Job:
         """See `ITaskService`."""
         return find_job(self, jobid)
+
+    def wait(self, jobid: int, timeout_seconds: float | None = None) -> str:
+        """See `ITaskService`."""
+        [status] = wait_for(self, [jobid], timeout_seconds).values()
+        return status
+
+    def wait_all(
+        self, jobids: Iterable[int], timeout_seconds: float | None = None
+    ) -> dict[int, str]:
+        """See `ITaskService`."""
+        return wait_for(self, jobids, timeout_seconds)
+
+    def wait_result(self, jobid: int, timeout_seconds: float | None = None) -> Any:
+        """See `ITaskService`."""
+        return result_of(self, jobid, timeout_seconds)
 
     # -- all jobs -----------------------------------------------------------------------
 
