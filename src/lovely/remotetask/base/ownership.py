@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 import transaction
+from persistent import Persistent
 from transaction.interfaces import TransactionError
 from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError
 from ZODB.utils import z64
@@ -58,9 +59,7 @@ def check_parts(service: Any) -> None:
 
     :raises StrayObject: something was disowned.
     """
-    check_sound(service, service.jobs, service.queue, service.workers)
-    check_sound(service, service.requests, service.progress, service.edits)
-    check_sound(service.queue, service.queue.ready)
+    check_sound(service, *service.parts)
 
 
 def is_stray(found: Any) -> bool:
@@ -71,12 +70,12 @@ def is_stray(found: Any) -> bool:
 def check_path(tree: Any, key: Any) -> None:
     """Check the nodes of a BTree that a change at this key goes through.
 
-    The tree itself is its parent's to check.
+    The tree itself is its parent's to check.  What is no BTree, of another store, has no nodes.
 
     :raises StrayObject: one was disowned.
     """
     node = tree
-    while type(node) is type(tree):
+    while isinstance(node, Persistent) and type(node) is type(tree):
         # A node's state is its children with keys between them, and the first leaf; where
         # all fits into one leaf, the state of that leaf alone.
         state: tuple[Any, ...] = node.__getstate__() or ()
