@@ -158,7 +158,9 @@ class Transactor:
         log.info("the storage of service %s works again", self._name)
 
 
-def _attempt(session: SessionBase, change: Callable[[Any], Any]) -> tuple[Any, Exception | None, bool]:
+def _attempt(
+    session: SessionBase, change: Callable[[Any], Any]
+) -> tuple[Any, Exception | None, bool]:
     """Call ``change(service)`` and commit, once.
 
     :returns: what it has returned, the error with which all was aborted instead, and whether

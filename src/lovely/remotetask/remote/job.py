@@ -176,3 +176,13 @@ def attach(job: Job, record: JobRecord) -> None:
 def record_of(job: Job) -> JobRecord | None:
     """Return the record of a job; None if it was not added."""
     return job._record
+
+
+def values_of(job: Job) -> dict[str, Any]:
+    """Return what was set of a job by name, but for what its record tells."""
+    job._p_activate()
+    return {
+        name: value
+        for name, value in vars(job).items()
+        if name not in _TOLD and name != "_record" and not name.startswith("_v_")
+    }

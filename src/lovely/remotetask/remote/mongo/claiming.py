@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Which job is taken next, and by whom.  Claims are seen by all at once; nothing here commits."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+from lovely.remotetask.engine.claim import take
+from lovely.remotetask.errors import InvalidArgument, is_kind, shown
+from lovely.remotetask.interfaces import PROCESSING, QUEUED
+from lovely.remotetask.remote.mongo.connection import Connection, Entry, log
+from lovely.remotetask.remote.mongo.database import JOBS, Document
+from lovely.remotetask.remote.mongo.documents import dump_job
+from lovely.remotetask.remote.query import make_filter
+from lovely.remotetask.remote.values import time_at
+
+#: So many jobs are read for one claim: others may be quicker with the first ones.
+CANDIDATES = 8
+
+
+class Worker(NamedTuple):
+    """Who claims jobs, as it stands in their documents.
+
+    :ivar is_inline: it is a caller's transaction, which gives no signs of life.
+    """
+
+    worker: str
+    host: str
+    pid: int
+    is_inline: bool = False
+
+    @classmethod
+    def here(cls, worker: str, is_inline: bool = False) -> Worker:
+        """Return who claims in this process."""
+        return cls(worker, socket.gethostname(), os.getpid(), is_inline)
+
+    @classmethod
+    def of(cls, document: Document) -> Worker:
+        """Return who has claimed a job."""
+        claim = document.get("_claim") or {}
+        names = (("worker", ""), ("host", "?"), ("pid", 0), ("is_inline", False))
+        return cls(*(claim.get(name, default) for name, default in names))
+
+
+def check_query(query: Any) -> Mapping[str, Any]:
+    """Return a query.
+
+    :raises InvalidArgument: it is none.
+    """
+    if query is None:
+        return {}
+    if not is_kind(query, Mapping):
+        raise InvalidArgument(f"jobQuery must be a dict or None, not {shown(query)}")
+    return dict(query)
+
+
+def waiting(
+    query: Mapping[str, Any], now: float, kinds: Document, has_suspect: bool = False
+) -> Document:
+    """Return the filter of jobs that may run now.
+
+    :param kinds: of the names of their classes.
+    :param has_suspect: leave out those whose processes have died.
+    """
+    # Not `$or`, for which no index serves: who has no time is not later than now either.
+    found: Document = {
+        "status": QUEUED,
+        "active": True,
+        "retryTime": {"$not": {"$gt": time_at(now)}},
+        "_type": kinds,
+    }
+    if has_suspect:
+        found["_deaths"] = None
+    return {"$and": [found, query]} if query else found
+
+
+def claim_next(
+    service: Any,
+    worker: Worker,
+    query: Mapping[str, Any],
+    now: float,
+    has_suspect: bool = False,
+) -> Any:
+    """Claim the next job; return its record, or None.
+
+    :param has_suspect: see `waiting`.
+    """
+    connection: Connection = service.connection
+    is_lost = True
+    while is_lost:
+        is_lost = False
+        for entry in _candidates(connection, query, now, has_suspect):
+            until = time.time() + service.lease_seconds
+            if not take(service, entry.record, worker.worker, now):
+                continue
+            if connection.claim(entry, worker._asdict(), until):
+                if worker.is_inline:
+                    _log_unknown(connection, query, now)
+                return entry.record
+            is_lost = True
+    _log_unknown(connection, query, now)
+    return None
+
+
+def _candidates(
+    connection: Connection, query: Mapping[str, Any], now: float, has_suspect: bool
+) -> Iterator[Entry]:
+    """Yield jobs that may run now, the oldest first."""
+    database = connection.database
+    changed = _changed(connection)
+    found = [entry for entry in changed if _fits(entry, query, now, has_suspect)]
+    stored = {entry.key[1] for entry in changed if entry.stored is not None}
+    stored.update(key for name, key in connection.removed if name == JOBS)
+    known = {"$in": list(database.known)}
+    wanted = waiting(query, now, known, has_suspect)
+    for document in database.find(JOBS, wanted, limit=CANDIDATES + len(stored)):
+        if document["_id"] not in stored:
+            found.append(connection.see(JOBS, document))
+    yield from sorted(found, key=lambda entry: entry.key[1])
+
+
+def _log_unknown(connection: Connection, query: Mapping[str, Any], now: float) -> None:
+    """Log which jobs are passed over, once each."""
+    database = connection.database
+    unknown = waiting(query, now, {"$nin": list(database.known)})
+    names = {"_type": 1}
+    for document in database.find(JOBS, unknown, limit=CANDIDATES, projection=names):
+        if document["_id"] not in database.passed_over:
+            database.passed_over.add(document["_id"])
+            text = "TypeError: job %s is a %s, which is not known here; it is passed over"
+            log.error(text, document["_id"], document.get("_type"))
+
+
+def _changed(connection: Connection) -> list[Entry]:
+    """Return the jobs that the current transaction has added or changed."""
+    return [
+        entry
+        for (name, _), entry in connection.entries.items()
+        if name == JOBS and (entry.is_changed or entry.stored is None)
+    ]
+
+
+def _fits(entry: Entry, query: Mapping[str, Any], now: float, has_suspect: bool) -> bool:
+    record = entry.record
+    if record.status != QUEUED or (record.due or 0.0) > now or (has_suspect and record.deaths):
+        return False
+    with suppress(InvalidArgument):  # what MongoDB alone can answer: when it is committed
+        return make_filter(query)({**dump_job(record), "_type": type(entry.found).__name__})
+    return False
+
+
+def extend(service: Any, claims: Mapping[str, Any], worker: str) -> None:
+    """Give a sign of life: let the leases of claims begin anew.
+
+    :param claims: by the ids of the documents.
+    """
+    until = datetime.now(timezone.utc) + timedelta(seconds=service.lease_seconds)
+    mine = {"status": PROCESSING, "_claim.worker": worker}
+    update = {"$set": {"retryTime": until}}
+    updates = [({"_id": key, **mine}, update) for key in claims]
+    service.connection.database.update_each(JOBS, updates)
