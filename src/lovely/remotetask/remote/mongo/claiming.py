@@ -85,27 +85,35 @@ def claim_next(
     worker: Worker,
     query: Mapping[str, Any],
     now: float,
+    limit: int = 1,
     has_suspect: bool = False,
-) -> Any:
-    """Claim the next job; return its record, or None.
+) -> list[Any]:
+    """Claim up to `limit` jobs, one after the other; return their records.
 
     :param has_suspect: see `waiting`.
     """
     connection: Connection = service.connection
+    claimed: list[Any] = []
     is_lost = True
-    while is_lost:
+    while is_lost and not claimed:
         is_lost = False
         for entry in _candidates(connection, query, now, has_suspect):
+            # Of the jobs that a dying process held nobody knows which one killed it.  One
+            # at a time, so that the next death tells.
+            if entry.record.deaths_in_a_row and claimed:
+                break
             until = time.time() + service.lease_seconds
             if not take(service, entry.record, worker.worker, now):
                 continue
             if connection.claim(entry, worker._asdict(), until):
-                if worker.is_inline:
-                    _log_unknown(connection, query, now)
-                return entry.record
-            is_lost = True
-    _log_unknown(connection, query, now)
-    return None
+                claimed.append(entry.record)
+            else:
+                is_lost = True
+            if len(claimed) >= limit or (claimed and claimed[-1].deaths_in_a_row):
+                break
+    if worker.is_inline or not claimed:
+        _log_unknown(connection, query, now)
+    return claimed
 
 
 def _candidates(

@@ -57,6 +57,10 @@ log = logging.getLogger("lovely.remotetask.remote")
 #: The name of a collection, and the ``_id`` of a document in it.
 Key = tuple[str, Any]
 
+#: Values of these types that are equal need not be written again; others may share what has
+#: changed with the document that was read.
+UNCHANGING = (str, int, float, bool, datetime, type(None))
+
 #: No more documents than this are deleted in one write.
 MAX_DELETED = 10_000
 
@@ -280,8 +284,7 @@ class Connection:
         if entry.stored is None:
             return True  # nobody else sees it
         self.join()
-        document = self._document(entry)
-        return self.take(entry, {"$set": document, "$inc": {"_version": 1}})
+        return self.take(entry, {"$set": self._changes(entry), "$inc": {"_version": 1}})
 
     def take(self, entry: Entry, update: Document) -> bool:
         """Write at once what is to be given back if the transaction aborts."""
@@ -379,6 +382,15 @@ class Connection:
         document["modified"] = datetime.now(timezone.utc)
         return document
 
+    def _changes(self, entry: Entry) -> Document:
+        """Return what is to be set in a document that is stored."""
+        stored = entry.stored or {}
+        return {
+            name: value
+            for name, value in self._document(entry).items()
+            if type(value) not in UNCHANGING or value != stored.get(name, stored)
+        }
+
     def _check(self, entry: Entry, document: Document) -> bytes:
         is_run = entry.record is not None and entry.record.attempt
         error: type[RemoteTaskError] = InvalidResult if is_run else InvalidInput
@@ -396,7 +408,7 @@ class Connection:
                 gone |= NOTES
             elif "_due" in entry.stored:
                 gone.add("_due")  # it was heeded
-        update: Document = {"$set": document, "$inc": {"_version": 1}}
+        update: Document = {"$set": self._changes(entry), "$inc": {"_version": 1}}
         if gone:
             update["$unset"] = dict.fromkeys(gone, "")
         query = {"_id": entry.key[1], "_version": entry.stored.get("_version"), **entry.conditions}

@@ -107,41 +107,40 @@ class Claims(Hand):
     # -- claims -------------------------------------------------------------------------
 
     def claim(self, session: Session, limit: int, may_reserve: bool = False) -> list[Claim]:
-        """See `protocol.Claims`.  One at a time: each takes a round trip of its own anyhow."""
+        """See `protocol.Claims`.  Each takes a round trip of its own, but for the look before."""
         with self.lock:
             self.check_stays()
-            claim = self.transact(session, self._claim) if limit else None
-            if claim is None:
-                return []
-            if not self.in_hand:
+            claims = self.transact(session, partial(self._claim, limit)) if limit else []
+            if claims and not self.in_hand:
                 self.last_sign = self.monotonic()
-            self.in_hand[claim.jobid] = claim
-            self.holds = True
-            return [claim]
+            for claim in claims:
+                self.in_hand[claim.jobid] = claim
+            self.holds = bool(self.in_hand)
+            return claims
 
-    def _claim(self, service: Any) -> Claim | None:
-        worker = Worker.here(self.identity.id)
-        if self._is_unsure:
-            record = self._unnoticed(service)
-            if record is not None:
-                return claim_of(record)
+    def _claim(self, limit: int, service: Any) -> list[Claim]:
+        if self._is_unsure and (claims := self._unnoticed(service)):
+            return claims
         if self.pause(0):
-            return None
+            return []
+        worker = Worker.here(self.identity.id)
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
         now = self.looked = self.clock()
         self._is_unsure = True
-        record = claim_next(service, worker, self.query, now, has_suspect)
+        records = claim_next(service, worker, self.query, now, limit, has_suspect)
         self._is_unsure = False
-        return None if record is None else claim_of(record)
+        return list(map(claim_of, records))
 
-    def _unnoticed(self, service: Any) -> Any:
-        """Return the record of a job that this worker has claimed, and was not told so."""
+    def _unnoticed(self, service: Any) -> list[Claim]:
+        """Return claims of this worker that it does not know of: their answers were lost."""
         mine = {"status": PROCESSING, "_claim.worker": self.identity.id}
-        for document in service.connection.database.find(JOBS, mine):
-            if str(document["_id"]) not in self.in_hand:
-                return service.connection.see(JOBS, document).record
+        documents = service.connection.database.find(JOBS, mine)
         self._is_unsure = False
-        return None
+        return [
+            claim_of(service.connection.see(JOBS, document).record)
+            for document in documents
+            if str(document["_id"]) not in self.in_hand
+        ]
 
     def claim_reserved(self, session: Session, claims: list[Claim]) -> list[Claim]:
         """See `protocol.Claims`: nothing is reserved here."""

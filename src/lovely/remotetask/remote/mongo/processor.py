@@ -159,7 +159,8 @@ class MongoRemoteProcessor(ProcessorBase, Location):
 
     def _claim(self, jobQuery: Any, now: float) -> Any:
         worker = Worker.here(self._caller.id, is_inline=True)
-        return claim_next(self, worker, check_query(jobQuery), now)
+        records = claim_next(self, worker, check_query(jobQuery), now)
+        return records[0] if records else None
 
     def run_next(self, jobQuery: Any, now: float) -> Ran | None:
         """See `ProcessorBase`."""
