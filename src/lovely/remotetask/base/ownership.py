@@ -248,7 +248,7 @@ class Ownership:
 class Savepoint:
     """See `transaction.interfaces.IDataManagerSavepoint`."""
 
-    def __init__(self, restore: Callable[[dict[int, Any]], None], written: dict[int, Any]) -> None:
+    def __init__(self, restore: Callable[[Any], None], written: Any) -> None:
         self._restore = restore
         self.written = written
 

@@ -71,9 +71,12 @@ def _is_beyond_help(service: Any, jobid: int) -> bool:
 class Holder(Protocol):
     """Who has claimed a job."""
 
-    host: str
-    pid: int
-    is_inline: bool
+    @property
+    def host(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def is_inline(self) -> bool: ...
 
 
 def free_job(service: Any, job: Job, record: Holder, now: float) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from lovely.remotetask.engine.claim import take
 from lovely.remotetask.errors import InvalidArgument, is_kind, shown
 from lovely.remotetask.interfaces import PROCESSING, QUEUED
-from lovely.remotetask.remote.mongo.connection import Connection, Entry, log
+from lovely.remotetask.remote.mongo.connection import Connection, log
 from lovely.remotetask.remote.mongo.database import JOBS, Document
 from lovely.remotetask.remote.mongo.documents import dump_job
+from lovely.remotetask.remote.mongo.entry import Entry
 from lovely.remotetask.remote.query import make_filter
 from lovely.remotetask.remote.values import time_at
 
@@ -163,13 +164,13 @@ def _fits(entry: Entry, query: Mapping[str, Any], now: float, has_suspect: bool)
     return False
 
 
-def extend(service: Any, claims: Mapping[str, Any], worker: str) -> None:
-    """Give a sign of life: let the leases of claims begin anew.
+def extend(service: Any, keys: Iterable[Any], worker: str) -> None:
+    """Give a sign of life: let the leases of a worker's claims begin anew.
 
-    :param claims: by the ids of the documents.
+    :param keys: the ids of the documents.
     """
     until = datetime.now(timezone.utc) + timedelta(seconds=service.lease_seconds)
     mine = {"status": PROCESSING, "_claim.worker": worker}
     update = {"$set": {"retryTime": until}}
-    updates = [({"_id": key, **mine}, update) for key in claims]
+    updates = [({"_id": key, **mine}, update) for key in keys]
     service.connection.database.update_each(JOBS, updates)

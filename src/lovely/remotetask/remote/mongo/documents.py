@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from bson import ObjectId
+
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, QUEUED
 from lovely.remotetask.job import Failure
 from lovely.remotetask.remote.interfaces import ICron, IDelay
@@ -98,8 +100,9 @@ def _load_failure(document: Mapping[str, Any]) -> Failure:
 
 def load_job(job: Any, record: DocumentRecord, document: Mapping[str, Any]) -> None:
     """Let a job and its record be as a document says."""
-    vars(job).clear()
-    vars(job).update({name: value for name, value in document.items() if name not in _TOLD})
+    attributes: dict[str, Any] = vars(job)
+    attributes.clear()
+    attributes.update({name: value for name, value in document.items() if name not in _TOLD})
     status = document["status"]
     deaths = document.get("_deaths", 0)
     runs = document.get("retryCounter", 0)
@@ -121,11 +124,12 @@ def load_job(job: Any, record: DocumentRecord, document: Mapping[str, Any]) -> N
     }
     if status not in (*FINAL_STATUSES, PROCESSING):
         values["due"] = _seconds(document.get("retryTime"))
-    vars(record).clear()
-    vars(record).update({name: value for name, value in values.items() if value is not None})
-    vars(job)["_record"] = record
+    attributes["_record"] = record
+    attributes = record.__dict__
+    attributes.clear()
+    attributes.update({name: value for name, value in values.items() if value is not None})
     if status == QUEUED:
-        vars(record)["status"] = record.resting_status
+        attributes["status"] = record.resting_status
 
 
 def _seconds(at: datetime | None) -> float | None:
@@ -159,3 +163,9 @@ def load_plain(found: Any, document: Mapping[str, Any], parent: Any) -> None:
     vars(found).clear()
     vars(found).update({name: value for name, value in document.items() if name not in COMMON})
     vars(found).update(__name__=str(document["_id"]), __parent__=parent)
+
+
+def id_of(name: Any) -> ObjectId | None:
+    """Return the id that a text stands for, or None."""
+    is_id = isinstance(name, str) and ObjectId.is_valid(name)
+    return ObjectId(name) if is_id else None

@@ -14,68 +14,23 @@ from typing import Any, cast
 
 import transaction
 
-from lovely.remotetask.base.site import site_of
 from lovely.remotetask.engine.claim import claim_of, give_back
 from lovely.remotetask.engine.execution import Execution
 from lovely.remotetask.engine.hand import Hand
 from lovely.remotetask.engine.identity import Identity
 from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.engine.rescue import free_job
-from lovely.remotetask.engine.session import SessionBase
 from lovely.remotetask.engine.transactions import Transactor
 from lovely.remotetask.interfaces import PROCESSING, QUEUED
 from lovely.remotetask.remote.mongo.claiming import Worker, claim_next, extend, waiting
-from lovely.remotetask.remote.mongo.connection import id_of
 from lovely.remotetask.remote.mongo.database import JOBS
+from lovely.remotetask.remote.mongo.documents import id_of
+from lovely.remotetask.remote.mongo.session import Session
 from lovely.remotetask.remote.values import time_at
 from lovely.remotetask.setting import read
 
 #: No more jobs than this are freed at one look.
 MAX_FREED = 100
-
-
-class Session(SessionBase):
-    """One thread's place at the database.
-
-    :param processor: as the thread's own transactions see it.
-    """
-
-    def __init__(self, processor: Any, manager: Any = None) -> None:
-        super().__init__(manager)
-        self.processor = processor if manager is None else processor.seen_by(manager)
-
-    @property
-    def is_closed(self) -> bool:
-        """See `SessionBase`."""
-        is_closed: bool = self.processor.database.is_closed
-        return is_closed
-
-    @property
-    def is_open(self) -> bool:
-        """See `SessionBase`."""
-        return True
-
-    def begin(self) -> Any:
-        """See `SessionBase`."""
-        self.in_commit = False
-        self.in_begin = True
-        self.manager.begin()
-        self.in_begin = False
-        return self.processor
-
-    def site(self, service: Any) -> Any:
-        """See `SessionBase`."""
-        return site_of(service)
-
-    def check_reachable(self, service: Any) -> None:
-        """See `SessionBase`: it always is."""
-
-    def empty_cache(self) -> None:
-        """See `SessionBase`: nothing outlives its transaction."""
-
-    def close(self) -> None:
-        """See `SessionBase`."""
-        self.abort()
 
 
 class Claims(Hand):
@@ -134,12 +89,13 @@ class Claims(Hand):
     def _unnoticed(self, service: Any) -> list[Claim]:
         """Return claims of this worker that it does not know of: their answers were lost."""
         mine = {"status": PROCESSING, "_claim.worker": self.identity.id}
+        held: list[Any] = list(self.in_hand)
         documents = service.connection.database.find(JOBS, mine)
         self._is_unsure = False
         return [
             claim_of(service.connection.see(JOBS, document).record)
             for document in documents
-            if str(document["_id"]) not in self.in_hand
+            if str(document["_id"]) not in held
         ]
 
     def claim_reserved(self, session: Session, claims: list[Claim]) -> list[Claim]:
@@ -181,8 +137,8 @@ class Claims(Hand):
     def beat(self, session: Session) -> None:
         """See `protocol.Claims`: of the jobs in hand the leases begin anew."""
         with self.lock:
-            keys = {id_of(jobid): claim for jobid, claim in dict(self.in_hand).items()}
-            self.transact(session, partial(extend, claims=keys, worker=self.identity.id))
+            keys = [id_of(jobid) for jobid in list(self.in_hand)]
+            self.transact(session, partial(extend, keys=keys, worker=self.identity.id))
             self.last_sign = self.monotonic()
 
     # -- sessions -----------------------------------------------------------------------
@@ -313,7 +269,8 @@ class Engine:
     @property
     def is_closed(self) -> bool:
         """See `protocol.Engine`."""
-        return self.claims.db.is_closed
+        is_closed: bool = self.claims.db.is_closed
+        return is_closed
 
     def wait_for_storage(self, error: BaseException, faults: int) -> None:
         """See `protocol.Engine`."""

@@ -11,12 +11,13 @@ from typing import Any
 from bson import ObjectId
 from zope.interface import implementer
 
-from lovely.remotetask.errors import InvalidArgument, InvalidInput, JobNotFound, is_kind, shown
+from lovely.remotetask.errors import InvalidArgument, JobNotFound, is_kind, shown
 from lovely.remotetask.remote.interfaces import IJobFactories, IJobs
 from lovely.remotetask.remote.job import Job, attach, record_of
-from lovely.remotetask.remote.mongo.connection import Connection, Entry, id_of
+from lovely.remotetask.remote.mongo.connection import Connection
 from lovely.remotetask.remote.mongo.database import FACTORIES, ITEMS, JOBS, Document
-from lovely.remotetask.remote.mongo.documents import DocumentRecord, dump_item, dump_job
+from lovely.remotetask.remote.mongo.documents import DocumentRecord, dump_item, dump_job, id_of
+from lovely.remotetask.remote.mongo.entry import Entry
 from lovely.remotetask.remote.scheduler import SchedulerBase
 
 log = logging.getLogger("lovely.remotetask.remote")
@@ -105,14 +106,10 @@ class JobFactories(Stored):
         connection = self.connection
         connection.database.note_class(type(job))
         entry = self.entry(name)
-        if entry is not None and entry.found is job:
-            return
-        job.__name__ = name
-        job.__parent__ = self
-        before = None if entry is None else entry.stored
-        connection.forget_object(FACTORIES, name)
-        connection.add(FACTORIES, name, job).stored = before
-        connection.check(FACTORIES, name)
+        if entry is None or entry.found is not job:
+            job.__name__ = name
+            job.__parent__ = self
+            connection.replace(FACTORIES, name, job)
 
 
 @implementer(IJobs)
@@ -130,11 +127,6 @@ class Jobs(Stored):
         record = DocumentRecord(str(key), job)  # type: ignore[arg-type]
         attach(job, record)
         self.connection.add(JOBS, key, job, record)
-        try:
-            self.connection.check(JOBS, key)
-        except InvalidInput:
-            self.connection.remove(JOBS, key)
-            raise
         return record.__name__
 
     def record(self, jobid: Any) -> DocumentRecord:
@@ -216,14 +208,8 @@ class Scheduler(Stored, SchedulerBase):
         connection = self.connection
         connection.database.note_class(type(item))
         key = ObjectId()
-        item.__name__ = str(key)
-        item.__parent__ = self
         connection.add(ITEMS, key, item)
-        try:
-            connection.check(ITEMS, key)
-        except InvalidInput:
-            connection.remove(ITEMS, key)
-            raise
+        vars(item).update(__name__=str(key), __parent__=self)
         return str(key)
 
     def remove(self, item: Any) -> None:
@@ -232,8 +218,6 @@ class Scheduler(Stored, SchedulerBase):
         if entry is None or entry.found is not item:
             raise KeyError(item.__name__)
         self.connection.remove(ITEMS, entry.key[1])
-        if entry.stored is not None:
-            self.connection.drop(entry)
 
     def added(self) -> list[Any]:
         """See `SchedulerBase`."""

@@ -22,8 +22,9 @@ from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING
 from lovely.remotetask.remote.base import RUN_JOB, ProcessorBase
 from lovely.remotetask.remote.interfaces import IJob, IRemoteProcessor
 from lovely.remotetask.remote.mongo.claiming import Worker, check_query, claim_next, extend
-from lovely.remotetask.remote.mongo.connection import Connection, id_of
+from lovely.remotetask.remote.mongo.connection import Connection
 from lovely.remotetask.remote.mongo.database import FACTORIES, ITEMS, JOBS, Database
+from lovely.remotetask.remote.mongo.documents import id_of
 from lovely.remotetask.remote.mongo.engine import Claims, Engine
 from lovely.remotetask.remote.mongo.items import (
     JobFactories,
@@ -95,17 +96,17 @@ class MongoRemoteProcessor(ProcessorBase, Location):
         return connection
 
     @property
-    def _jobFactories(self) -> JobFactories:  # type: ignore[override]
+    def _jobFactories(self) -> JobFactories:
         factories: JobFactories = self.connection.parents[FACTORIES]
         return factories
 
     @property
-    def _jobs(self) -> Jobs:  # type: ignore[override]
+    def _jobs(self) -> Jobs:
         jobs: Jobs = self.connection.parents[JOBS]
         return jobs
 
     @property
-    def _scheduler(self) -> Scheduler:  # type: ignore[override]
+    def _scheduler(self) -> Scheduler:
         scheduler: Scheduler = self.connection.parents[ITEMS]
         return scheduler
 
@@ -172,7 +173,7 @@ class MongoRemoteProcessor(ProcessorBase, Location):
         record = self._jobs.record(jobid)
         if record.owner != self._caller.id:
             return None
-        extend(self, {id_of(jobid): record}, self._caller.id)
+        extend(self, [id_of(jobid)], self._caller.id)
         return self._run(record, time.time())
 
     def _run(self, record: Any, now: float) -> Ran:
