@@ -55,7 +55,7 @@ class Connection:
     def __init__(self, database: Database, processor: Any, manager: Any) -> None:
         self.database = database
         self.processor = processor
-        self.manager = manager
+        self.transaction_manager = manager
         self.entries: dict[Key, Entry] = {}
         self.removed: dict[Key, Document] = {}
         self.parents: dict[str, Any] = {}
@@ -211,7 +211,7 @@ class Connection:
     def join(self) -> None:
         """Take part in the transaction."""
         if not self._is_joined:
-            self.manager.get().join(self)
+            self.transaction_manager.get().join(self)
             self._is_joined = True
 
     def forget(self, entry: Entry) -> None:
@@ -328,10 +328,11 @@ class Connection:
     def abort(self, txn: Any) -> None:
         """See `IDataManager`.  It is also called by the rollback to an earlier savepoint."""
         entries = list(self.entries.values())
+        claimed = [entry for entry in entries if entry.before is not None]
         if not self._is_written:
-            self._give_back(entries)
+            self._give_back(claimed)
         for entry in entries:
-            if entry.stored is None or entry.is_changed or entry.before is not None:
+            if entry.stored is None or entry.is_changed or entry in claimed:
                 self.forget(entry)
         self._reset()
 

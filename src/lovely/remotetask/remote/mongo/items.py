@@ -19,6 +19,7 @@ from lovely.remotetask.remote.mongo.database import FACTORIES, ITEMS, JOBS, Docu
 from lovely.remotetask.remote.mongo.documents import DocumentRecord, dump_item, dump_job, id_of
 from lovely.remotetask.remote.mongo.entry import Entry
 from lovely.remotetask.remote.scheduler import SchedulerBase
+from lovely.remotetask.remote.values import time_at
 
 log = logging.getLogger("lovely.remotetask.remote")
 
@@ -179,7 +180,7 @@ class Queue:
 
 
 class Notes:
-    """Notes about running jobs of one kind: job id -> note.  They are in the jobs' documents."""
+    """Notes about running jobs, of one kind: job id -> note.  They are in the jobs' documents."""
 
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection = connection
@@ -188,12 +189,12 @@ class Notes:
     def __contains__(self, jobid: str) -> bool:
         return self._connection.note_of(id_of(jobid), self._name) is not None
 
-    def __setitem__(self, jobid: str, note: Any) -> None:
-        self._connection.note(id_of(jobid), self._name, note)
-
     def insert(self, jobid: str) -> None:
         """Note that something is so."""
-        self[jobid] = True
+        self._connection.note(id_of(jobid), self._name, True)
+
+    def __setitem__(self, jobid: str, due: float | None) -> None:
+        self._connection.note(id_of(jobid), self._name, time_at(due or 0.0))
 
 
 class Scheduler(Stored, SchedulerBase):
