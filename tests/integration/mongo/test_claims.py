@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -59,25 +59,21 @@ def bench(processor: Any) -> Iterator[Bench]:
     bench.session.abort()
 
 
-@pytest.fixture
-def commands(mongo_uri: str) -> Iterator[Callable[[], list[str]]]:
-    """Return what tells the names of the commands that were sent since it was last asked."""
-    import pymongo.monitoring
+def listener() -> Any:
+    """Return what keeps the names of the commands that a client sends."""
+    from pymongo.monitoring import CommandListener
 
-    class Listener(pymongo.monitoring.CommandListener):
-        names: list[str]
-
-        def __init__(self) -> None:
-            self.names = []
+    class Listener(CommandListener):
+        names: tuple[str, ...] = ()
 
         def started(self, event: Any) -> None:
-            self.names.append(event.command_name)
+            self.names += (event.command_name,)
 
         def succeeded(self, event: Any) -> None: ...
 
         def failed(self, event: Any) -> None: ...
 
-    yield Listener
+    return Listener()
 
 
 def test_a_claim_is_seen_by_all_before_anything_commits(
@@ -128,28 +124,26 @@ def test_the_oldest_jobs_come_first_and_a_query_limits_them(processor: Any, benc
 
 
 def test_a_query_is_any_query_of_mongodb(processor: Any, bench: Bench) -> None:
-    small, large = bench.add("echo", 1, 100)
+    _, large = bench.add("echo", 1, 100)
     assert processor.pullNextJob({"input": {"$gt": 10}}).__name__ == large
     assert processor.pullNextJob({"status": "completed"}) is None
     with pytest.raises(ValueError, match="jobQuery"):
         processor.pullNextJob("night")
 
 
-def test_a_claim_is_one_find_and_modify(
-    processor: Any, bench: Bench, commands: Any, mongo_uri: str
-) -> None:
+def test_a_claim_is_one_find_and_modify(processor: Any, bench: Bench, mongo_uri: str) -> None:
     import pymongo
 
     from lovely.remotetask.remote.mongo import MongoRemoteProcessor
     from lovely.remotetask.remote.testing import EchoJob
 
-    listener = commands()
     bench.add("echo", 1)
-    with pymongo.MongoClient(mongo_uri, event_listeners=[listener]) as client:
+    sent = listener()
+    with pymongo.MongoClient(mongo_uri, event_listeners=[sent]) as client:
         watched = MongoRemoteProcessor(client[processor.database.name], [EchoJob])
         assert watched.pullNextJob() is not None
-        assert listener.names.count("findAndModify") == 1
-        assert not {"update", "insert", "delete"} & set(listener.names)
+        assert sent.names.count("findAndModify") == 1
+        assert not {"update", "insert", "delete"} & set(sent.names)
         transaction.abort()
 
 
@@ -206,9 +200,7 @@ def test_a_lease_that_is_over_counts_a_death_and_the_last_is_an_error(
     assert "_claim" not in document
 
 
-def test_a_sign_of_life_extends_the_lease_and_disturbs_no_run(
-    processor: Any, bench: Bench
-) -> None:
+def test_a_sign_of_life_extends_the_lease_and_disturbs_no_run(processor: Any, bench: Bench) -> None:
     [jobid] = bench.add("echo", 1)
     worker = bench.worker()
     [claim] = worker.claims.claim(bench.session, 1)

@@ -20,6 +20,7 @@ from lovely.remotetask.remote.mongo.documents import dump_job
 from lovely.remotetask.remote.mongo.entry import Entry
 from lovely.remotetask.remote.query import make_filter
 from lovely.remotetask.remote.values import time_at
+from lovely.remotetask.setting import read
 
 #: So many jobs are read for one claim: others may be quicker with the first ones.
 CANDIDATES = 8
@@ -103,7 +104,7 @@ def claim_next(
             # at a time, so that the next death tells.
             if entry.record.deaths_in_a_row and claimed:
                 break
-            until = time.time() + service.lease_seconds
+            until = time.time() + read(service, "lease_seconds")
             if not take(service, entry.record, worker.worker, now):
                 continue
             if connection.claim(entry, worker._asdict(), until):
@@ -169,7 +170,7 @@ def extend(service: Any, keys: Iterable[Any], worker: str) -> None:
 
     :param keys: the ids of the documents.
     """
-    until = datetime.now(timezone.utc) + timedelta(seconds=service.lease_seconds)
+    until = datetime.now(timezone.utc) + timedelta(seconds=read(service, "lease_seconds"))
     mine = {"status": PROCESSING, "_claim.worker": worker}
     update = {"$set": {"retryTime": until}}
     updates = [({"_id": key, **mine}, update) for key in keys]

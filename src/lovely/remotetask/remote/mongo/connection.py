@@ -23,7 +23,7 @@ from bson import decode
 
 from lovely.remotetask.base.ownership import Savepoint
 from lovely.remotetask.engine import registry
-from lovely.remotetask.errors import JobNotFound, StaleDocument, shown
+from lovely.remotetask.errors import InvalidArgument, JobNotFound, StaleDocument, shown
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.remote.mongo.database import (
     FACTORIES,
@@ -158,7 +158,10 @@ class Connection:
         """Add a new object.
 
         :raises InvalidInput: it cannot be stored.
+        :raises InvalidArgument: it belongs to another database.
         """
+        if found._p_jar not in (None, self):
+            raise InvalidArgument(f"{found!r} belongs to another database")
         entry = Entry((name, key), found, record=record, is_changed=True)
         entry.check(self.database, entry.document())
         self.join()

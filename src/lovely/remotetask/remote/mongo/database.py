@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timezone
 from typing import Any
 
@@ -50,8 +50,9 @@ CONFLICTS = frozenset({112, 11000})
 
 Document = dict[str, Any]
 
-#: One write, called with the session of the server's transaction, or None.
-Write = Callable[[Any], None]
+#: One write, called with the session of the server's transaction, or None; returns what takes
+#: it back where there is none, as far as that can be.
+Write = Callable[[Any], Callable[[], Any] | None]
 
 
 class Database:
@@ -175,8 +176,10 @@ class Database:
         """Return what inserts documents."""
         collection = self._collection(name)
 
-        def write(session: Any) -> None:
+        def write(session: Any) -> Callable[[], Any]:
             collection.insert_many(documents, session=session)
+            new = {"_id": {"$in": [each["_id"] for each in documents]}, "_version": 1}
+            return lambda: collection.delete_many(new)  # but for what others have claimed by now
 
         return write
 
@@ -211,8 +214,7 @@ class Database:
         """
         with _told():
             if len(writes) < 2 or not self.has_transactions:
-                for write in writes:
-                    write(None)
+                self._write_each(writes)
                 return
 
             def write_all(session: Any) -> None:
@@ -221,6 +223,20 @@ class Database:
 
             with self.client.start_session() as session:
                 session.with_transaction(write_all)
+
+    @staticmethod
+    def _write_each(writes: list[Write]) -> None:
+        undo: list[Callable[[], Any]] = []
+        try:
+            for write in writes:
+                taken_back = write(None)
+                if taken_back is not None:
+                    undo.append(taken_back)
+        except Exception:
+            with suppress(PyMongoError):
+                for take_back in undo:
+                    take_back()
+            raise
 
     @property
     def has_transactions(self) -> bool:
