@@ -41,15 +41,14 @@ class Processor(MongoRemoteProcessor):
     schedulerWorkerArguments = {"waitTime": 0.2}  # noqa: RUF012
 
 
-def open_processor(uri: str, name: str) -> Processor:
+def open_processor(database: Any) -> Processor:
     """Return the processor of a database."""
-    database = pymongo.MongoClient(uri)[name]
     Work.runs = database.runs
     return Processor(database, [Work])
 
 
 def main(uri: str, name: str, role: str) -> None:
-    processor = open_processor(uri, name)
+    processor = open_processor(pymongo.MongoClient(uri)[name])
     if role == "scheduler":
         processor.startScheduler()
     else:

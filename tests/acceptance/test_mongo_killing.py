@@ -9,9 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,23 +37,24 @@ class Processes:
 
     def __init__(self, uri: str, name: str, log: Path) -> None:
         self._arguments = (uri, name)
-        self._log = log.open("ab")
+        self._log = log
         self.all = [self._start(role) for role in ROLES]
         self.kills = 0
 
     def _start(self, role: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, str(PROGRAM), *self._arguments, role],
-            stdin=subprocess.PIPE,
-            stdout=self._log,
-            stderr=self._log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, str(PROGRAM), *self._arguments, role],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
 
     def kill_one(self, number: int, how: int = signal.SIGKILL) -> None:
         """End a process as a crash would, and start another one."""
         self.all[number].send_signal(how)
-        self.all[number].wait(PATIENCE_SECONDS)
+        self.all[number].communicate(timeout=PATIENCE_SECONDS)
         self.all[number] = self._start(ROLES[number])
         self.kills += 1
 
@@ -67,17 +66,6 @@ class Processes:
                 process.stdin.close()  # type: ignore[union-attr]
         for process in ending:
             process.wait(PATIENCE_SECONDS)
-
-
-@pytest.fixture
-def name(mongo_uri: str) -> Iterator[str]:
-    """The name of a database."""
-    import pymongo
-
-    name = f"remotetask_test_{uuid.uuid4().hex[:12]}"
-    yield name
-    with pymongo.MongoClient(mongo_uri) as client:
-        client.drop_database(name)
 
 
 def runs_at_the_most(document: dict[str, Any]) -> int:
@@ -93,21 +81,20 @@ def runs_at_least(document: dict[str, Any]) -> int:
 
 
 def test_no_job_and_no_slot_is_taken_twice_or_lost(
-    mongo_uri: str, name: str, tmp_path: Path
+    mongo_uri: str, mongo_database: Any, tmp_path: Path
 ) -> None:
-    import pymongo
-
     sys.path.insert(0, str(PROGRAM.parent))
     try:
         from mongo_program import Work, open_processor
     finally:
         sys.path.pop(0)
-    processor = open_processor(mongo_uri, name)
+    database = mongo_database
+    processor = open_processor(database)
     processor.addJobFactory("work", Work({"retryDelay": 0.5, "maxRetries": 5, "input": {}}))
     data = {"jobName": "work", "active": True, "delay": DELAY_SECONDS, "retryDelay": 3}
     items = [processor.addScheduler(Delay({**data, "input": {"item": n}})) for n in range(3)]
     transaction.commit()
-    processes = Processes(mongo_uri, name, tmp_path / "log")
+    processes = Processes(mongo_uri, database.name, tmp_path / "log")
     chance = random.Random()
     begun = time.time()
     jobids = []
@@ -126,7 +113,6 @@ def test_no_job_and_no_slot_is_taken_twice_or_lost(
             time.sleep(0.15)
         processes.end("scheduler")
         ended = time.time()
-        database = pymongo.MongoClient(mongo_uri)[name]
         live = {"status": {"$in": ["queued", "processing"]}}
         while database.rjobs.count_documents(live):
             assert time.time() < ended + PATIENCE_SECONDS, list(database.rjobs.find(live))
