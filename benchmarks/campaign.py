@@ -16,7 +16,7 @@ import single
 from interleave import SLICE_SECONDS, Contender, Rates, Unavailable, interleave
 from ours import Add, AddMany, Drain, Rewrite, TinyCommit
 from peers import PEERS, Peer
-from places import Place, PostgresPlace, ZeoPlace, register_tasks
+from places import Place, PostgresPlace, RemotePlace, ZeoPlace, register_tasks
 
 from lovely.remotetask.engine import registry
 
@@ -77,12 +77,15 @@ class Run:
     def _measure_rates(self) -> None:
         with ExitStack() as stack:
             place = stack.enter_context(closing(Place()))
+            remote = stack.enter_context(closing(RemotePlace()))
             contenders: list[Contender] = [
                 TinyCommit(),
                 Rewrite(),
-                Drain("drain, a commit for each job", place, is_shared=False),
-                Drain("drain, shared_commit=True", place, is_shared=True),
-                Add("add, a commit for each"),
+                Drain(report.DRAIN, place, is_shared=False),
+                Drain(report.REMOTE_DRAIN, remote, is_shared=False),
+                Drain(report.SHARED, place, is_shared=True),
+                Add(report.ADD),
+                Add(report.REMOTE_ADD, make_place=RemotePlace),
                 AddMany("add_many, 100 a commit"),
                 *(peer() for peer in PEERS if self.extent.has_peers),
             ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import payload
 import transaction
@@ -11,8 +12,6 @@ from BTrees.IOBTree import IOBTree
 from interleave import Contender, repeat
 from persistent import Persistent
 from places import NOOP, Place
-
-from lovely.remotetask.service import TaskService
 
 FSYNC = "fsync each commit"
 EXACTLY_ONCE = "exactly once in ZODB"
@@ -86,21 +85,27 @@ class Add(Contender):
     durability = FSYNC
     guarantee = EXACTLY_ONCE
 
-    def __init__(self, name: str, depth: int = 1000, place: Place | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        depth: int = 1000,
+        place: Place | None = None,
+        make_place: Callable[[], Place] = Place,
+    ) -> None:
         self.name = name
         self._depth = depth
         self._place = place
         self._is_own = place is None
+        self._make_place = make_place
 
     def open(self) -> None:
         if self._is_own:
-            self._place = Place()
+            self._place = self._make_place()
 
     def prepare(self, seconds: float) -> None:
         assert self._place is not None
         if self._is_own:  # of small ones, a new one each time: they would not stay small
-            self._place.root["tasks"] = TaskService()
-            transaction.commit()
+            self._place.renew()
             self._place.fill(self._depth)
 
     def work(self, seconds: float) -> float:
@@ -108,7 +113,7 @@ class Add(Contender):
 
     def _add(self) -> int:
         assert self._place is not None
-        self._place.service.add("noop", 1)
+        self._place.add()
         transaction.commit()
         return 1
 
@@ -124,7 +129,7 @@ class AddMany(Add):
 
     def _add(self) -> int:
         assert self._place is not None
-        self._place.service.add_many("noop", [1] * 100)
+        self._place.add_many(100)
         transaction.commit()
         return 100
 
@@ -153,13 +158,8 @@ class Drain(Contender):
         self._place.fill(wanted - self._place.waiting())
         # What was claimed before was claimed for the other way to commit; and the size of
         # the batches is learned anew after the wait at the gate.
-        self._start()
+        self._place.start()
         payload.measured(WARM_SECONDS)
-
-    def _start(self) -> None:
-        transaction.begin()
-        if not self._place.service.isProcessing():
-            self._place.service.startProcessing()
 
     def work(self, seconds: float) -> float:
         rate = payload.measured(seconds)

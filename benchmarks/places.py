@@ -23,7 +23,10 @@ import ZODB
 from interleave import Unavailable
 from zope.component import getGlobalSiteManager
 
+from lovely.remotetask.engine import registry
 from lovely.remotetask.interfaces import ITask
+from lovely.remotetask.remote.job import Job
+from lovely.remotetask.remote.processor import RemoteProcessor
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import SimpleTask
 
@@ -58,8 +61,33 @@ class Place:
         self.connection = self.db.open()
         self.root = self.connection.root()
         if "tasks" not in self.root:
-            self.root["tasks"] = TaskService()
-            transaction.commit()
+            self.renew()
+
+    def renew(self) -> None:
+        """Put a new service in the place of the one before."""
+        self.root["tasks"] = self._make_service()
+        transaction.commit()
+
+    def _make_service(self) -> Any:
+        return TaskService()
+
+    def add(self) -> None:
+        """Add a job."""
+        self.service.add("noop", 1)
+
+    def add_many(self, count: int) -> None:
+        """Add jobs."""
+        self.service.add_many("noop", [1] * count)
+
+    def start(self) -> None:
+        """Start the thread of the service, if it does not run."""
+        transaction.begin()
+        if not self.service.isProcessing():
+            self.service.startProcessing()
+
+    def stop(self) -> None:
+        """Stop the thread of the service, and wait for it."""
+        self.service.stopProcessing(10.0)
 
     def _open(self) -> Any:
         return ZODB.DB(str(self.directory / "Data.fs"))
@@ -80,7 +108,7 @@ class Place:
             # The worker, on its way to the gate, may take used up segments out of the line.
             for attempt in transaction.manager.attempts(10):
                 with attempt:
-                    self.service.add_many("noop", [1] * min(count, chunk))
+                    self.add_many(min(count, chunk))
             count -= chunk
         self.connection.cacheMinimize()
 
@@ -93,7 +121,7 @@ class Place:
         """Close the database, but keep its file."""
         transaction.abort()
         payload.board().open_gate()
-        self.service.stopProcessing(10.0)
+        self.stop()
         transaction.abort()
         self.connection.close()
         self.db.close()
@@ -102,6 +130,41 @@ class Place:
         """Close the database and remove it."""
         self.release()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class NoopJob(Job):
+    """What `NOOP` is, as a job."""
+
+    def __call__(self, processor: Any) -> None:
+        payload.noop(self.input)
+
+
+class RemotePlace(Place):
+    """A place with a remote processor."""
+
+    def _make_service(self) -> Any:
+        processor = RemoteProcessor()
+        processor.addJobFactory("noop", NoopJob())
+        return processor
+
+    def add(self) -> None:
+        """See `Place`."""
+        self.service.addJob("noop", 1)
+
+    def add_many(self, count: int) -> None:
+        """See `Place`."""
+        for _ in range(count):
+            self.add()
+
+    def start(self) -> None:
+        """See `Place`."""
+        transaction.begin()
+        self.service.startProcessor()
+
+    def stop(self) -> None:
+        """See `Place`."""
+        self.service.stopProcessor()
+        registry.stop_all(10.0)
 
 
 class ZeoPlace(Place):

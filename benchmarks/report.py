@@ -20,6 +20,9 @@ HUEY_DRAIN = "huey on SQLite: drain"
 PROCRASTINATE = "Procrastinate on PostgreSQL: drain"
 DRAIN = "drain, a commit for each job"
 SHARED = "drain, shared_commit=True"
+ADD = "add, a commit for each"
+REMOTE_DRAIN = "RemoteProcessor: drain"
+REMOTE_ADD = "RemoteProcessor: add"
 
 
 class Goal(NamedTuple):
@@ -81,7 +84,9 @@ GOALS = (
     Goal("drain / Procrastinate", 6, False, _ratio(DRAIN, PROCRASTINATE)),
     Goal("shared drain / huey drain", 3, False, _ratio(SHARED, HUEY_DRAIN)),
     Goal("shared drain / Procrastinate", 25, False, _ratio(SHARED, PROCRASTINATE)),
-    Goal("add / tiny commit", 0.5, False, _ratio("add, a commit for each", BASE)),
+    Goal("add / tiny commit", 0.5, False, _ratio(ADD, BASE)),
+    Goal("remote drain / drain", 0.8, False, _ratio(REMOTE_DRAIN, DRAIN)),
+    Goal("remote add / add", 0.8, False, _ratio(REMOTE_ADD, ADD)),
     Goal("add_many / huey add", 3, False, _ratio("add_many, 100 a commit", HUEY_ADD)),
     *(
         Goal(f"{line}: fastest / slowest depth", 1.3, True, _flatness(line))

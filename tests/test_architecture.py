@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("hosts",),
     ("testing",),
     (FRONT,),
-    ("service", "remote"),
+    ("remote", "service"),
     ("processor",),
     ("engine",),
     ("store",),
@@ -64,6 +64,7 @@ LONG: dict[str, str] = {
 
 # Of other packages: what they have no public name for, and what is public in spite of its name.
 PRIVATE_ELSEWHERE = {"_resources", "_mvcc_storage", "_exit", "_asdict", "_fields", "_replace"}
+PRIVATE_ELSEWHERE |= {"_jobs", "_scheduler"}  # the containers of remote processors
 
 Sources = dict[str, str]  # dotted name of a module inside the package -> its source
 

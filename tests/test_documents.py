@@ -4,14 +4,21 @@
 One document is one test, because its examples build upon each other: as tests of their own
 they would be shuffled.  What runs is every ``>>>`` line, and every ``code-block:: python``.
 Python that is only shown stands after ``.. skip: next``.
+
+A program of ``docs/examples`` is run as its readers do, where a page says ``.. program: NAME``;
+what it prints is in the console block that follows.
 """
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterable
-from doctest import ELLIPSIS, NORMALIZE_WHITESPACE
+from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
 from pathlib import Path
+from textwrap import dedent
 from types import ModuleType
 
 import pytest
@@ -19,6 +26,7 @@ from sybil import Document, Region
 from sybil.parsers.rest import DocTestParser, PythonCodeBlockParser, SkipParser
 
 ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "docs" / "examples"
 DOCUMENTS = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
 
 
@@ -55,6 +63,32 @@ def test_the_examples_of_a_document_do_what_it_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run_examples(path, monkeypatch)
+
+
+def programs() -> dict[str, str]:
+    """Return the programs that pages show, and what each of them is said to print."""
+    shown = re.compile(
+        r"^\.\. program: (\S+)\n\n\.\. code-block:: console\n\n +\$ .+\n((?: .*\n|\n)+)", re.M
+    )
+    text = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    return {name: dedent(printed).rstrip("\n") + "\n" for name, printed in shown.findall(text)}
+
+
+@pytest.mark.parametrize("name", programs())
+def test_a_program_prints_what_its_page_says(name: str, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
+    ended = subprocess.run(
+        [sys.executable, name], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+    expected = programs()[name]
+    assert OutputChecker().check_output(expected, ended.stdout, ELLIPSIS), ended.stdout
+
+
+def test_every_example_is_a_program_or_imported_by_one() -> None:
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.py")}
+    for name in texts.keys() - {Path(program).stem for program in programs()}:
+        assert any(f"from {name} import" in text for text in texts.values()), name
 
 
 def test_a_wrong_example_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,9 +59,10 @@ def jobs(request: pytest.FixtureRequest) -> int:
 class Plant:
     """The processes of one test, around one database."""
 
-    def __init__(self, directory: Path, url: str) -> None:
+    def __init__(self, directory: Path, url: str, door: str) -> None:
         self.directory = directory
         self.url = url
+        self.door = door
         self.running: list[subprocess.Popen[str]] = []
         self.produced = 0
         self.kills: Counter[str] = Counter()
@@ -71,6 +72,7 @@ class Plant:
     def start(self, *options: str, is_ready: bool = True) -> subprocess.Popen[str]:
         """Start the program; return when it is at work."""
         command = [sys.executable, str(PROGRAM), self.url, "--directory", str(self.directory)]
+        command += ["--door", self.door]
         paths = [str(PROGRAM.parent.parent), os.environ.get("PYTHONPATH", "")]
         with (self.directory / "stderr.log").open("ab") as errors:
             process = subprocess.Popen(
@@ -207,13 +209,19 @@ def judge(request: pytest.FixtureRequest) -> Judge:
     return Judge(request.node.name, request.config.stash[FIGURES])
 
 
+@pytest.fixture(params=["tasks", "remote"])
+def door(request: pytest.FixtureRequest) -> str:
+    """The door whose jobs meet with faults; see ``doors.py``."""
+    return str(request.param)
+
+
 @pytest.fixture
-def plant(tmp_path: Path) -> Iterator[Callable[[str], Plant]]:
+def plant(tmp_path: Path, door: str) -> Iterator[Callable[[str], Plant]]:
     """Return a function that makes a `Plant` around the database at a URL."""
     plants: list[Plant] = []
 
     def make(url: str) -> Plant:
-        plants.append(Plant(tmp_path, url))
+        plants.append(Plant(tmp_path, url, door))
         return plants[-1]
 
     yield make

@@ -27,113 +27,19 @@ import transaction
 import ZODB
 from BTrees.IOBTree import IOBTree
 from BTrees.OOBTree import OOBTree
-from persistent.mapping import PersistentMapping
 from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError, POSError
 
+from doors import CRASHED, DOORS, append, key_of
 from lovely.remotetask.engine import wakeup
 from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.execution import Execution
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.upkeep import Upkeep
-from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
-from lovely.remotetask.service import TaskService
-from lovely.remotetask.task import task
+from lovely.remotetask.store.count import count_jobs
 from servers import open_postgres, open_zeo
 
-CRASHED = 137
 POOL = 20  # connections: a processor of several threads uses one for each, and some more
-FACTORIES = {"simple": SimpleProcessor, "multi": MultiProcessor}
-
-
-def append(path: Path, text: str) -> None:
-    """Append a line to a log that several processes share; it outlives the process."""
-    with path.open("ab", buffering=0) as log:
-        log.write(f"{text}\n".encode())
-
-
-def key_of(number: int) -> int:
-    """Spread the keys of the effects: rivals then seldom write the same bucket."""
-    return number * 2654435761 % 2**31
-
-
-# -- the tasks ---------------------------------------------------------------------------
-
-
-def register_tasks(executions: Path) -> None:
-    """Register the tasks; each notes its executions outside the database."""
-
-    def note(number: int, attempt: int = 0) -> None:
-        append(executions, f"{number} {os.getpid()} {attempt}")
-
-    def leave_effect(context: Any, number: int) -> None:
-        effects = context.service._p_jar.root()["effects"]
-        key = key_of(number)
-        effects[key] = effects.get(key, 0) + 1
-
-    @task("effect", context=True)
-    def effect(context: Any, number: int) -> int:
-        note(number)
-        leave_effect(context, number)
-        return number
-
-    @task("shared", context=True, shared_commit=True)
-    def shared(context: Any, number: int) -> int:
-        return effect(context, number)
-
-    @task("slow", context=True)
-    def slow(context: Any, number: int) -> int:
-        note(number)
-        leave_effect(context, number)
-        time.sleep(0.03)  # long enough to be killed in
-        return number
-
-    @task("long", context=True)
-    def long(context: Any, number: int) -> int:
-        note(number)
-        leave_effect(context, number)
-        time.sleep(1.0)
-        return number
-
-    @task("twice", context=True)
-    def twice(context: Any, number: int) -> int:
-        """Fails at its first attempt."""
-        note(number, context.attempt)
-        leave_effect(context, number)
-        if context.attempt == 1:
-            raise ValueError("the first attempt fails")
-        return number
-
-    @task("many", context=True)
-    def many(context: Any, number: int) -> int:
-        """Makes many new objects."""
-        leave_effect(context, number)
-        bag = PersistentMapping(jobid=context.jobid)
-        context.service._p_jar.root()["bags"][key_of(number)] = bag
-        for part in range(20):
-            bag[part] = PersistentMapping()
-        if number % 3 == 0:
-            savepoint = transaction.savepoint()
-            bag["more"] = [PersistentMapping() for _ in range(10)]
-            transaction.savepoint()
-            savepoint.rollback()
-        return number
-
-    @task("many_shared", context=True, shared_commit=True)
-    def many_shared(context: Any, number: int) -> int:
-        return many(context, number)
-
-    @task("poison")
-    def poison(number: int) -> None:
-        note(number)
-        os._exit(CRASHED)
-
-    @task("tick", context=True)
-    def tick(context: Any, number: int) -> None:
-        ticks = context.service._p_jar.root()["ticks"]
-        slot = context.service.jobs[context.jobid].slot
-        ticks[slot] = ticks.get(slot, 0) + 1
-        note(number)
 
 
 # -- crashes to order --------------------------------------------------------------------
@@ -223,7 +129,7 @@ def open_database(url: str) -> ZODB.DB:
     return ZODB.DB(rest, pool_size=POOL)
 
 
-def set_up(db: ZODB.DB, lease_seconds: float, factory: str) -> None:
+def set_up(db: ZODB.DB, door: Any, lease_seconds: float, factory: str) -> None:
     """Make the service and the places for the traces, if they are not there."""
     with db.transaction() as connection:
         root = connection.root()
@@ -231,13 +137,13 @@ def set_up(db: ZODB.DB, lease_seconds: float, factory: str) -> None:
             root["effects"] = IOBTree()
             root["ticks"] = OOBTree()
             root["bags"] = IOBTree()
-            service = root["tasks"] = TaskService()
+            service = root["tasks"] = door.make(factory)
             service.lease_seconds = lease_seconds
-            service.processorFactory = FACTORIES[factory]
-            service.processorArguments = {"waitTime": 0.5}
 
 
-def produce(db: ZODB.DB, acknowledged: Path, task_name: str, start: int, count: int) -> None:
+def produce(
+    db: ZODB.DB, door: Any, acknowledged: Path, task_name: str, start: int, count: int
+) -> None:
     """Add jobs; note each one after its commit has returned."""
     manager = transaction.TransactionManager()
     connection = db.open(manager)
@@ -246,7 +152,7 @@ def produce(db: ZODB.DB, acknowledged: Path, task_name: str, start: int, count: 
     while number < end:
         try:
             manager.begin()
-            connection.root()["tasks"].add(names[number % len(names)], number)
+            door.add(connection.root()["tasks"], names[number % len(names)], number)
             manager.commit()
         except ConflictError:
             manager.abort()  # it is certain that nothing was stored
@@ -268,7 +174,7 @@ def wait_until_done(db: ZODB.DB, deadline: float) -> None:
     while time.monotonic() < deadline:
         try:
             manager.begin()
-            counts = connection.root()["tasks"].countJobs()
+            counts = count_jobs(connection.root()["tasks"])
         except (POSError, OSError, TransientError):
             manager.abort()
         else:
@@ -279,20 +185,21 @@ def wait_until_done(db: ZODB.DB, deadline: float) -> None:
     connection.close()
 
 
-def findings(db: ZODB.DB) -> dict[str, Any]:
+def findings(db: ZODB.DB, door: Any) -> dict[str, Any]:
     """Return what there is in the database."""
     with db.transaction() as connection:
         root = connection.root()
         jobs = list(root["tasks"].jobs.values())
+        numbers = {job.id: door.number_of(job) for job in jobs}
         effects = root["effects"]
         problems = []
-        counted = {name: n for name, n in root["tasks"].countJobs().items() if n}
+        counted = {name: n for name, n in count_jobs(root["tasks"]).items() if n}
         in_records = dict(Counter(job.status for job in jobs))
         if "processing" not in in_records and counted != in_records:
             problems.append(f"counted {counted}, but there are {in_records}")
         return {
-            "statuses": [(job.input, job.status) for job in jobs if job.task != "tick"],
-            "effects": [(job.input, effects.get(key_of(job.input), 0)) for job in jobs],
+            "statuses": [(numbers[job.id], job.status) for job in jobs if job.task != "tick"],
+            "effects": [(number, effects.get(key_of(number), 0)) for number in numbers.values()],
             "ticks": sorted(root["ticks"].items()),
             "missed": sum(getattr(job, "missed", 0) for job in jobs),
             "attempts": max((job.attempt for job in jobs), default=0),
@@ -306,7 +213,9 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--process", action="store_true")
-    parser.add_argument("--factory", choices=FACTORIES, default="simple")
+    parser.add_argument("--door", choices=DOORS, default="tasks")
+    parser.add_argument("--scheduler", action="store_true")
+    parser.add_argument("--factory", choices=("simple", "multi"), default="simple")
     parser.add_argument("--lease", type=float, default=1.5)
     parser.add_argument("--task", default="effect")
     parser.add_argument("--produce", nargs=2, type=int)
@@ -318,7 +227,8 @@ def main() -> None:
     parser.add_argument("--until-done", type=float)
     parser.add_argument("--exit-after", type=float)
     options = parser.parse_args()
-    register_tasks(options.directory / "executions.log")
+    door = DOORS[options.door]
+    door.open_log(options.directory / "executions.log")
     if options.crash:
         step, when, countdown = options.crash.split(":")
         crash_at(step, when, int(countdown))
@@ -329,35 +239,38 @@ def main() -> None:
     db = open_database(options.url)
     while True:
         try:
-            set_up(db, options.lease, options.factory)
+            set_up(db, door, options.lease, options.factory)
             break
         except ConflictError:
             time.sleep(random.random() / 10)
     connection = db.open()
     service = connection.root()["tasks"]
     if options.schedule:
-        service.addCronJob("tick", -1, cron=options.schedule)
+        door.schedule(service, options.schedule)
         transaction.commit()
     if options.process:
-        service.startProcessing()
+        door.start(service)
+    if options.scheduler:
+        service.startScheduler()
     transaction.abort()
     print("ready", flush=True)
     if options.disk_full:
         fill_disk(Path(options.url.partition(":")[2]), *options.disk_full)
     if options.produce:
-        produce(db, options.directory / "acknowledged.log", options.task, *options.produce)
+        log = options.directory / "acknowledged.log"
+        produce(db, door, log, options.task, *options.produce)
     if options.exit_after is not None:
         time.sleep(options.exit_after)
         return
     if options.until_done is not None:
         wait_until_done(db, time.monotonic() + options.until_done)
-        found = findings(db)
+        found = findings(db, door)
         if options.process:
-            service.stopProcessing(5)
+            door.stop(service)
         print(json.dumps(found), flush=True)
-    elif options.process:
+    elif options.process or options.scheduler:
         sys.stdin.read()  # until the parent closes the pipe
-        service.stopProcessing(5)
+        door.stop(service)
     transaction.abort()
     connection.close()
     db.close()

@@ -7,20 +7,18 @@ task wrote without the record of its job.
 
 from __future__ import annotations
 
-import pickle
 import random
 import time
-from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from persistent.mapping import PersistentMapping
-from ZODB.FileStorage import FileStorage
 
+from history import states, transactions
 from lovely.remotetask.interfaces import COMPLETED
 from lovely.remotetask.job import Job
+from lovely.remotetask.remote.record import JobRecord
 
 pytestmark = pytest.mark.acceptance
 
@@ -28,30 +26,20 @@ DOWN_SECONDS = 0.5
 TASKS = "effect,shared,effect,shared,effect,shared,effect,many"
 
 
-def states(transaction: Any, kind: type) -> Iterator[Any]:
-    """Yield the states of all objects of a class that a transaction has stored."""
-    for record in transaction:
-        unpickler = pickle.Unpickler(BytesIO(record.data))
-        unpickler.persistent_load = lambda reference: None  # type: ignore[method-assign]
-        if unpickler.load() is kind:
-            yield unpickler.load()
-
-
 def effects_without_a_record(path: Path) -> list[tuple[bytes, set[int]]]:
     """Return the transactions that hold what tasks wrote, but not that the jobs have ended."""
     found = []
-    storage = FileStorage(str(path), read_only=True)
-    for transaction in storage.iterator():
-        wrote = {state["data"].get("jobid") for state in states(transaction, PersistentMapping)}
+    for transaction in transactions(path):
+        bags = states(transaction, PersistentMapping)
+        wrote = {state["data"].get("jobid") for _, state in bags}
         ended = set()
-        for state in states(transaction, Job):
+        for _, state in states(transaction, Job, JobRecord):
             job = Job.__new__(Job)
             job.__setstate__(state)
             if job.status == COMPLETED:
                 ended.add(job.id)
         if missing := wrote - ended - {None}:
             found.append((transaction.tid, missing))
-    storage.close()
     return found
 
 

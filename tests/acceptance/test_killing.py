@@ -12,12 +12,19 @@ from typing import Any
 
 import pytest
 
+from doors import CRASHED
+
 pytestmark = pytest.mark.acceptance
 
-CRASHED = 137
 WORKERS = 3
 STEPS = ("claim", "run", "record", "rescue", "beat")
 TASKS = "effect,shared,slow,twice"
+
+
+def over_doors(name: str, of_tasks: list[str], of_remote: list[str]) -> Any:
+    """Parametrise a test by its door and something else: what both share one of them shows."""
+    pairs = [*(("tasks", each) for each in of_tasks), *(("remote", each) for each in of_remote)]
+    return pytest.mark.parametrize(("door", name), pairs, indirect=["door"])
 
 
 @pytest.fixture
@@ -35,7 +42,7 @@ def file_plant(plant: Any, tmp_path: Any) -> Any:
     return plant(f"file:{tmp_path / 'Data.fs'}")
 
 
-@pytest.mark.parametrize("factory", ["simple", "multi"])
+@over_doors("factory", ["simple", "multi"], ["multi"])
 def test_killed_workers_of_a_zeo_server_lose_nothing(
     zeo_plant: Any, jobs: int, chance: random.Random, judge: Any, factory: str
 ) -> None:
@@ -107,7 +114,7 @@ def test_a_crash_before_or_after_each_commit_loses_nothing_in_a_file(
     judge(plant, found)
 
 
-@pytest.mark.parametrize("factory", ["simple", "multi"])
+@over_doors("factory", ["simple", "multi"], ["simple"])
 def test_a_killed_application_on_a_file_loses_nothing(
     file_plant: Any, jobs: int, chance: random.Random, judge: Any, factory: str
 ) -> None:
@@ -204,10 +211,10 @@ def test_a_full_disk_heals_by_itself(file_plant: Any, judge: Any) -> None:
     assert "Traceback" not in plant.stderr()
 
 
+@over_doors("place", ["zeo", "file"], ["zeo", "file"])
 @pytest.mark.parametrize("factory", ["simple", "multi"])
-@pytest.mark.parametrize("place", ["zeo", "file"])
 def test_an_interpreter_that_exits_finishes_or_gives_back_its_jobs(
-    place: str, factory: str, request: pytest.FixtureRequest, judge: Any
+    place: str, factory: str, door: str, request: pytest.FixtureRequest, judge: Any
 ) -> None:
     plant = request.getfixturevalue(f"{place}_plant")
     plant.dismiss(plant.start("--factory", factory, "--lease", "20"))
@@ -225,9 +232,9 @@ def test_an_interpreter_that_exits_finishes_or_gives_back_its_jobs(
     assert time.monotonic() - begun < 20, "somebody had to wait for a lease"
 
 
-@pytest.mark.parametrize("place", ["zeo", "file"])
+@over_doors("place", ["zeo", "file"], ["zeo"])
 def test_a_terminated_process_loses_nothing(
-    place: str, request: pytest.FixtureRequest, judge: Any
+    place: str, door: str, request: pytest.FixtureRequest, judge: Any
 ) -> None:
     plant = request.getfixturevalue(f"{place}_plant")
     for _ in range(2):
@@ -238,6 +245,7 @@ def test_a_terminated_process_loses_nothing(
     judge(plant, found)
 
 
+@pytest.mark.parametrize("door", ["tasks"], indirect=True)
 def test_a_schedule_fires_once_a_slot_whatever_is_killed(
     zeo_plant: Any, chance: random.Random, until: Any
 ) -> None:

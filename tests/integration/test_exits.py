@@ -22,12 +22,18 @@ from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED
 from lovely.remotetask.store.check import check_all
 
 SECONDS = 60
+TESTS = os.pathsep.join(
+    filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+)
 
 TASKS = """
     import time
     from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
-    from lovely.remotetask import RetryPolicy
+    from doors import HangJob, TasksByRemote
+    from lovely.remotetask import RetryPolicy, TaskService
+    from lovely.remotetask.processor import MultiProcessor
+    from lovely.remotetask.remote.worker import MultiJobWorker
     from lovely.remotetask.task import task
 
     def hang(input):
@@ -51,29 +57,44 @@ TASKS = """
     task("hang", retry=once)(hang)
     task("brief", retry=once, executor="process")(wait)
     task("long", retry=once, executor="process")(hang)
+
+    def make_tasks():
+        service = TaskService()
+        service.processorArguments = {}
+        return service
+
+    def make_remote():
+        service = TasksByRemote()
+        service.addJobFactory("hang", HangJob())
+        return service
+
+    def use_threads(service):
+        service.processorFactory = MultiProcessor
+        service.jobWorkerFactory = MultiJobWorker
 """
 
 PROGRAM = """
     import os, signal, sys, threading, time
     import transaction, ZODB
     import tasks_of_exits
-    from lovely.remotetask import TaskService
     from lovely.remotetask.engine import registry
     from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
+    from lovely.remotetask.remote.worker import SimpleJobWorker
     from pathlib import Path
 
     started = Path("started")
 
     def until_started():
         with db.transaction() as connection:
-            jobs = 2 if connection.root()["tasks"].processorFactory is MultiProcessor else 1
+            factory = getattr(connection.root()["tasks"], "processorFactory", None)
+            jobs = 2 if factory is MultiProcessor else 1
         while not started.exists() or started.stat().st_size < jobs:
             time.sleep(0.01)
 
     if __name__ == "__main__":
         db = ZODB.DB("Data.fs")
         with db.transaction() as connection:
-            service = connection.root()["tasks"] = TaskService()
+            service = connection.root()["tasks"] = tasks_of_exits.make_{door}()
             {fill}
         registry.EXIT_SECONDS = registry.CLOSE_SECONDS = {bound}
         connection = db.open()
@@ -98,10 +119,13 @@ class Program:
         before: str = "",
         bound: float = 0.1,
         start: str = "connection.root()['tasks'].startProcessing()",
+        door: str = "tasks",
         **variables: str,
     ) -> Iterator[subprocess.Popen[str]]:
         """Start it, in a group of its own, and wait until it has ended."""
-        text = dedent(PROGRAM).format(fill=fill, end=end, before=before, bound=bound, start=start)
+        text = dedent(PROGRAM).format(
+            fill=fill, end=end, before=before, bound=bound, start=start, door=door
+        )
         (self.directory / "program.py").write_text(text)
         with self.popen([sys.executable, "program.py"], **variables) as process:
             yield process
@@ -111,7 +135,7 @@ class Program:
         with subprocess.Popen(
             command,
             cwd=self.directory,
-            env={**os.environ, **variables},
+            env={**os.environ, "PYTHONPATH": TESTS, **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -175,8 +199,10 @@ WAITS = (QUEUED, 0, 0, 0, [])
 
 HANG = "service.add('hang')"
 HANG_TWICE = "service.add_many('hang', [1, 2])"
-MULTI = HANG_TWICE + "; service.processorFactory = MultiProcessor; service.processorArguments = {}"
+MULTI = HANG_TWICE + "; tasks_of_exits.use_threads(service)"
 SLEEP = "time.sleep(60)"
+
+both_doors = pytest.mark.parametrize("door", ["tasks", "remote"])
 
 
 @pytest.mark.parametrize(
@@ -192,17 +218,21 @@ SLEEP = "time.sleep(60)"
         "until_started(); raise ZeroDivisionError",
     ],
 )
+@both_doors
 def test_what_runs_when_a_script_ends_is_given_back(
-    program: Program, fill: str, left: list[Any], end: str
+    program: Program, fill: str, left: list[Any], end: str, door: str
 ) -> None:
-    with program.running(fill, end):
+    with program.running(fill, end, door=door):
         pass
     assert program.jobs() == left
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_gives_back_what_runs_and_ends_the_process(program: Program, number: int) -> None:
-    with program.running(HANG_TWICE, SLEEP) as process:
+@both_doors
+def test_a_signal_gives_back_what_runs_and_ends_the_process(
+    program: Program, number: int, door: str
+) -> None:
+    with program.running(HANG_TWICE, SLEEP, door=door) as process:
         program.wait(process)
         process.send_signal(number)
     assert process.returncode == -number
@@ -212,11 +242,21 @@ def test_a_signal_gives_back_what_runs_and_ends_the_process(program: Program, nu
 #: A processor that the application runs itself, in a thread and in the main thread.
 THREAD = "threading.Thread(target={}, daemon=True).start()"
 OWN = "SimpleProcessor(db, ['tasks'])"
+OWN_WORKER = "SimpleJobWorker(connection.root()['tasks'])"
 
 
-@pytest.mark.parametrize("start", [THREAD.format(OWN), THREAD.format(OWN + ".processNext")])
-def test_what_the_application_runs_itself_is_given_back_too(program: Program, start: str) -> None:
-    with program.running(HANG, "until_started()", start=start):
+@pytest.mark.parametrize(
+    ("door", "start"),
+    [
+        ("tasks", THREAD.format(OWN)),
+        ("tasks", THREAD.format(OWN + ".processNext")),
+        ("remote", THREAD.format(OWN_WORKER)),
+    ],
+)
+def test_what_the_application_runs_itself_is_given_back_too(
+    program: Program, door: str, start: str
+) -> None:
+    with program.running(HANG, "until_started()", start=start, door=door):
         pass
     assert program.jobs() == [STOPPED]
 

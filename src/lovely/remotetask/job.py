@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import (
+    Collection,
     Iterable,
 )
 from datetime import datetime, timezone
@@ -158,6 +159,10 @@ class Job(Persistent):
         attributes = unpack(state)
         self.__dict__.clear()
         self.__dict__.update(attributes)
+
+    def written_values(self) -> Collection[Any]:
+        """Return what is written with the job, all of which has to be known here."""
+        return self.__dict__.values()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"

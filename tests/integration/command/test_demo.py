@@ -15,17 +15,20 @@ import transaction
 import ZODB
 from ZODB.FileStorage import FileStorage
 
-from lovely.remotetask.command.demo import files, tasks, work
+from lovely.remotetask.command.demo import door as doors
+from lovely.remotetask.command.demo import files, indexing, work
 from lovely.remotetask.command.demo.catalog import Catalog, Document
+from lovely.remotetask.command.demo.door import DOORS, Door
 from lovely.remotetask.command.demo.proof import prove
 from lovely.remotetask.errors import InvalidArgument, TaskError
 
 NEVER = threading.Event()
+TASKS, REMOTE = DOORS["tasks"], DOORS["remote"]
 
 
 @pytest.fixture(autouse=True)
 def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(doors, "DELAY_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -50,21 +53,22 @@ def run(
     directory: Path,
     workers: int = 1,
     wait: Callable[[float], bool] = NEVER.wait,
+    door: Door = TASKS,
 ) -> work.Result:
     found = files.find_files(tree, 1000, directory)
-    with work.opened(directory, workers) as database:
+    with work.opened(directory, workers, door) as database:
         return database.work(database.plan(found), wait, lambda done, total: None)
 
 
-def plan(tree: Path, directory: Path) -> work.Plan:
-    with work.opened(directory, 1) as database:
+def plan(tree: Path, directory: Path, door: Door = TASKS) -> work.Plan:
+    with work.opened(directory, 1, door) as database:
         return database.plan(files.find_files(tree, 1000, directory))
 
 
 @contextmanager
-def root_of(directory: Path) -> Iterator[Any]:
+def root_of(directory: Path, door: Door = TASKS) -> Iterator[Any]:
     """Yield the root object of the demo's database, and commit what was changed."""
-    database = ZODB.DB(FileStorage(str(directory / work.DATABASE_FILE)))
+    database = ZODB.DB(FileStorage(str(directory / door.database_file)))
     manager = transaction.TransactionManager()
     try:
         with manager:
@@ -234,11 +238,11 @@ def test_a_run_that_is_interrupted_at_once_leaves_all_to_the_next_one(
 def test_jobs_that_wait_since_the_run_before_are_not_added_again(
     tree: Path, directory: Path
 ) -> None:
-    with work.opened(directory, 1):
+    with work.opened(directory, 1, TASKS):
         pass
     with root_of(directory) as root:
         for file in files.find_files(tree, 2, directory):
-            root["tasks"].add(tasks.INDEX, file)
+            root["tasks"].add(indexing.INDEX, file)
     left_over = plan(tree, directory)
     assert (len(left_over.todo), left_over.waiting) == (2, 2)
     result = run(tree, directory)
@@ -248,7 +252,7 @@ def test_jobs_that_wait_since_the_run_before_are_not_added_again(
 
 def test_the_number_of_workers_is_that_of_the_last_run(tree: Path, directory: Path) -> None:
     for workers, factory in [(2, "MultiProcessor"), (1, "SimpleProcessor")]:
-        with work.opened(directory, workers):
+        with work.opened(directory, workers, TASKS):
             pass
         with root_of(directory) as root:
             assert root["tasks"].processorFactory.__name__ == factory
@@ -258,15 +262,75 @@ def test_the_number_of_workers_is_that_of_the_last_run(tree: Path, directory: Pa
 def test_the_cron_job_keeps_its_last_reports(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "MAX_REPORTS", 2)
-    with work.opened(directory, 1):
+    monkeypatch.setattr(indexing, "MAX_REPORTS", 2)
+    with work.opened(directory, 1, TASKS):
         pass
     with root_of(directory) as root:
-        jobid = root["tasks"].addCronJob(tasks.REPORT)
+        jobid = root["tasks"].addCronJob(indexing.REPORT)
         due = root["tasks"].jobs[jobid].due
         for minute in range(4):
             root["tasks"].process(due + 60 * minute)
         assert [report["documents"] for report in root["catalog"].reports.values()] == [0, 0]
+
+
+# -- the second door -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_job_objects_index_all_files_and_one_that_comes_late(
+    tree: Path, directory: Path, workers: int
+) -> None:
+    result = run(tree, directory, workers, door=REMOTE)
+    late = str(directory / work.LATE_FILE)
+    assert problems(result) == [0] * 6
+    assert result.agrees
+    assert (result.done, result.left, result.documents, result.words) == (5, 0, 4, 10)
+    assert set(result.jobs) == {"queued", "processing", "cancelled", "error", "completed"}
+    assert result.jobs["error"] == 1
+    assert "is no text" in result.errors[str(directory / work.UNREADABLE_FILE)]
+    (runs, error) = result.repeated.pop(late)
+    assert runs > 1
+    assert "No such file" in error
+    assert result.repeated == {}
+    assert result.frequent_words["red"] == 3
+    assert result.next_report is not None
+
+
+def test_a_second_run_by_job_objects_finds_nothing_to_do_and_finds_the_words_again(
+    tree: Path, directory: Path
+) -> None:
+    run(tree, directory, door=REMOTE)
+    again = plan(tree, directory, REMOTE)
+    assert (again.todo, again.indexed, again.failed, again.waiting) == ([], 4, 1, 0)
+    (tree / "one.txt").write_text("yellow yellow yellow yellow")
+    result = run(tree, directory, door=REMOTE)
+    assert result.agrees
+    assert (result.done, result.frequent_words["yellow"]) == (1, 4)
+
+
+def test_a_run_by_job_objects_that_is_interrupted_leaves_all_to_the_next_one(
+    tree: Path, directory: Path
+) -> None:
+    interrupted = run(tree, directory, wait=lambda seconds: True, door=REMOTE)
+    assert (interrupted.agrees, interrupted.left) == (None, 5)
+    assert run(tree, directory, door=REMOTE).agrees
+
+
+def test_both_doors_have_databases_of_their_own_in_one_directory(
+    tree: Path, directory: Path
+) -> None:
+    assert run(tree, directory).agrees
+    result = run(tree, directory, door=REMOTE)
+    assert result.agrees
+    assert result.done == 5
+
+
+def test_a_report_without_its_job_is_noticed(tree: Path, directory: Path) -> None:
+    run(tree, directory, door=REMOTE)
+    with root_of(directory, REMOTE) as root:
+        root["catalog"].reports[0.0] = {}
+        checks = prove(REMOTE, root["processor"], root["catalog"])
+        assert [len(check.problems) for check in checks] == [0, 0, 0, 0, 0, 1]
 
 
 # -- the proof can fail ----------------------------------------------------------------------
@@ -299,7 +363,7 @@ def a_job_is_gone(root: Any) -> None:
     job = next(
         job
         for job in service.jobs.values()
-        if job.task == tasks.INDEX and job.status == "completed"
+        if job.task == indexing.INDEX and job.status == "completed"
     )
     service.queue.remove(job)
     del service.jobs[job.id]
@@ -326,4 +390,5 @@ def test_the_proof_fails_if(
     run(tree, directory)
     with root_of(directory) as root:
         damage(root)
-        assert [len(check.problems) for check in prove(root["tasks"], root["catalog"])] == (found)
+        checks = prove(TASKS, root["tasks"], root["catalog"])
+        assert [len(check.problems) for check in checks] == found

@@ -84,6 +84,15 @@ def test_people_are_told_in_plain_text_where_there_is_no_terminal(
     assert "jobs done" in ended.stderr
 
 
+def test_people_are_told_what_job_objects_do(tmp_path: Path, tree: Path, remotetask: Any) -> None:
+    ended = remotetask("demo", tree, "--door", "remote", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "UTC, by a Cron item" in ended.stdout
+    assert f" of {tmp_path / 'remotetask-demo' / 'late.txt'}\n      after [" in ended.stdout
+    assert "They agree." in ended.stdout
+    assert f"run file://{tmp_path / 'remotetask-demo' / 'remote.fs'}" in ended.stdout
+
+
 def on_terminal(*arguments: object, cwd: Path, **variables: str) -> str:
     """Run the command on a terminal, and return what it shows there."""
     ours, theirs = pty.openpty()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -171,3 +173,17 @@ def test_the_thread_may_commit_again_after_the_run(workshop: Any, register: Any)
     workshop.step()
     workshop.session.begin().jobs  # noqa: B018 (a read)
     transaction.commit()
+
+
+def test_a_guarded_transaction_leaves_nothing_to_the_garbage_collector(
+    workshop: Any, register: Any
+) -> None:
+    seen: list[weakref.ref[Any]] = []
+    register("look", lambda input: seen.append(weakref.ref(transaction.get())))
+    jobids = [workshop.add("look"), workshop.add("look"), workshop.add("echo")]
+    gc.disable()
+    try:
+        assert workshop.work() == jobids
+        assert [found() for found in seen] == [None, None]
+    finally:
+        gc.enable()

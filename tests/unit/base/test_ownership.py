@@ -508,6 +508,32 @@ def test_a_quick_transaction_opens_no_other_connection(
     assert workshop.step().status == COMPLETED
 
 
+def test_a_transaction_that_has_left_a_connection_takes_nothing_back(db: ZODB.DB) -> None:
+    former, manager = transaction.TransactionManager(), transaction.TransactionManager()
+    root = db.open(former).root()
+    ownership.wrote(root, root)
+    root._p_jar.close()
+    assert db.open(manager) is root._p_jar
+    ownership.wrote(root, PersistentMapping())  # nothing refers to it
+    former.abort()
+    with pytest.raises(StrayObject):
+        manager.commit()
+
+
+def test_a_connection_that_has_refused_a_transaction_takes_the_next_one(db: ZODB.DB) -> None:
+    manager = transaction.TransactionManager()
+    root = db.open(manager).root()
+    ownership.wrote(root, PersistentMapping())
+    with pytest.raises(StrayObject):
+        manager.commit()
+    manager.begin()
+    root["new"] = new = PersistentMapping()
+    ownership.wrote(root, root, new)
+    manager.commit()
+    manager.begin()
+    assert "new" in root
+
+
 # -- connections that a task closes --------------------------------------------------------------
 
 

@@ -1000,3 +1000,40 @@ def test_a_claim_that_is_repeated_looks_at_the_clock_again(
     workshop.now -= 10.0
     workshop.claim(1)
     assert len(seen) == 3
+
+
+def test_a_run_looks_once_for_what_others_have_changed(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.add("echo")
+    [claim] = workshop.claim()
+    looks = []
+    look = MVCCAdapterInstance.poll_invalidations
+
+    def count(self: Any) -> Any:
+        looks.append(self)
+        return look(self)
+
+    monkeypatch.setattr(MVCCAdapterInstance, "poll_invalidations", count)
+    assert workshop.run(claim).status == COMPLETED
+    assert len(looks) == 1
+
+
+def test_a_hook_of_a_task_sees_what_others_have_changed_meanwhile(
+    workshop: Any, register: Any
+) -> None:
+    seen = []
+
+    def task(context: Any, input: Any) -> None:
+        root = context.service._p_jar.root()
+        assert root["word"] == "first"
+        with workshop.transaction() as others:
+            others["word"] = "second"
+        transaction.get().addAfterCommitHook(lambda is_committed: seen.append(root["word"]))
+
+    register("task", task, context=True)
+    with workshop.transaction() as root:
+        root["word"] = "first"
+    workshop.add("task")
+    assert workshop.step().status == COMPLETED
+    assert seen == ["second"]

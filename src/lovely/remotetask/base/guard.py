@@ -59,6 +59,7 @@ class guarded:
         for name in self._methods:
             del attributes[name]
         attributes.update(self._before)
+        self._methods.clear()  # which refer to this guard: nobody is to look for such circles
         if self._is_freed():
             # By `manager.free`: whoever is around still goes by the transaction.
             self._manager._txn = self._txn

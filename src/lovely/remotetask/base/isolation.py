@@ -93,8 +93,11 @@ def call_isolated(function: Callable[..., Result], *arguments: Any) -> Result:
         entries.append((by_thread, by_thread.get(thread)))
     for manager in places.stacks:
         stacks.append((manager.stack, manager.stack.copy()))
+    context = copy_context()
     try:
-        return copy_context().run(_call, function, arguments)
+        if len(context):  # else it gets a decimal context of its own when it asks for one
+            context.run(_copy_decimal_context)
+        return context.run(function, *arguments)
     finally:
         for values, before in kept:
             values.clear()
@@ -121,7 +124,6 @@ def _empty(place: Any) -> None:
         place.__dict__.clear()
 
 
-def _call(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+def _copy_decimal_context() -> None:
     # The copy of a context has the decimal context itself, not a copy of it.
     decimal.setcontext(decimal.getcontext().copy())
-    return function(*arguments)

@@ -68,22 +68,53 @@ def is_stray(found: Any) -> bool:
 
 
 def check_path(tree: Any, key: Any) -> None:
-    """Check the nodes of a BTree that a change at this key goes through.
+    """Check what a look or a change at this key of a BTree goes through, and what a change stores.
 
-    The tree itself is its parent's to check.  What is no BTree, of another store, has no nodes.
+    That is the nodes on the way, and all that the leaf refers to: what is disowned would be stored
+    with it once more, as it was.  The tree itself is its parent's to check.
+    What is no BTree, of another store, has nothing to be checked.
 
     :raises StrayObject: one was disowned.
     """
+    if not isinstance(tree, Persistent):
+        return
     node = tree
-    while isinstance(node, Persistent) and type(node) is type(tree):
+    while type(node) is type(tree):
         # A node's state is its children with keys between them, and the first leaf; where
         # all fits into one leaf, the state of that leaf alone.
         state: tuple[Any, ...] = node.__getstate__() or ()
         if len(state) < 2:
-            return
+            break
         child = state[0][::2][bisect_right(state[0][1::2], key)]
         check_sound(node, child)
         node = child
+    _check_leaf(tree, node)
+
+
+def check_tree(tree: Any) -> None:
+    """Check all that a BTree refers to, for who reads it from end to end.
+
+    :raises StrayObject: something was disowned.
+    """
+    state: tuple[Any, ...] = tree.__getstate__() or ()
+    if len(state) < 2:
+        _check_leaf(tree, tree)
+        return
+    for child in state[0][::2]:
+        check_sound(tree, child)
+        if type(child) is type(tree):
+            check_tree(child)
+        else:
+            _check_leaf(tree, child)
+
+
+def _check_leaf(tree: Any, leaf: Any) -> None:
+    """Check what a leaf refers to: what it holds, and the leaf that follows."""
+    state: tuple[Any, ...] | None = leaf.__getstate__()
+    if type(leaf) is type(tree) and state is not None:
+        state = state[0][0]
+    if state is not None:
+        check_sound(tree, *(held for held in state[0] if isinstance(held, Persistent)), *state[1:])
 
 
 def wrote(parent: Any, *objects: Any) -> None:
@@ -120,12 +151,15 @@ def is_id_again(error: BaseException) -> bool:
 
 def _ownership_of(connection: Any) -> Ownership:
     """Return what looks after a connection, joined to the current transaction."""
+    # It is an attribute, but not set by way of `vars`: an object that was once asked for its dict
+    # is slower ever after, and a commit asks its connection for a hundred attributes.
     txn = connection.transaction_manager.get()
-    ownership: Ownership | None = vars(connection).get(_NAME)
+    ownership: Ownership | None = getattr(connection, _NAME, None)
     if ownership is not None and ownership.is_joined and ownership.transaction is txn:
         return ownership
     if ownership is None or ownership.is_joined:  # to one that was left without its end
-        ownership = vars(connection)[_NAME] = Ownership(connection)
+        ownership = Ownership(connection)
+        setattr(connection, _NAME, ownership)
     ownership.join(txn)
     return ownership
 

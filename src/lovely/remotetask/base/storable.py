@@ -19,11 +19,17 @@ from lovely.remotetask.errors import InvalidInput, RemoteTaskError, describe, is
 PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Say whether a value can always be stored, and never be changed."""
     kind = type(value)
     return kind in PLAIN_TYPES or (
         kind in (tuple, frozenset) and PLAIN_TYPES.issuperset(map(type, value))
     )
+
+
+def _is_granted(value: Any) -> bool:
+    """Say whether a value is persistent: only a reference to it is stored."""
+    return isinstance(value, Persistent) and not isinstance(value, Broken)
 
 
 #: An input could be so many levels deeper than it is: what just goes here would not where the
@@ -53,7 +59,7 @@ def check_storable(
     :param is_first: it is to be stored again later, where Python may allow less of nesting.
     :param connection: what it is to be stored through, None if that is not known yet.
     """
-    if _is_plain(value):
+    if is_plain(value) or (connection is None and _is_granted(value)):
         return value
     try:
         stream, persistent = _pickled(value)
@@ -90,7 +96,7 @@ def why_unstorable(values: Iterable[Any]) -> str | None:
     Whoever lacks a class can load its instances, as *broken* ones, and store them again.
     They count as what cannot be stored: no task can work with them.
     """
-    foreign = [value for value in values if not _is_plain(value)]
+    foreign = [value for value in values if not (is_plain(value) or _is_granted(value))]
     if foreign:
         try:
             _pickled(foreign)

@@ -34,6 +34,8 @@ from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.worker import worker_record
 from lovely.remotetask.task import TaskContext
 
+Clock = Callable[[], float]
+
 #: Repeats that are due within this many seconds follow at once: nobody is there to wait.
 AT_ONCE_SECONDS = 1.0
 
@@ -59,19 +61,22 @@ def claim_inline(
     turn: int = 0,
     but: frozenset[int] | set[int] = frozenset(),
     accepts: Callable[[Job], bool] = lambda job: True,
+    until: float | None = None,
 ) -> Job | None:
     """Claim the next job in the caller's transaction.
 
     :param turn: counts the calls, see `JobQueue.pull`.
     :param but: ids of jobs that are left alone.
     :param accepts: says whether the caller takes a job.
+    :param until: jobs are taken that are due by then; None is `now`.
     """
     check_parts(service)
     if not but:
         service.queue.recount(service.jobs, now)
     # Nothing is remembered: the caller's transaction can be aborted, or rolled back to a savepoint.
-    memory = Memory(math.inf, but, now)
-    for job in service.queue.pull(service.jobs, now, turn=turn, memory=memory):
+    until = now if until is None else until
+    memory = Memory(math.inf, but, until)
+    for job in service.queue.pull(service.jobs, until, turn=turn, memory=memory):
         if job.id in but or not accepts(job):
             continue
         if service.find_task(job.task) is None:
@@ -84,11 +89,14 @@ def claim_inline(
 
 
 def claim_for_caller(
-    service: Any, now: float, accepts: Callable[[Job], bool] = lambda job: True
+    service: Any,
+    now: float,
+    accepts: Callable[[Job], bool] = lambda job: True,
+    until: float | None = None,
 ) -> int | None:
     """Claim the next job, to be run by `process_claimed`; return its id, or None."""
     caller = caller_of(service).id
-    job = claim_inline(service, caller, now, _next_turn(service), accepts=accepts)
+    job = claim_inline(service, caller, now, _next_turn(service), accepts=accepts, until=until)
     if job is None:
         return None
     record = worker_record(service, caller)
@@ -98,35 +106,38 @@ def claim_for_caller(
 
 
 def process_claimed(
-    service: Any, job: Job, now: float, at_once_seconds: float = AT_ONCE_SECONDS
+    service: Any, job: Job, clock: Clock, at_once_seconds: float = AT_ONCE_SECONDS
 ) -> Ran | None:
     """Run a job that was claimed in a caller's transaction; None if it was not."""
     if job.status != PROCESSING or not is_caller(job.owner, service):
         return None
-    return _run_and_release(service, job, now, at_once_seconds)
+    return _run_and_release(service, job, clock, at_once_seconds)
 
 
 def process_next(
     service: Any,
-    now: float,
+    clock: Clock,
     at_once_seconds: float = AT_ONCE_SECONDS,
     accepts: Callable[[Job], bool] = lambda job: True,
+    until: float | None = None,
 ) -> Ran | None:
     """Claim and run the next job; None if there was none.
 
     :param at_once_seconds: repeats that are due within so many seconds follow in the same call.
     :param accepts: says whether the caller takes a job.
+    :param until: see `claim_inline`.
     """
-    return process_one(service, now, _next_turn(service), set(), at_once_seconds, accepts)
+    turn = _next_turn(service)
+    return process_one(service, clock, turn, set(), at_once_seconds, accepts, until)
 
 
-def process_due(service: Any, clock: Callable[[], float]) -> None:
+def process_due(service: Any, clock: Clock) -> None:
     """Run the jobs that are due; one that asks to be run again at once waits for the next call.
 
-    :param clock: asked before each job.
+    :param clock: asked before each job, and after it.
     """
     done: set[int] = set()
-    while process_one(service, clock(), len(done), done) and can_go_on(service):
+    while process_one(service, clock, len(done), done) and can_go_on(service):
         pass
 
 
@@ -139,33 +150,35 @@ def _next_turn(service: Any) -> int:
 
 def process_one(
     service: Any,
-    now: float,
+    clock: Clock,
     turn: int,
     done: set[int],
     at_once_seconds: float = AT_ONCE_SECONDS,
     accepts: Callable[[Job], bool] = lambda job: True,
+    until: float | None = None,
 ) -> Ran | None:
     """Claim and run the next job that is not in `done`, and note it there; see `process_next`."""
+    now = clock()
     if service._p_jar is not None and is_exclusive(service._p_jar.db().storage):
         for worker_id in orphans(service):
             rescue(service, worker_id, now)
-    job = claim_inline(service, caller_of(service).id, now, turn, done, accepts)
+    job = claim_inline(service, caller_of(service).id, now, turn, done, accepts, until)
     if job is None:
         return None
     done.add(job.id)
-    return _run_and_release(service, job, now, at_once_seconds)
+    return _run_and_release(service, job, clock, at_once_seconds)
 
 
-def _run_and_release(service: Any, job: Job, now: float, at_once_seconds: float) -> Ran:
+def _run_and_release(service: Any, job: Job, clock: Clock, at_once_seconds: float) -> Ran:
     jobid, owner = job.id, job.owner or ""
-    error = run_inline(service, job, now, at_once_seconds)
+    error = run_inline(service, job, clock, at_once_seconds)
     is_over = job.is_final
-    release(service, owner, jobid, now)
+    release(service, owner, jobid, clock())
     return Ran(error, is_over)
 
 
 def run_inline(
-    service: Any, job: Job, now: float, at_once_seconds: float = AT_ONCE_SECONDS
+    service: Any, job: Job, clock: Clock, at_once_seconds: float = AT_ONCE_SECONDS
 ) -> BaseException | None:
     """Run a claimed job in the caller's transaction; see `ITaskService.processNext`.
 
@@ -178,13 +191,13 @@ def run_inline(
     owner = job.owner or ""
     with entered(site_of(service)):
         task = service.find_task(job.task)
-        error = _run_once(service, job, task, now)
-        while error is not None and _is_taken_again(service, job, owner, now, at_once_seconds):
-            error = _run_once(service, job, task, now)
+        error = _run_once(service, job, task, clock)
+        while error is not None and _is_taken_again(service, job, owner, clock(), at_once_seconds):
+            error = _run_once(service, job, task, clock)
         return error
 
 
-def _run_once(service: Any, job: Job, task: Any, now: float) -> BaseException | None:
+def _run_once(service: Any, job: Job, task: Any, clock: Clock) -> BaseException | None:
     """Run the job, and return what it has raised."""
     wrote(service, job)  # before the task runs, for it may take long
     error: BaseException | None
@@ -193,9 +206,9 @@ def _run_once(service: Any, job: Job, task: Any, now: float) -> BaseException | 
     elif task is None:
         error = RetryLater(1.0, f"task {job.task!r} is not registered here")
     else:
-        error = _attempt(service, job, task, now)
+        error = _attempt(service, job, task, clock)
     if error is not None:
-        settle(service, job, task, error, now)
+        settle(service, job, task, error, clock())
     return error
 
 
@@ -206,7 +219,7 @@ def _is_taken_again(service: Any, job: Job, owner: str, now: float, at_once_seco
     return take(service, job, owner, job.due)
 
 
-def _attempt(service: Any, job: Job, task: Any, now: float) -> BaseException | None:
+def _attempt(service: Any, job: Job, task: Any, clock: Clock) -> BaseException | None:
     """Call the task and keep its result; return its error, when nothing of it is kept."""
     manager = _manager(service)
     place = nullcontext() if manager is None else _taken_back(manager, job)
@@ -214,7 +227,7 @@ def _attempt(service: Any, job: Job, task: Any, now: float) -> BaseException | N
         with place:
             context = partial(TaskContext, service, job.id, job.attempt)
             output = call_task(service, job, task, context)
-            finish(service, job, output, now)
+            finish(service, job, output, clock())
     except (TransientError, CannotTakeBack):
         raise
     except (Exception, SystemExit) as error:
@@ -224,7 +237,7 @@ def _attempt(service: Any, job: Job, task: Any, now: float) -> BaseException | N
     except (
         BaseException
     ):  # Ctrl-C, say, or the end of the caller's coroutine: no attempt of the job
-        job.give_back(now)
+        job.give_back(clock())
         service.queue.file(job)
         raise
     return None

@@ -81,13 +81,17 @@ class SessionBase:
         self.in_commit = True
         txn = self.manager.get()
         try:
-            if any((*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks())):
+            if [*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks()]:
                 call_isolated(txn.commit)  # the task's hooks are the task's code
             else:
-                txn.commit()
+                self.commit_changes(txn)
         except BaseException as error:
             check_honest(error)
             raise
+
+    def commit_changes(self, txn: Any) -> None:
+        """Commit a transaction in which nobody's code is called."""
+        txn.commit()
 
     def abort(self, error: BaseException | None = None) -> None:
         """Abort, and let nothing that goes wrong with it hide what went wrong before.
@@ -170,6 +174,18 @@ class Session(SessionBase):
         """
         if self.is_open:
             self.connection.cacheMinimize()
+
+    def commit_changes(self, txn: Any) -> None:
+        """See `SessionBase`."""
+        # ZODB looks for what others have changed when a transaction ends, for those who do not
+        # begin the next one.  A session does, and reads nothing before.
+        connection = self.connection
+        before = connection.explicit_transactions
+        connection.explicit_transactions = True
+        try:
+            txn.commit()
+        finally:
+            connection.explicit_transactions = before
 
     def service(self) -> Any:
         """Return the service, in the current transaction."""

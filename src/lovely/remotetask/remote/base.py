@@ -98,8 +98,11 @@ class ProcessorBase:
         """See `IRemoteProcessor`."""
 
     @abstractmethod
-    def run_next(self, jobQuery: Any, now: float) -> Any:
-        """Claim and run the next job in the caller's transaction; see `inline.process_next`."""
+    def run_next(self, jobQuery: Any, until: float) -> Any:
+        """Claim and run the next job in the caller's transaction; see `inline.process_next`.
+
+        :param until: jobs are taken that are due by then, in seconds since the epoch.
+        """
 
     @abstractmethod
     def run_claimed(self, jobid: str) -> Any:
@@ -115,9 +118,12 @@ class ProcessorBase:
         """See `IRemoteProcessor`."""
         if not is_kind(name, str) or not name:
             raise InvalidArgument(f"a job factory needs a name, not {shown(name)}")
-        if not IJob.providedBy(job):
-            raise InvalidArgument(f"{shown(job)} is no job")
+        is_job: bool = IJob.providedBy(job)
+        if not is_job or record_of(job) is not None:
+            raise InvalidArgument(f"{shown(job)} is no job factory")
         before = self.getJobFactory(name)
+        if before is not job and _is_there(job):
+            raise InvalidArgument(f"{job!r} is a job factory already")
         if before is not None and type(before) is not type(job):
             raise InvalidArgument(f"the job factory {name!r} is a {type(before).__name__}")
         self._jobFactories.put(name, job)
@@ -131,8 +137,15 @@ class ProcessorBase:
         factory = self.getJobFactory(name)
         if factory is None:
             raise TaskNotFound(f"there is no job factory {shown(name)}")
+        is_job: bool = IJob.providedBy(factory)
+        if not is_job:
+            raise TaskNotFound(f"the job factory {shown(name)} cannot be used here: {factory!r}")
         jobid: str = self._jobs.add(factory.getJob(input))
         return jobid
+
+    def addNamed(self, name: str, input: Any = None) -> str:
+        """See `lovely.remotetask.interfaces.IService`."""
+        return self.addJob(name, input)
 
     def getJobStatus(self, jobid: str) -> str:
         """See `IRemoteProcessor`."""
@@ -164,7 +177,7 @@ class ProcessorBase:
         may = REMOVABLE if allowed is None else _statuses(allowed)
         wanted = may if stati is None else _statuses(stati)
         for status in wanted:
-            if status not in may:
+            if status not in may or status == PROCESSING:
                 raise JobIsLive(f"jobs that are {status} are not to be removed")
         return {status: self.remove_with(status) for status in sorted(set(wanted))}
 
@@ -297,6 +310,14 @@ class ProcessorBase:
         """See `IRemoteProcessor`."""
         self._stop(SCHEDULER, "Scheduler")
 
+    def startAll(self) -> bool:
+        """See `lovely.remotetask.interfaces.IService`."""
+        if self.isProcessing and self.isScheduling:
+            return False
+        self.startProcessor()
+        self.startScheduler()
+        return True
+
     @property
     def isScheduling(self) -> bool:
         """See `IRemoteProcessor`."""
@@ -309,6 +330,12 @@ class ProcessorBase:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {getattr(self, '__name__', None)!r}>"
+
+
+def _is_there(factory: Any) -> bool:
+    """Say whether a factory has been added somewhere: an abort can have taken it out again."""
+    place = factory.__parent__
+    return place is not None and place.get(factory.__name__) is factory
 
 
 def _statuses(given: Any) -> list[str]:

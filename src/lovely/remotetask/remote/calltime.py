@@ -102,7 +102,7 @@ def adjustCallTime(item: CronFields, callTime: datetime) -> datetime:
     :param callTime: of any time zone; the result is in UTC.
     :raises InvalidArgument: it is no aware datetime, or not within the years 2 to 9899.
     """
-    moment = _utc(callTime, "callTime")
+    moment = in_utc(callTime, "callTime")
     if item.minute:
         return moment.replace(second=0)
     if item.hour:
@@ -133,8 +133,8 @@ def next_call_time(item: CronFields, nextCallTime: datetime | None, callTime: da
     :raises InvalidArgument: a time is no aware datetime, or not within the years 2 to 9899.
     :raises InvalidSchedule: the fields are not such as `checked_fields` returns.
     """
-    moment = _utc(callTime, "callTime")
-    stored = moment if nextCallTime is None else _utc(nextCallTime, "nextCallTime")
+    moment = in_utc(callTime, "callTime")
+    stored = moment if nextCallTime is None else in_utc(nextCallTime, "nextCallTime")
     # Whoever keeps a time of day is called so much later than at midnight, which is the slot.
     kept = _time_of_day(stored) if _is_keeping(item) else _NO_TIME
     schedule = make_schedule(item.minute, item.hour, item.dayOfMonth, item.month, item.dayOfWeek)
@@ -151,7 +151,7 @@ def next_delay_time(delay: float, callTime: datetime) -> datetime:
         9899, or `delay` leads past the year 9999.
     """
     try:
-        return _utc(callTime, "callTime") + timedelta(seconds=delay)
+        return in_utc(callTime, "callTime") + timedelta(seconds=delay)
     except OverflowError:
         raise InvalidArgument(f"delay={shown(delay)} leads past the year 9999") from None
 
@@ -166,7 +166,7 @@ def _time_of_day(moment: datetime) -> timedelta:
     return moment - moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def _utc(value: datetime, name: str) -> datetime:
+def in_utc(value: datetime, name: str) -> datetime:
     """Return an aware time in UTC, as an exact datetime, whatever subclass it is of."""
     if not is_kind(value, datetime):
         raise InvalidArgument(f"{name} must be a datetime, not {shown(value)}")

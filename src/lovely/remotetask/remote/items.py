@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -14,17 +16,35 @@ from persistent import Persistent
 from zope.interface import implementer
 
 from lovely.remotetask.base.guard import check_begun
-from lovely.remotetask.base.ownership import check_path, removed, wrote
+from lovely.remotetask.base.ownership import check_path, check_sound, check_tree, removed, wrote
 from lovely.remotetask.engine import registry
-from lovely.remotetask.engine.adding import add_job, new_ids
+from lovely.remotetask.engine.adding import add_job, checked_input, new_ids
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.errors import InvalidArgument, JobNotFound, is_kind, shown
 from lovely.remotetask.remote.interfaces import IJobFactories, IJobs
-from lovely.remotetask.remote.job import Job, attach, record_of
+from lovely.remotetask.remote.job import Job, UnusableJob, attach, record_of
 from lovely.remotetask.remote.record import ID_DIGITS, JobRecord
 from lovely.remotetask.remote.scheduler import SchedulerBase
+from lovely.remotetask.store.quarantine import is_known, why_unreadable
+
+log = logging.getLogger("lovely.remotetask.remote")
 
 _NEW = b"\0" * 8  # the serial of an object that was never committed
+
+
+def _found(parent: Any, tree: Any, name: Any, default: Any) -> Any:
+    """Return what a BTree has under a name, or the default.
+
+    :raises StrayObject: something no longer belongs to the database.
+    """
+    if not is_kind(name, str):
+        return default
+    check_sound(parent, tree)
+    check_path(tree, name)
+    if (found := tree.get(name)) is None:
+        return default
+    check_sound(parent, found)
+    return found
 
 
 @implementer(IJobFactories)
@@ -43,6 +63,7 @@ class JobFactories(Persistent, Mapping[str, Any]):
     def put(self, name: str, job: Any) -> None:
         """Put a factory in."""
         check_begun(self)
+        check_sound(self, self.factories)
         check_path(self.factories, name)
         job.__name__ = name
         job.__parent__ = self
@@ -50,17 +71,21 @@ class JobFactories(Persistent, Mapping[str, Any]):
         wrote(self, job)
 
     def __getitem__(self, name: str) -> Any:
-        return self.factories[name]
+        if (job := self.get(name)) is None:
+            raise KeyError(name)
+        return job
 
     def get(self, name: Any, default: Any = None) -> Any:
         """Return a factory, or the default."""
-        return self.factories.get(name, default) if is_kind(name, str) else default
+        return _found(self, self.factories, name, default)
 
     def __iter__(self) -> Iterator[str]:
+        check_sound(self, self.factories)
+        check_tree(self.factories)
         return iter(self.factories)
 
     def __len__(self) -> int:
-        return len(self.factories)
+        return sum(1 for _ in self)
 
     def __bool__(self) -> bool:
         return True
@@ -82,8 +107,10 @@ class Jobs(Mapping[str, Any]):
         """See `IJobs`."""
         service = self.__parent__
         check_begun(service)
-        if not is_kind(job, Job) or record_of(job) is not None:
+        record = record_of(job) if is_kind(job, Job) else None
+        if not is_kind(job, Job) or (record is not None and record.__parent__ is not None):
             raise InvalidArgument(f"{shown(job)} is no new job")
+        checked_input(service, job.input)
         record = JobRecord(new_ids(service, 1)[0], job)
         attach(job, record)
         add_job(service, record)
@@ -103,16 +130,21 @@ class Jobs(Mapping[str, Any]):
             raise JobNotFound(f"there is no job {shown(jobid)}")
         return record
 
+    def records(self) -> Iterator[JobRecord]:
+        """Yield the records that can be read here."""
+        for number, record in self.__parent__.jobs.items():
+            if why_unreadable(record, number) is None and not record.is_unwanted:
+                yield record
+
     def __getitem__(self, jobid: str) -> Any:
-        return self.record(jobid).input
+        record = self.record(jobid)
+        return record.input if is_known(record.input) else UnusableJob(record)
 
     def __iter__(self) -> Iterator[str]:
-        for record in self.__parent__.jobs.values():
-            if not record.is_unwanted:
-                yield record.__name__
+        return (record.__name__ for record in self.records())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return sum(1 for _ in self.records())
 
 
 class Scheduler(Persistent, SchedulerBase):
@@ -128,17 +160,31 @@ class Scheduler(Persistent, SchedulerBase):
         self.due = OOTreeSet()
 
     def __getitem__(self, itemid: str) -> Any:
-        return self.items_by_id[itemid]
+        if (item := self.get(itemid)) is None:
+            raise KeyError(itemid)
+        return item
 
     def get(self, itemid: Any, default: Any = None) -> Any:
         """Return an item, or the default."""
-        return self.items_by_id.get(itemid, default) if is_kind(itemid, str) else default
+        return _found(self, self.items_by_id, itemid, default)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.items_by_id)
+        check_sound(self, self.items_by_id)
+        check_tree(self.items_by_id)
+        return (itemid for itemid, item in self.items_by_id.items() if self._is_known(item))
 
     def __len__(self) -> int:
-        return len(self.items_by_id)
+        return sum(1 for _ in self)
+
+    def _is_known(self, item: Any) -> bool:
+        """Say whether an item can be used here; tell it once of one that cannot."""
+        if is_known(item):
+            return True
+        told: frozenset[bytes] = getattr(self, "_v_told", frozenset())
+        if item._p_oid not in told:
+            self._v_told = told | {item._p_oid}
+            log.error("scheduler item %r cannot be used here; it is passed over", item)
+        return False
 
     def __bool__(self) -> bool:
         return True
@@ -149,6 +195,7 @@ class Scheduler(Persistent, SchedulerBase):
         self.prepare(item)
         # In the order in which they are added, whoever adds them.
         itemid = f"{time.time_ns():016x}{urandom(4).hex()}"
+        check_sound(self, self.items_by_id)
         check_path(self.items_by_id, itemid)
         item.__name__ = itemid
         item.__parent__ = self
@@ -186,13 +233,18 @@ class Scheduler(Persistent, SchedulerBase):
         item.place = max(times) if item.active and item.nextCallTime is not None else None
         if item.place is not None:
             entry = (item.place, item.__name__)
+            check_sound(self, self.due)
             check_path(self.due, entry)
             self.due.insert(entry)
 
     def _unfile(self, item: Any) -> None:
-        entry = (item.place, item.__name__)
-        if item.place is not None and entry in self.due:
-            check_path(self.due, entry)
+        if item.place is not None:
+            self._take_out((item.place, item.__name__))
+
+    def _take_out(self, entry: tuple[float, str]) -> None:
+        check_sound(self, self.due)
+        check_path(self.due, entry)
+        if entry in self.due:
             self.due.remove(entry)
 
     def _note_added(self, item: Any) -> None:
@@ -211,18 +263,39 @@ class Scheduler(Persistent, SchedulerBase):
             self._v_added = found
         return found
 
+    def _due_until(self, until: float) -> Iterator[tuple[float, str]]:
+        """Yield what is due up to a time; what was yielded can be taken out meanwhile."""
+        after = (-math.inf, "")
+        while True:
+            check_sound(self, self.due)
+            check_path(self.due, after)
+            try:
+                entry: tuple[float, str] = self.due.minKey(after)
+            except ValueError:
+                return
+            if entry[0] > until:
+                return
+            yield entry
+            after = (entry[0], entry[1] + "\0")
+
     def next_call(self) -> float | None:
         """Return when the next item can be pulled, in seconds since the epoch."""
-        return self.due.minKey()[0] if self.due else None
+        for when, itemid in self._due_until(math.inf):
+            if (item := self.get(itemid)) is not None and is_known(item):
+                due: float = when
+                return due
+        return None
 
     def pull_stored(self, callTime: datetime) -> Any:
         """See `SchedulerBase`."""
         until = callTime.timestamp()
         new = set(map(id, self.added()))
-        for when, itemid in list(self.due.keys(max=(until, "\uffff"))):
+        for when, itemid in self._due_until(until):
             item = self.get(itemid)
+            if item is not None and not self._is_known(item):
+                continue
             if item is None or item.place != when:
-                self.due.remove((when, itemid))
+                self._take_out((when, itemid))
             elif id(item) not in new and self.advance(item, callTime):
                 return item
         return None

@@ -12,14 +12,22 @@ from persistent import Persistent
 from zope.interface import implementer
 from zope.location.location import Location
 
-from lovely.remotetask.base.storable import check_storable
+from lovely.remotetask.base.ownership import check_sound
+from lovely.remotetask.base.storable import check_storable, is_plain
 from lovely.remotetask.engine.outcome import failure_of
 from lovely.remotetask.errors import InvalidInput, is_true
 from lovely.remotetask.job import Failure
 from lovely.remotetask.remote.exceptions import RemoteException
 from lovely.remotetask.remote.interfaces import IJob, IJobError
 from lovely.remotetask.remote.record import JobRecord
-from lovely.remotetask.remote.values import Checked, check_runs, check_seconds, check_time, time_at
+from lovely.remotetask.remote.values import (
+    Checked,
+    check_runs,
+    check_seconds,
+    check_time,
+    set_attributes,
+    time_at,
+)
 
 #: What the record of a job tells.
 _RUN = ("status", "output", "errors", "retryTime", "retryCounter")
@@ -68,7 +76,7 @@ class _Told:
     def __get__(self, job: Any, owner: type | None = None) -> Any:
         if job is None:
             return self
-        record = job._record
+        record = record_of(job)
         if record is not None:
             return self._read(record)
         values = vars(job)
@@ -77,7 +85,7 @@ class _Told:
         return values[self._name]
 
     def __set__(self, job: Any, value: Any) -> None:
-        record = job._record
+        record = record_of(job)
         value = self._check(value, self._name)
         if record is None:
             vars(job)[self._name] = value
@@ -122,8 +130,7 @@ class Job(Persistent, Location):
     completed = _Told(lambda record: record.completed)
 
     def __init__(self, data: Mapping[str, Any] | None = None) -> None:
-        for name, value in dict(data or {}).items():
-            setattr(self, name, value)
+        set_attributes(self, data)
 
     def __call__(self, remoteProcessor: Any) -> Any:
         """See `IJob`."""
@@ -135,7 +142,9 @@ class Job(Persistent, Location):
         data = {
             name: value for name, value in self.__getstate__().items() if name not in _OF_ONE_JOB
         }
-        job.__dict__.update(check_storable(data, InvalidInput, "the job"))
+        if not all(map(is_plain, data.values())):
+            data = check_storable(data, InvalidInput, "the job")
+        job.__dict__.update(data)
         if input is not None:
             job.input = check_storable(input, InvalidInput, "the input", True)
         job.jobName = self.jobName or self.__name__
@@ -143,7 +152,7 @@ class Job(Persistent, Location):
 
     def setError(self, error: BaseException) -> None:
         """See `IJob`."""
-        record = self._record
+        record = record_of(self)
         failure = failure_of(error, 0 if record is None else record.attempt, time.time())
         if record is None:
             self.errors.append(JobError.of(failure))
@@ -160,8 +169,9 @@ class Job(Persistent, Location):
 
 def _wait_or_rest(job: Job) -> None:
     """Let a job wait that is active now, and rest that is not."""
-    if job._record is not None:
-        job._record.rest()
+    record = record_of(job)
+    if record is not None:
+        record.rest()
 
 
 def attach(job: Job, record: JobRecord) -> None:
@@ -173,9 +183,27 @@ def attach(job: Job, record: JobRecord) -> None:
     job._p_changed = True
 
 
-def record_of(job: Job) -> JobRecord | None:
-    """Return the record of a job; None if it was not added."""
-    return job._record
+def record_of(job: Any) -> JobRecord | None:
+    """Return the record of a job; None if it was not added.
+
+    :raises StrayObject: the record no longer belongs to the database.
+    """
+    record: JobRecord | None = getattr(job, "_record", None)
+    if record is not None and record._p_jar is None:
+        check_sound(job, record)
+    return record
+
+
+class UnusableJob(Job):
+    """Stands for a job object that cannot be read here: its record tells of it all the same.
+
+    Not stored.
+    """
+
+    def __init__(self, record: JobRecord) -> None:
+        super().__init__()
+        self.jobName = record.task
+        self._record = record
 
 
 def values_of(job: Job) -> dict[str, Any]:

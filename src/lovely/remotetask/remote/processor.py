@@ -12,7 +12,7 @@ from zope.interface import implementer
 from zope.location.location import Location
 
 from lovely.remotetask.base.guard import check_begun
-from lovely.remotetask.base.ownership import check_parts
+from lovely.remotetask.base.ownership import check_parts, check_sound
 from lovely.remotetask.base.site import path_to
 from lovely.remotetask.engine import control, later
 from lovely.remotetask.engine.claims import Claims
@@ -20,13 +20,13 @@ from lovely.remotetask.engine.inline import Ran, claim_for_caller, process_claim
 from lovely.remotetask.engine.retention import clean
 from lovely.remotetask.engine.service import Service
 from lovely.remotetask.engine.zodb import Engine
-from lovely.remotetask.errors import JobIsLive
-from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING
+from lovely.remotetask.interfaces import FINAL_STATUSES
 from lovely.remotetask.remote.base import RUN_JOB, ProcessorBase
 from lovely.remotetask.remote.interfaces import IRemoteProcessor
 from lovely.remotetask.remote.items import JobFactories, Jobs, Scheduler
 from lovely.remotetask.remote.query import make_filter
 from lovely.remotetask.remote.scheduler import time_of_call
+from lovely.remotetask.store.quarantine import why_unusable
 
 __all__ = ["RemoteProcessor"]
 
@@ -35,15 +35,25 @@ __all__ = ["RemoteProcessor"]
 class RemoteProcessor(ProcessorBase, Service, Location):
     """A remote processor that is kept in ZODB.  See `IRemoteProcessor`.
 
-    Stored beyond a `Service`: ``_jobFactories`` `JobFactories`; ``_scheduler`` `Scheduler`.  Set
-    by the application, if at all: ``jobWorkerFactory``, ``jobWorkerArguments``,
+    Stored beyond a `Service`: ``factories`` `JobFactories`; ``scheduler`` `Scheduler`.  Set by the
+    application, if at all: ``jobWorkerFactory``, ``jobWorkerArguments``,
     ``schedulerWorkerFactory``, ``schedulerWorkerArguments``.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._jobFactories = JobFactories(self)
-        self._scheduler = Scheduler(self)
+        self.factories = JobFactories(self)
+        self.scheduler = Scheduler(self)
+
+    @property
+    def _jobFactories(self) -> JobFactories:
+        check_sound(self, self.factories)
+        return self.factories
+
+    @property
+    def _scheduler(self) -> Scheduler:
+        check_sound(self, self.scheduler)
+        return self.scheduler
 
     @property
     def _jobs(self) -> Jobs:
@@ -65,12 +75,10 @@ class RemoteProcessor(ProcessorBase, Service, Location):
         check_parts(self)
         if status in FINAL_STATUSES:
             return clean(self, [status])[status]
-        if status == PROCESSING:
-            raise JobIsLive("jobs that run are cancelled, not removed")
         count = 0
-        for job in list(self._jobs.values()):
-            if job.status == status:
-                control.discard(self, self._jobs.record(job.__name__).id)
+        for record in list(self._jobs.records()):
+            if record.shown_status == status and why_unusable(record, record.id) is None:
+                control.discard(self, record.id)
                 count += 1
         return count
 
@@ -78,20 +86,20 @@ class RemoteProcessor(ProcessorBase, Service, Location):
         """See `IRemoteProcessor`."""
         check_begun(self)
         accepts = make_filter(jobQuery)
-        now = time_of_call(callTime).timestamp()
-        jobid = claim_for_caller(self, now, lambda job: accepts(job.input))
+        until = time_of_call(callTime).timestamp()
+        jobid = claim_for_caller(self, time.time(), lambda job: accepts(job.input), until)
         return None if jobid is None else self.jobs[jobid].input
 
-    def run_next(self, jobQuery: Any, now: float) -> Ran | None:
+    def run_next(self, jobQuery: Any, until: float) -> Ran | None:
         """See `ProcessorBase`."""
         check_begun(self)
         accepts = make_filter(jobQuery)
-        return process_next(self, now, -1.0, lambda job: accepts(job.input))
+        return process_next(self, time.time, -1.0, lambda job: accepts(job.input), until)
 
     def run_claimed(self, jobid: str) -> Ran | None:
         """See `ProcessorBase`."""
         check_begun(self)
-        return process_claimed(self, self._jobs.record(jobid), time.time(), -1.0)
+        return process_claimed(self, self._jobs.record(jobid), time.time, -1.0)
 
     def next_call(self) -> float | None:
         """See `ProcessorBase`."""

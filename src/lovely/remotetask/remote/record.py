@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+from ZODB.broken import Broken
 from zope.component import queryMultiAdapter
 
+from lovely.remotetask.base.ownership import check_sound
 from lovely.remotetask.engine.control import set_due
-from lovely.remotetask.errors import MAX_WAIT_SECONDS, text_of
+from lovely.remotetask.errors import MAX_WAIT_SECONDS, InvalidArgument, text_of
 from lovely.remotetask.interfaces import QUEUED, STARTLATER
 from lovely.remotetask.job import Job
 from lovely.remotetask.remote.interfaces import IJobErrorMessage
@@ -31,6 +34,22 @@ class JobRecord(Job):
 
     def __init__(self, id: int, job: Any) -> None:
         super().__init__(id, job.jobName or "", job)
+        self.status = self.resting_status
+
+    @property
+    def input(self) -> Any:
+        """The job object.
+
+        :raises StrayObject: it no longer belongs to the database.
+        """
+        job = self.__dict__["input"]
+        if job._p_jar is None:
+            check_sound(self, job)
+        return job
+
+    @input.setter
+    def input(self, job: Any) -> None:
+        self.__dict__["input"] = job
 
     @property
     def resting_status(self) -> str:
@@ -46,6 +65,13 @@ class JobRecord(Job):
         """See `Job`."""
         message = queryMultiAdapter((self.input, error), IJobErrorMessage)
         return None if message is None else text_of(message)
+
+    def finish(self, output: Any, now: float) -> None:
+        """See `Job`.  How many runs have failed before is still told."""
+        errors = self.errors
+        super().finish(output, now)
+        if errors:
+            self.errors = errors
 
     def take_over(self, edit: Any) -> bool:
         """See `Job`: the time of its next run was set while it ran."""
@@ -63,6 +89,16 @@ class JobRecord(Job):
         """See `Job`.  In the order of their creation, as texts."""
         return f"{int(self.created_at * 1e6):014x}{self.id:010x}"
 
+    def written_values(self) -> Collection[Any]:
+        """See `Job`.  What its object holds is part of it."""
+        job = self.input
+        if isinstance(job, Broken):
+            return [job]
+        job._p_activate()
+        values = {**self.__dict__, **vars(job), "input": vars(job).get("input")}
+        del values["_record"]
+        return [value for name, value in values.items() if not name.startswith("_v_")]
+
     # -- for the job object ---------------------------------------------------------------
 
     @property
@@ -79,11 +115,16 @@ class JobRecord(Job):
         """Set when a waiting job may run again; of one that runs, after the run.
 
         :param due: seconds since the epoch; None is at once.
-        :raises InvalidArgument: the job has ended.
+        :raises InvalidArgument: the job has ended, or is not stored any more.
         """
-        set_due(self.__parent__, self, due)
+        service = self.__parent__
+        if service is None:
+            raise InvalidArgument(f"job {self.__name__} is in no processor")
+        set_due(service, self, due)
 
     def rest(self) -> None:
         """Let a waiting job rest, or wait again: its object is active no more, or again."""
-        if self.status in (QUEUED, STARTLATER) and self.status != self.resting_status:
+        if self.status not in (QUEUED, STARTLATER) or self.status == self.resting_status:
+            return
+        if self.__parent__ is not None:
             self.run_at(self.due)

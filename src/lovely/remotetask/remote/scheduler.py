@@ -20,17 +20,19 @@ from persistent import Persistent
 from zope.interface import implementer
 from zope.location.location import Location
 
+from lovely.remotetask.base.ownership import check_sound
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.errors import InvalidArgument, InvalidInput, describe, is_true, shown
 from lovely.remotetask.remote.calltime import (
     adjustCallTime,
     checked_delay,
     checked_fields,
+    in_utc,
     next_call_time,
     next_delay_time,
 )
 from lovely.remotetask.remote.interfaces import ICron, IDelay, IScheduler, ISchedulerItem
-from lovely.remotetask.remote.values import Checked, check_seconds, check_time
+from lovely.remotetask.remote.values import Checked, check_seconds, check_time, set_attributes
 
 __all__ = ["Cron", "Delay", "SchedulerBase", "adjustCallTime"]
 
@@ -43,14 +45,18 @@ CRON_FIELDS = ("minute", "hour", "dayOfMonth", "month", "dayOfWeek")
 def time_of_call(callTime: datetime | None) -> datetime:
     """Return the time of a call; None is now.
 
-    :raises InvalidArgument: it is no aware datetime.
+    :raises InvalidArgument: it is no aware datetime, or not within the years 2 to 9899.
     """
-    return check_time(callTime, "callTime") or datetime.now(timezone.utc)
+    return datetime.now(timezone.utc) if callTime is None else in_utc(callTime, "callTime")
 
 
 def _tell(item: Any) -> None:
-    """Tell the scheduler of an item that it has changed."""
-    if item.__parent__ is not None:
+    """Tell the scheduler of an item that it has changed; count one that has begun to be active."""
+    if not item.is_added:
+        return
+    if item.active and item.nextCallTime is None:
+        item.getNextCallTime(datetime.now(timezone.utc))
+    else:
         item.__parent__.note_change(item)
 
 
@@ -74,8 +80,17 @@ class SchedulerItem(Persistent, Location):
     retryDelay = Checked(300, check_seconds)
 
     def __init__(self, data: Mapping[str, Any] | None = None) -> None:
-        for name, value in dict(data or {}).items():
-            setattr(self, name, value)
+        set_attributes(self, data)
+
+    @property
+    def is_added(self) -> bool:
+        """Whether it is in a scheduler: an abort can have taken it out again."""
+        parent = self.__parent__
+        if parent is None:
+            return False
+        if isinstance(parent, Persistent):
+            check_sound(self, parent)
+        return parent.get(self.__name__) is self
 
     def dump(self) -> dict[str, Any]:
         """See `ISchedulerItem`."""
@@ -96,11 +111,11 @@ class SchedulerItem(Persistent, Location):
             return None
         stored: datetime | None = self.nextCallTime
         if stored is None or stored <= callTime:
-            self.nextCallTime = self._count(callTime)
+            self.nextCallTime = self.count(callTime)
         return self._told(stored)
 
     @abstractmethod
-    def _count(self, callTime: datetime) -> datetime | None:
+    def count(self, callTime: datetime) -> datetime | None:
         """Return the next call time that is later than a time."""
 
     def _told(self, stored: datetime | None) -> datetime | None:
@@ -132,9 +147,9 @@ class Delay(SchedulerItem):
     def __init__(self, data: Mapping[str, Any] | None = None) -> None:
         super().__init__(data)
         if self.nextCallTime is None:
-            self.nextCallTime = self._count(datetime.now(timezone.utc))
+            self.nextCallTime = self.count(datetime.now(timezone.utc))
 
-    def _count(self, callTime: datetime) -> datetime | None:
+    def count(self, callTime: datetime) -> datetime | None:
         return None if self.delay is None else next_delay_time(self.delay, callTime)
 
     def _told(self, stored: datetime | None) -> datetime | None:
@@ -179,7 +194,7 @@ class Cron(SchedulerItem):
         super().check()
         self.check_fields()
 
-    def _count(self, callTime: datetime) -> datetime | None:
+    def count(self, callTime: datetime) -> datetime | None:
         return next_call_time(self, self.nextCallTime, callTime)
 
 
@@ -217,7 +232,7 @@ class SchedulerBase(Mapping[str, Any]):
         is_item: bool = ISchedulerItem.providedBy(item)
         if not is_item:
             raise InvalidArgument(f"{shown(item)} is no scheduler item")
-        if item.__parent__ is not None:
+        if item.is_added:
             raise InvalidArgument(f"{item!r} has been added already")
         item.check()
         if item.active and item.nextCallTime is None:
@@ -237,6 +252,7 @@ class SchedulerBase(Mapping[str, Any]):
 
     def getNextCachedItem(self, callTime: datetime | None = None) -> Any:
         """See `IScheduler`."""
+        callTime = time_of_call(callTime)
         for item in self.added():
             retryTime = self.updateRetryTime(item.dump(), callTime)
             if retryTime:
@@ -255,25 +271,31 @@ class SchedulerBase(Mapping[str, Any]):
         try:
             item.getNextCallTime(callTime)
         except Exception as error:  # of fields that somebody has stored past their checks
-            log.error("%r rests until it is changed: %s", item, describe(error))
-            item.nextCallTime = None
-            item.active = False
+            self._lay_to_rest(item, error)
             return False
         item.retryTime = None
         return True
+
+    def _lay_to_rest(self, item: Any, error: Exception) -> None:
+        log.error("%r rests until it is changed: %s", item, describe(error))
+        item.active = False
+        item.nextCallTime = None
 
     def reScheduleItem(self, item: Any, callTime: datetime | None = None) -> None:
         """See `IScheduler`."""
         callTime = time_of_call(callTime)
         item.check()
-        item.nextCallTime = None
         item.retryTime = None
-        item.getNextCallTime(callTime)
+        item.nextCallTime = item.count(callTime) if item.active else None
 
     def reScheduleItems(self, callTime: datetime | None = None) -> None:
         """See `IScheduler`."""
+        callTime = time_of_call(callTime)
         for item in list(self.values()):
-            self.reScheduleItem(item, callTime)
+            try:
+                self.reScheduleItem(item, callTime)
+            except ValueError as error:  # of its fields, its delay or its input
+                self._lay_to_rest(item, error)
 
 
 def _reschedule_modified(event: Any) -> None:
@@ -283,7 +305,8 @@ def _reschedule_modified(event: Any) -> None:
     if module is None or not module.IObjectModifiedEvent.providedBy(event):
         return
     item = event.object
-    if ISchedulerItem.providedBy(item) and item.__parent__ is not None:
+    is_item: bool = ISchedulerItem.providedBy(item)
+    if is_item and item.is_added:
         item.__parent__.reScheduleItem(item)
 
 

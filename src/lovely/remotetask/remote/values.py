@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -53,6 +53,21 @@ def check_runs(value: Any, name: str) -> int:
 def time_at(seconds: float | None) -> datetime | None:
     """Return the time at so many seconds since the epoch; None is None."""
     return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def set_attributes(holder: Any, data: Any) -> None:
+    """Set attributes by name, of any names but those that ZODB needs.
+
+    :raises InvalidArgument: it is no mapping of such names.
+    """
+    if data is None:
+        return
+    if not is_kind(data, Mapping):
+        raise InvalidArgument(f"data must be a dict or None, not {shown(data)}")
+    for name, value in dict(data).items():
+        if not is_kind(name, str) or name.startswith(("_p_", "_record")):
+            raise InvalidArgument(f"data must name attributes, not {shown(name)}")
+        setattr(holder, name, value)
 
 
 class Checked:

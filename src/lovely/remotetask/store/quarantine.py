@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from ZODB import POSException
+from ZODB.broken import Broken
 from ZODB.Connection import Connection
 from ZODB.POSException import POSKeyError
 from ZODB.serialize import ObjectReader
@@ -169,8 +170,7 @@ def why_unusable(job: Job, jobid: int) -> str | None:
         reason = why_unreadable(job, jobid)
         if reason is not None:
             return reason
-    values = job.__dict__.values()
-    missing = None if PLAIN_TYPES.issuperset(map(type, values)) else why_unstorable(values)
+    missing = _why_unwritable(job)
     if missing is None:
         if entry is not None:
             _quarantine[job._p_jar.db()].pop(job._p_oid, None)
@@ -180,6 +180,32 @@ def why_unusable(job: Job, jobid: int) -> str | None:
     reason = f"its record cannot be written: {missing}"
     _put_in_quarantine(job, jobid, reason, job._p_serial)
     return reason
+
+
+def _why_unwritable(job: Job) -> str | None:
+    try:
+        values = job.written_values()
+    except POSKeyError as error:
+        return f"{error} is missing"
+    except (Exception, SystemExit) as error:  # as above
+        cause = _of_record(error)
+        if cause is None:
+            raise
+        return _describe(cause)
+    return None if PLAIN_TYPES.issuperset(map(type, values)) else why_unstorable(values)
+
+
+def is_known(stored: Any) -> bool:
+    """Say whether a stored object, no job's record, can be read here and its class is there."""
+    try:
+        stored._p_activate()
+    except POSKeyError:
+        return False
+    except (Exception, SystemExit) as error:  # as above
+        if _of_record(error) is None:
+            raise
+        return False
+    return not isinstance(stored, Broken)
 
 
 def _put_in_quarantine(

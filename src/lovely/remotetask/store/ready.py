@@ -113,24 +113,27 @@ class Lane(Persistent):
         segment = None if generation is None else generation.entries[key]
         if segment is not None and segment._p_jar is None:
             check_sound(self, segment)
-        if segment is not None and is_closed(segment):
-            segment = None  # the last one again, since who opened the next one was undone
+        if segment is not None and (
+            len(segment) + len(jobids) > SEGMENT_SIZE
+            or is_closed(segment)  # the last one again, since who opened the next one was undone
+        ):
+            segment = None
         keys: list[int] = []
         # Many jobs get segments of their own, which nobody else writes.
         size = SEGMENT_SIZE if len(jobids) <= SEGMENT_SIZE else BULK_SIZE
-        if segment is None or len(segment) + len(jobids) > SEGMENT_SIZE:
-            segment = None
-        rest = iter(jobids)
-        while chunk := list(islice(rest, size)):
+        for first in range(0, len(jobids), size):
             if segment is None:
                 generation, key, segment = self._open_segment(generation, key)
+            chunk = jobids[first : first + size]
             for jobid in chunk:
                 segment.put(jobid)
             wrote(self, segment)
             keys += [key] * len(chunk)
             segment = None
-        check_sound(self, self.added)
-        self.added.change(len(jobids))
+        added = self.added
+        if added._p_jar is None:
+            check_sound(self, added)
+        added.change(len(jobids))
         return keys
 
     def _open_segment(self, generation: Shelf | None, last: int) -> tuple[Shelf, int, Any]:
@@ -272,8 +275,10 @@ class ReadyQueue(Persistent):
         """Append jobs; return the keys of their segments."""
         keys: list[int] = []
         for number, run in groupby(jobids, lane_of):
-            check_sound(self, self.lanes[number])
-            keys += self.lanes[number].put(list(run))
+            lane = self.lanes[number]
+            if lane._p_jar is None:
+                check_sound(self, lane)
+            keys += lane.put(list(run))
         return keys
 
     def note_left(self, key: int) -> None:

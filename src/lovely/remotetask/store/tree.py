@@ -136,6 +136,8 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
 
         :param first: where to begin; None is anywhere.
         """
+        if count == 1 and first is not None and first <= MAX_JOB_ID and self.get(first) is None:
+            return [first]  # as it is nearly always
         jobids: list[int] = []
         while len(jobids) < count:
             if first is None or first > MAX_JOB_ID:
@@ -158,7 +160,7 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         for jobid, job in jobs.items():
             if jobid >> _PAGE_SHIFT != last:
                 last = jobid >> _PAGE_SHIFT
-                lane = self._lane(jobid)
+                lane = self.lanes[lane_of(jobid)]
                 page = self._page(lane, jobid)
                 if page is None:
                     page = grow(lane, jobid, _SHIFTS, Shelf)

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lovely.remotetask.command.demo.catalog import Catalog
-from lovely.remotetask.command.demo.tasks import INDEX
+from lovely.remotetask.command.demo.door import Door, Seen
+from lovely.remotetask.command.demo.indexing import INDEX, MAX_REPORTS, REPORT
+from lovely.remotetask.engine.service import Service
 from lovely.remotetask.interfaces import COMPLETED
-from lovely.remotetask.service import TaskService
+from lovely.remotetask.store.count import count_jobs
 
 
 @dataclass
@@ -21,12 +23,13 @@ class Check:
     problems: list[str]
 
 
-def prove(service: TaskService, catalog: Catalog) -> list[Check]:
+def prove(door: Door, service: Service, catalog: Catalog) -> list[Check]:
     """Check that the jobs and the catalog agree, entry by entry.
 
     Transaction: reads only.
     """
-    completed = [j for j in service.jobs.values() if j.task == INDEX and j.status == COMPLETED]
+    seen = list(door.jobs(service))
+    completed = [job for job in seen if job.name == INDEX and job.status == COMPLETED]
     replaced = {job.output["replaces"] for job in completed}
     jobs = {j.id: (j.input["path"], j.output["words"]) for j in completed if j.id not in replaced}
     documents = {file.id: (path, file.words) for path, file in catalog.documents.items()}
@@ -44,7 +47,8 @@ def prove(service: TaskService, catalog: Catalog) -> list[Check]:
             [f"{path}: no job {id}" for id, (path, _) in documents.items() if id not in jobs],
         ),
         *_prove_postings(catalog, documents),
-        _prove_counts(service),
+        _prove_counts(service, seen),
+        *(_prove_reports(catalog, seen) if door.has_report_jobs else ()),
     ]
 
 
@@ -70,13 +74,22 @@ def _prove_postings(catalog: Catalog, documents: Mapping[int, tuple[str, int]]) 
     ]
 
 
-def _prove_counts(service: TaskService) -> Check:
-    records = Counter(job.status for job in service.jobs.values())
+def _prove_counts(service: Service, seen: Iterable[Seen]) -> Check:
+    records = Counter(job.status for job in seen)
     return Check(
         "the counts by status are those of the records",
         [
             f"{status}: {count} counted, {records[status]} records"
-            for status, count in service.countJobs().items()
+            for status, count in count_jobs(service).items()
             if count != records[status]
         ],
+    )
+
+
+def _prove_reports(catalog: Catalog, seen: Iterable[Seen]) -> Iterator[Check]:
+    jobs = sum(job.name == REPORT and job.status == COMPLETED for job in seen)
+    reports = len(catalog.reports)
+    yield Check(
+        f"each of {jobs} jobs that the scheduler has added for a report has written one",
+        [] if reports == min(jobs, MAX_REPORTS) else [f"there are {reports} reports"],
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from zc.lockfile import LockError
 
+from lovely.remotetask.command.demo.door import DOORS, Door
 from lovely.remotetask.command.demo.files import find_files
 from lovely.remotetask.command.demo.work import Plan, Result, opened
 from lovely.remotetask.command.output import BY_SIGNAL, DONE, FAILED, Output, set_up_logging
@@ -26,11 +27,13 @@ LIMIT = 1500
 DESCRIPTION = """\
 Indexes the text files under PATH, one job a file, into a catalog in the same database, and
 proves that the catalog and the completed jobs agree.  Beside that it shows a delayed job, a
-cron job, and a job that is an error.  Run it again, and it goes on where it was, also after
-Ctrl-C or kill -9.
+cron job, and a job that is an error; with --door remote job objects, factories, the items of a
+scheduler, and a job that is repeated until it can be done.  Run it again, and it goes on where it
+was, also after Ctrl-C or kill -9.
 
 examples:
   remotetask demo                      Python's standard library, about 15 seconds
+  remotetask demo --door remote        the same by a RemoteProcessor
   remotetask demo ~/src --limit 5000   more files
   remotetask demo . --json | jq .jobs  for programs
 """
@@ -60,6 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="index no more than N files (default: %(default)s)",
     )
     parser.add_argument(
+        "--door",
+        choices=sorted(DOORS),
+        default="tasks",
+        help="tasks: functions in a TaskService; remote: job objects in a RemoteProcessor, which "
+        "has a database of its own (default: %(default)s)",
+    )
+    parser.add_argument(
         "--workers",
         metavar="N",
         type=_positive,
@@ -82,8 +92,9 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     set_up_logging(arguments.verbose, package=logging.WARNING, jobs=logging.CRITICAL)
     directory = Path(arguments.database).absolute()
     files = find_files(Path(arguments.path), arguments.limit, directory)
+    door = DOORS[arguments.door]
     try:
-        with opened(directory, arguments.workers) as database, Signals() as signals:
+        with opened(directory, arguments.workers, door) as database, Signals() as signals:
             plan = database.plan(files)
             output.tell(f"{len(files)} text files under {arguments.path}: {_in_words(plan)}")
             output.tell(f"database: {directory}")
@@ -104,7 +115,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         output.note(f"Stopped, {result.left} jobs are left.  Go on with:")
         output.note(f"  {arguments.program} {arguments.again}")
         return BY_SIGNAL + (signals.received or 0)
-    return _show(result, arguments, output)
+    return _show(result, door, arguments, output)
 
 
 def _in_words(plan: Plan) -> str:
@@ -117,7 +128,7 @@ def _in_words(plan: Plan) -> str:
     return ", ".join([f"{len(plan.todo)} jobs to add"] + [f"{n} {text}" for n, text in parts if n])
 
 
-def _show(result: Result, arguments: argparse.Namespace, output: Output) -> int:
+def _show(result: Result, door: Door, arguments: argparse.Namespace, output: Output) -> int:
     speed = f", {result.done / result.seconds:.0f} jobs a second" if result.done else ""
     due = result.next_report and datetime.fromtimestamp(result.next_report, timezone.utc)
     output.table("Jobs", [(status, f"{count:,}") for status, count in result.jobs.items()])
@@ -129,12 +140,20 @@ def _show(result: Result, arguments: argparse.Namespace, output: Output) -> int:
             ("frequent words", ", ".join(result.frequent_words)),
             (
                 "next report",
-                f"{due:%H:%M} UTC, by a cron job; {result.reports} so far" if due else "none",
+                f"{due:%H:%M} UTC, by {door.reporter}; {result.reports} so far" if due else "none",
             ),
             ("database", f"{result.bytes / 1e6:.1f} MB in {result.database}"),
         ],
     )
     output.tell_list("\nErrors (one file was made to be one)", list(result.errors.values()))
+    if result.repeated:
+        output.tell_list(
+            "\nRepeated, and completed (one file was made to come late)",
+            [
+                f"run {runs} of {path}\n      after {error}"
+                for path, (runs, error) in result.repeated.items()
+            ],
+        )
     output.tell("\nCatalog and completed jobs:")
     for check in result.checks:
         output.tell_list(f"{'WRONG' if check.problems else 'ok   '}  {check.claim}", check.problems)
@@ -147,5 +166,5 @@ def _show(result: Result, arguments: argparse.Namespace, output: Output) -> int:
     output.tell(
         f"  {arguments.program} run {shlex.quote(uri)} --import lovely.remotetask.command.demo"
     )
-    output.tell("      lets the cron job report every minute, until Ctrl-C")
+    output.tell(f"      lets {door.reporter} report every minute, until Ctrl-C")
     return DONE

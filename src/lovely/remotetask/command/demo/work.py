@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,29 +15,19 @@ from ZODB import DB
 from ZODB.FileStorage import FileStorage
 
 from lovely.remotetask.command.demo.catalog import Catalog
+from lovely.remotetask.command.demo.door import Door
 from lovely.remotetask.command.demo.files import File, file_at
+from lovely.remotetask.command.demo.indexing import INDEX, catalog_of
 from lovely.remotetask.command.demo.proof import Check, prove
-from lovely.remotetask.command.demo.tasks import (
-    FREQUENT_WORDS,
-    INDEX,
-    REPORT,
-    catalog_of,
-    register,
-)
+from lovely.remotetask.command.demo.tasks import register
+from lovely.remotetask.engine.service import Service
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING, QUEUED
-from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
-from lovely.remotetask.service import TaskService
+from lovely.remotetask.store.count import count_jobs
 
-#: In the directory of the database: the database, and a file that is made to be an error.
-DATABASE_FILE = "demo.fs"
+#: In the directory of the database: a file that is made to be an error, and one that is there
+#: only after its job has failed.
 UNREADABLE_FILE = "unreadable.txt"
-
-#: The cron job runs every minute.
-SCHEDULE = "* * * * *"
-
-#: The delayed job waits this long, and then finds this many words.
-DELAY_SECONDS = 1.0
-FREQUENT_COUNT = 10
+LATE_FILE = "late.txt"
 
 #: Jobs that are added in one commit, and how often that is tried when it conflicts.
 CHUNK_SIZE = 100
@@ -76,7 +65,8 @@ class Result:
 
     ``bytes``: the size of the ``database`` and all beside it.  ``done`` jobs ended in the
     run, within ``seconds``, and ``left`` are still to be done.  ``jobs``: counts by status.
-    ``errors``: path -> message.  ``next_report``: seconds since the epoch.
+    ``errors``: path -> message.  ``repeated``: path -> the runs of a job that has failed before
+    it was completed, and its first error.  ``next_report``: seconds since the epoch.
     """
 
     database: str
@@ -90,6 +80,7 @@ class Result:
     reports: int
     next_report: float | None
     errors: dict[str, str]
+    repeated: dict[str, tuple[int, str]]
     frequent_words: dict[str, int]
     checks: list[Check]
 
@@ -100,8 +91,8 @@ class Result:
 
 
 @contextmanager
-def opened(directory: Path, workers: int) -> Iterator[Demo]:
-    """Open the database in a directory, and make it if it is not there.
+def opened(directory: Path, workers: int, door: Door) -> Iterator[Demo]:
+    """Open the database of a door in a directory, and make it if it is not there.
 
     :param workers: how many jobs run at the same time.
     :raises zc.lockfile.LockError: another process has it open.
@@ -111,10 +102,11 @@ def opened(directory: Path, workers: int) -> Iterator[Demo]:
     """
     register()
     directory.mkdir(parents=True, exist_ok=True)
-    storage = FileStorage(str(directory / DATABASE_FILE))
+    path = directory / door.database_file
+    storage = FileStorage(str(path))
     db = DB(storage, pool_size=workers + 10, cache_size=1_000)
     try:
-        yield Demo(db, directory, workers)
+        yield Demo(db, path, workers, door)
     finally:
         db.close()
 
@@ -122,11 +114,13 @@ def opened(directory: Path, workers: int) -> Iterator[Demo]:
 class Demo:
     """The demo's database while it is open, with a connection of its own."""
 
-    def __init__(self, db: Any, directory: Path, workers: int) -> None:
+    def __init__(self, db: Any, path: Path, workers: int, door: Door) -> None:
         self._manager = transaction.TransactionManager()
         self._root = db.open(self._manager).root()
-        self._directory = directory
-        self._unreadable = directory / UNREADABLE_FILE
+        self._path = path
+        self._door = door
+        self._late = path.parent / LATE_FILE if door.has_late_file else None
+        self._unreadable = path.parent / UNREADABLE_FILE
         if not self._unreadable.exists():
             self._unreadable.write_bytes(b"This is\0no text.\n")
         self._change(self._prepare, workers)
@@ -134,25 +128,19 @@ class Demo:
     def _change(self, change: Callable[..., Any], *arguments: Any) -> Any:
         return self._manager.run(lambda: change(*arguments), TRIES)
 
-    def _look(self) -> TaskService:
+    def _look(self) -> Any:
         self._manager.begin()
         return self._service
 
     @property
-    def _service(self) -> TaskService:
-        service: TaskService = self._root["tasks"]
-        return service
+    def _service(self) -> Any:
+        return self._root[self._door.key]
 
     def _prepare(self, workers: int) -> None:
-        if "tasks" not in self._root:
+        if self._door.key not in self._root:
             self._root["catalog"] = Catalog()
-            service = self._root["tasks"] = TaskService()
-            service.addCronJob(REPORT, cron=SCHEDULE)
-        factory: Any = SimpleProcessor if workers == 1 else MultiProcessor
-        arguments = {"waitTime": 1.0} | ({} if workers == 1 else {"maxThreads": workers})
-        service = self._service
-        if (service.processorFactory, service.processorArguments) != (factory, arguments):
-            service.processorFactory, service.processorArguments = factory, arguments
+            self._door.make(self._root)
+        self._door.set_workers(self._service, workers)
 
     def plan(self, files: list[File]) -> Plan:
         """Sort out which files need a job, and add the demo's own.
@@ -163,11 +151,11 @@ class Demo:
         documents = catalog_of(service).documents
         statuses = {
             (job.input["path"], job.input["version"]): job.status
-            for job in service.jobs.values()
-            if job.task == INDEX and job.status not in (COMPLETED, CANCELLED)
+            for job in self._door.jobs(service)
+            if job.name == INDEX and job.status not in (COMPLETED, CANCELLED)
         }
-        plan = Plan(running=service.countJobs()[PROCESSING])
-        for file in filter(None, [*files, file_at(self._unreadable)]):
+        plan = Plan(running=count_jobs(service)[PROCESSING])
+        for file in filter(None, [*files, file_at(self._unreadable), self._late_file()]):
             document = documents.get(file["path"])
             status = statuses.get((file["path"], file["version"]))
             if document is not None and document.version == file["version"]:
@@ -180,6 +168,9 @@ class Demo:
                 plan.waiting += 1
         return plan
 
+    def _late_file(self) -> File | None:
+        return None if self._late is None else File(path=str(self._late), version=LATE_FILE)
+
     def work(self, plan: Plan, wait: Wait, show: Show) -> Result:
         """Add the jobs and wait until all have run; then see what has come of it.
 
@@ -189,7 +180,7 @@ class Demo:
         service = self._look()
         total = _left(service) + len(plan.todo)
         frequent = None
-        service.startProcessing()
+        self._door.start(service)
         try:
             added = self._add(plan.todo, wait)
             is_through = added == len(plan.todo) and self._index(total, wait, show)
@@ -197,14 +188,14 @@ class Demo:
             if is_through:
                 frequent = self._frequent_words(wait)
         finally:
-            service.stopProcessing(threading.TIMEOUT_MAX)
+            self._door.stop(service)
         left = _left(self._look()) + len(plan.todo) - added
         return self._result(left, total - left, seconds, frequent)
 
     def _add(self, files: list[File], wait: Wait) -> int:
         def add(chunk: list[File]) -> None:
             for file in chunk:
-                self._service.add(INDEX, file)
+                self._door.add(self._service, file)
 
         for start in range(0, len(files), CHUNK_SIZE):
             if wait(0):
@@ -215,45 +206,56 @@ class Demo:
     def _index(self, total: int, wait: Wait, show: Show) -> bool:
         while left := _left(self._look()):
             show(total - left, total)
+            self._bring_late_file(left)
             if wait(LOOK_SECONDS):
                 return False
         show(total, total)
         return True
 
-    def _frequent_words(self, wait: Wait) -> dict[str, int] | None:
-        def add() -> int:
-            return self._service.addCronJob(FREQUENT_WORDS, FREQUENT_COUNT, delay=DELAY_SECONDS)
+    def _bring_late_file(self, left: int) -> None:
+        """Write the late file, once its job has failed: none but that is left then."""
+        if self._late is None or self._late.exists() or left > 1:
+            return
+        for job in self._door.jobs(self._service):
+            if job.name == INDEX and job.input["path"] == str(self._late) and job.errors:
+                self._late.write_text("better late than never\n")
 
-        jobid = self._change(add)
-        while not (job := self._look().jobs[jobid]).is_final:
+    def _frequent_words(self, wait: Wait) -> dict[str, int] | None:
+        asked = self._change(lambda: self._door.ask_for_words(self._service))
+        while (words := self._door.words(self._look(), asked)) is None:
             if wait(LOOK_SECONDS):
                 return None
-        return job.output or {}
+        return words
 
     def _result(
         self, left: int, done: int, seconds: float, frequent: dict[str, int] | None
     ) -> Result:
         service = self._look()
         catalog = catalog_of(service)
-        jobs = list(service.jobs.values())
-        failed = [job for job in jobs if job.task == INDEX and job.status == ERROR]
+        counts = count_jobs(service)
+        jobs = [job for job in self._door.jobs(service) if job.name == INDEX]
         return Result(
-            database=str(self._directory / DATABASE_FILE),
-            bytes=sum(file.stat().st_size for file in self._directory.iterdir()),
+            database=str(self._path),
+            bytes=sum(file.stat().st_size for file in self._path.parent.iterdir()),
             left=left,
             done=done,
             seconds=seconds,
-            jobs=service.countJobs(),
+            jobs={status: counts[status] for status in self._door.statuses},
             documents=len(catalog.documents),
             words=sum(document.words for document in catalog.documents.values()),
             reports=len(catalog.reports),
-            next_report=min((j.due for j in jobs if j.task == REPORT and j.due), default=None),
-            errors={job.input["path"]: job.error for job in failed},
+            next_report=self._door.next_report(service),
+            errors={job.input["path"]: job.errors[-1] for job in jobs if job.status == ERROR},
+            repeated={
+                job.input["path"]: (job.runs, job.errors[0])
+                for job in jobs
+                if job.status == COMPLETED and job.errors
+            },
             frequent_words=frequent or {},
-            checks=[] if frequent is None else prove(service, catalog),
+            checks=[] if frequent is None else prove(self._door, service, catalog),
         )
 
 
-def _left(service: TaskService) -> int:
-    counts = service.countJobs()
+def _left(service: Service) -> int:
+    counts = count_jobs(service)
     return counts[QUEUED] + counts[PROCESSING]

@@ -59,6 +59,9 @@ def check_query(query: Any) -> Mapping[str, Any]:
         return {}
     if not is_kind(query, Mapping):
         raise InvalidArgument(f"jobQuery must be a dict or None, not {shown(query)}")
+    for name in query:
+        if not is_kind(name, str) or not name:
+            raise InvalidArgument(f"jobQuery must name fields of documents, not {shown(name)}")
     return dict(query)
 
 
@@ -87,11 +90,13 @@ def claim_next(
     worker: Worker,
     query: Mapping[str, Any],
     now: float,
+    until: float,
     limit: int = 1,
     has_suspect: bool = False,
 ) -> list[Any]:
     """Claim up to `limit` jobs, one after the other; return their records.
 
+    :param until: jobs are taken that are due by then, in seconds since the epoch.
     :param has_suspect: see `waiting`.
     """
     connection: Connection = service.connection
@@ -99,22 +104,22 @@ def claim_next(
     is_lost = True
     while is_lost and not claimed:
         is_lost = False
-        for entry in _candidates(connection, query, now, has_suspect):
+        for entry in _candidates(connection, query, until, has_suspect):
             # Of the jobs that a dying process held nobody knows which one killed it.  One
             # at a time, so that the next death tells.
             if entry.record.deaths_in_a_row and claimed:
                 break
-            until = time.time() + read(service, "lease_seconds")
+            end = time.time() + read(service, "lease_seconds")
             if not take(service, entry.record, worker.worker, now):
                 continue
-            if connection.claim(entry, worker._asdict(), until):
+            if connection.claim(entry, worker._asdict(), end):
                 claimed.append(entry.record)
             else:
                 is_lost = True
             if len(claimed) >= limit or (claimed and claimed[-1].deaths_in_a_row):
                 break
     if worker.is_inline or not claimed:
-        _log_unknown(connection, query, now)
+        _log_unknown(connection, query, until)
     return claimed
 
 

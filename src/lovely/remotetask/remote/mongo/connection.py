@@ -149,6 +149,7 @@ class Connection:
         if entry is None or not any(changed is stored for stored in entry.objects):
             raise StaleDocument(f"{changed!r} was removed, or loaded in an earlier transaction")
         entry.is_changed = True
+        entry.is_step = entry.is_step or changed is entry.record
         self.join()
 
     def readCurrent(self, record: Any) -> None:
@@ -225,6 +226,7 @@ class Connection:
             self._objects.pop(entry.key, None)
             entry.detach()
         else:
+            entry.note_unchanged()  # who goes on writing to its record is told
             entry.found._p_invalidate()
 
     # -- claims -------------------------------------------------------------------------
@@ -371,20 +373,20 @@ class Connection:
         entries = {}
         for key, entry in self.entries.items():
             state = entry.check(self.database, entry.document()) if entry.is_changed else None
-            entries[key] = (entry, state, entry.before is not None)
+            entries[key] = (entry, state, entry.is_step, entry.before is not None)
         notes = {key: dict(note) for key, note in self._notes.items()}
         return Savepoint(self._restore, (entries, dict(self.removed), notes))
 
     def _restore(self, kept: Any) -> None:
         entries, removed, notes = kept
         for key, entry in list(self.entries.items()):
-            _, _, was_claimed = entries.get(key, (None, None, False))
+            *_, was_claimed = entries.get(key, (False,))
             is_claimed_since = entry.before is not None and not was_claimed
             if is_claimed_since:
                 self._give_back([entry])
             if is_claimed_since or key not in entries or entries[key][0] is not entry:
                 self.forget(entry)
-        for key, (entry, state, _) in entries.items():
+        for key, (entry, state, is_step, _) in entries.items():
             if state is None and not entry.is_changed:
                 continue
             if key not in self.entries:  # it was removed, or replaced
@@ -392,6 +394,6 @@ class Connection:
                 self.entries[key], self._objects[key] = entry, entry.found
             document = entry.stored if state is None else decode(state, self.database.options)
             entry.load(document or {}, self.parents[key[0]])
-            entry.is_changed = state is not None
+            entry.is_changed, entry.is_step = state is not None, is_step
         self.removed = dict(removed)
         self._notes = {key: dict(note) for key, note in notes.items()}

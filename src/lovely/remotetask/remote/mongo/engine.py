@@ -82,7 +82,7 @@ class Claims(Hand):
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
         now = self.looked = self.clock()
         self._is_unsure = True
-        records = claim_next(service, worker, self.query, now, limit, has_suspect)
+        records = claim_next(service, worker, self.query, now, now, limit, has_suspect)
         self._is_unsure = False
         return list(map(claim_of, records))
 

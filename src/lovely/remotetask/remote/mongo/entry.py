@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -23,9 +24,9 @@ from lovely.remotetask.remote.values import time_at
 #: The name of a collection, and the ``_id`` of a document in it.
 Key = tuple[str, Any]
 
-#: Values of these types that are equal need not be written again; others may share what has
-#: changed with the document that was read.
-UNCHANGING = (str, int, float, bool, datetime, type(None))
+
+#: What the steps of an item write: to count when it is due, and to lock it.
+TIMES = frozenset({"nextCallTime", "retryTime"})
 
 
 @dataclass(eq=False)
@@ -35,6 +36,8 @@ class Entry:
     :ivar found: the object.
     :ivar stored: the document as it is in the database; None if it is new.
     :ivar record: that of a job.
+    :ivar is_changed: something of it was changed.
+    :ivar is_step: so was the record of a job, and not only what users may set at any time.
     :ivar claim: of a job that runs: who has claimed it, see `documents`.
     :ivar lease: of a job that was claimed here: when the claim is over, seconds since the epoch.
     :ivar before: the document before this transaction has claimed it, for what is given back.
@@ -46,6 +49,7 @@ class Entry:
     stored: Document | None = None
     record: Any = None
     is_changed: bool = False
+    is_step: bool = False
     claim: Document | None = None
     lease: float | None = None
     before: Document | None = None
@@ -71,7 +75,8 @@ class Entry:
         return [self.found] if self.record is None else [self.found, self.record]
 
     def load(self, document: Document, parent: Any) -> None:
-        """Let the objects be as a document says."""
+        """Let the objects be as a document says, which shares nothing with them."""
+        document = deepcopy(document)
         if self.record is not None:
             load_job(self.found, self.record, document)
         else:
@@ -82,7 +87,7 @@ class Entry:
         """Take the objects for what is stored."""
         for stored in self.objects:
             stored._p_changed = False
-        self.is_changed = False
+        self.is_changed = self.is_step = False
 
     # -- as a document ------------------------------------------------------------------
 
@@ -119,12 +124,18 @@ class Entry:
     def changed(self, database: Database) -> tuple[Document, Document]:
         """Return the filter and the update that write what was changed, if nobody else has.
 
+        What users set of a running job, or of an item, is none of its steps: it neither fails
+        because of one, nor lets the end of a run fail.
+
         :raises RemoteTaskError: see `check`.
         """
         stored = self.stored or {}
         document = self.document()
         self.check(database, document)
-        update: Document = {"$set": self._changes(document), "$inc": {"_version": 1}}
+        update: Document = {"$set": self._changes(document)}
+        is_of_run = not self.is_step and stored.get("status") == PROCESSING
+        if self.record is None or not is_of_run:
+            update["$inc"] = {"_version": 1}
         gone = stored.keys() - document.keys() - NOTES - {"_version"}
         if self.record is not None:
             gone |= self._gone_notes(stored)
@@ -132,8 +143,10 @@ class Entry:
                 gone.discard("retryTime")  # the lease
         if gone:
             update["$unset"] = dict.fromkeys(gone, "")
-        key = {"_id": self.key[1], "_version": stored.get("_version")}
-        return {**key, **self.conditions}, update
+        query = {"_id": self.key[1], **self.conditions}
+        if self.key[0] != ITEMS or not TIMES.isdisjoint(update["$set"]):
+            query["_version"] = stored.get("_version")
+        return query, update
 
     def _gone_notes(self, stored: Document) -> set[str]:
         if self.record.status in FINAL_STATUSES:
@@ -145,8 +158,7 @@ class Entry:
         return {
             name: value
             for name, value in document.items()
-            if name != "_id"
-            and (type(value) not in UNCHANGING or value != stored.get(name, stored))
+            if name != "_id" and value != stored.get(name, stored)
         }
 
     def given_back(self) -> tuple[Document, Document] | None:
@@ -154,6 +166,9 @@ class Entry:
         if self.before is None or self.stored is None:
             return None
         version = self.stored["_version"]
+        if self.key[0] == ITEMS:  # whoever has changed it since: it is locked no more
+            lock = {"_id": self.key[1], "retryTime": self.stored["retryTime"]}
+            return lock, {"$set": {"retryTime": self.before.get("retryTime")}}
         values = {**self.before, "_version": version + 1}
         update: Document = {"$set": {n: value for n, value in values.items() if n != "_id"}}
         gone = self.stored.keys() - self.before.keys() - {"_version"}

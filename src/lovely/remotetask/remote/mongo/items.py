@@ -122,7 +122,8 @@ class Jobs(Stored):
 
     def add(self, job: Job) -> str:
         """See `IJobs`."""
-        if not is_kind(job, Job) or record_of(job) is not None:
+        record = record_of(job) if is_kind(job, Job) else None
+        if not is_kind(job, Job) or (record is not None and record.__parent__ is not None):
             raise InvalidArgument(f"{shown(job)} is no new job")
         key = ObjectId()
         record = DocumentRecord(str(key), job)  # type: ignore[arg-type]

@@ -17,8 +17,8 @@ from zope.location.location import Location
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.identity import Identity
 from lovely.remotetask.engine.inline import Ran, run_inline
-from lovely.remotetask.errors import InvalidArgument, JobIsLive, is_kind, shown
-from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING
+from lovely.remotetask.errors import InvalidArgument, is_kind, shown
+from lovely.remotetask.interfaces import FINAL_STATUSES
 from lovely.remotetask.remote.base import RUN_JOB, ProcessorBase
 from lovely.remotetask.remote.interfaces import IJob, IRemoteProcessor
 from lovely.remotetask.remote.mongo.claiming import Worker, check_query, claim_next, extend
@@ -149,8 +149,6 @@ class MongoRemoteProcessor(ProcessorBase, Location):
 
     def remove_with(self, status: str) -> int:
         """See `ProcessorBase`."""
-        if status == PROCESSING:
-            raise JobIsLive("jobs that run are cancelled, not removed")
         return remove_with(self.connection, status, status in FINAL_STATUSES)
 
     def pullNextJob(self, jobQuery: Any = None, callTime: datetime | None = None) -> Any:
@@ -158,15 +156,15 @@ class MongoRemoteProcessor(ProcessorBase, Location):
         record = self._claim(jobQuery, time_of_call(callTime).timestamp())
         return None if record is None else record.input
 
-    def _claim(self, jobQuery: Any, now: float) -> Any:
+    def _claim(self, jobQuery: Any, until: float) -> Any:
         worker = Worker.here(self._caller.id, is_inline=True)
-        records = claim_next(self, worker, check_query(jobQuery), now)
+        records = claim_next(self, worker, check_query(jobQuery), time.time(), until)
         return records[0] if records else None
 
-    def run_next(self, jobQuery: Any, now: float) -> Ran | None:
+    def run_next(self, jobQuery: Any, until: float) -> Ran | None:
         """See `ProcessorBase`."""
-        record = self._claim(jobQuery, now)
-        return None if record is None else self._run(record, now)
+        record = self._claim(jobQuery, until)
+        return None if record is None else self._run(record)
 
     def run_claimed(self, jobid: str) -> Ran | None:
         """See `ProcessorBase`."""
@@ -174,10 +172,11 @@ class MongoRemoteProcessor(ProcessorBase, Location):
         if record.owner != self._caller.id:
             return None
         extend(self, [id_of(jobid)], self._caller.id)
-        return self._run(record, time.time())
+        return self._run(record)
 
-    def _run(self, record: Any, now: float) -> Ran:
-        error = run_inline(self, record, now, -1.0)
+    def _run(self, record: Any) -> Ran:
+        self.connection.join()  # before a savepoint is made, whose rollback would forget the record
+        error = run_inline(self, record, time.time, -1.0)
         return Ran(error, record.is_final)
 
     # -- threads ------------------------------------------------------------------------
