@@ -127,3 +127,36 @@ def test_an_item_with_broken_fields_rests(
     transaction.commit()
     assert "rests until it is changed" in caplog.text
     assert mongo_database.rscheduler.find_one()["active"] is False
+
+
+def test_what_users_set_of_an_item_does_not_collide_with_who_pulls_it(
+    processor: Any, item: Any, other: Any
+) -> None:
+    item.title = "of a user"
+    assert other.processor.scheduleNextJob(AT) is not None
+    other.commit()
+    transaction.commit()
+    assert (item.title, item.nextCallTime) == ("of a user", later(10))
+    item.nextCallTime = later(5)
+    assert other.processor.scheduleNextJob(later(10)) is not None
+    other.commit()
+    with pytest.raises(TransientError):
+        transaction.commit()
+    transaction.abort()
+
+
+def test_a_pull_that_cannot_commit_locks_its_item_no_longer(
+    processor: Any, item: Any, other: Any
+) -> None:
+    assert other.processor.scheduleNextJob(AT) is not None
+    item.active = False
+    transaction.commit()
+    with pytest.raises(TransientError):
+        other.commit()
+    other.abort()
+    assert item.retryTime is None
+    assert len(processor._jobs) == 0
+    item.active = True
+    transaction.commit()
+    assert other.processor.scheduleNextJob(AT) is not None
+    other.commit()
