@@ -22,6 +22,9 @@ from lovely.remotetask.remote.query import make_filter
 from lovely.remotetask.remote.values import time_at
 from lovely.remotetask.setting import read
 
+#: Workers look each so many seconds whether there are jobs of unknown classes.
+UNKNOWN_SECONDS = 10.0
+
 #: So many jobs are read for one claim: others may be quicker with the first ones.
 CANDIDATES = 8
 
@@ -119,7 +122,7 @@ def claim_next(
             if len(claimed) >= limit or (claimed and claimed[-1].deaths_in_a_row):
                 break
     if worker.is_inline or not claimed:
-        _log_unknown(connection, query, until)
+        _log_unknown(connection, query, until, worker.is_inline)
     return claimed
 
 
@@ -140,9 +143,14 @@ def _candidates(
     yield from sorted(found, key=lambda entry: entry.key[1])
 
 
-def _log_unknown(connection: Connection, query: Mapping[str, Any], now: float) -> None:
-    """Log which jobs are passed over, once each."""
+def _log_unknown(
+    connection: Connection, query: Mapping[str, Any], now: float, is_asked: bool
+) -> None:
+    """Log which jobs are passed over, once each; looked for now and then if not asked for."""
     database = connection.database
+    if not is_asked and time.monotonic() < database.looked + UNKNOWN_SECONDS:
+        return
+    database.looked = time.monotonic()
     unknown = waiting(query, now, {"$nin": list(database.known)})
     names = {"_type": 1}
     for document in database.find(JOBS, unknown, limit=CANDIDATES, projection=names):

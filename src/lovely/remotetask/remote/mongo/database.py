@@ -8,6 +8,7 @@ module as they are, where the engine has to know them: a server that does not an
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -62,6 +63,7 @@ class Database:
         times are read as aware datetimes in UTC.
     :ivar known: classes of jobs and scheduler items, by their names.
     :ivar passed_over: ids of jobs whose classes are not, and that was logged.
+    :ivar looked: when somebody looked for such jobs, by the monotonic clock.
     """
 
     def __init__(self, database: Any, classes: Iterable[type]) -> None:
@@ -77,6 +79,7 @@ class Database:
         self._has_transactions: bool | None = None
         self.known: dict[str, type] = {}
         self.passed_over: set[Any] = set()
+        self.looked = -math.inf
         for known in classes:
             self.note_class(known)
 
