@@ -35,7 +35,7 @@ from lovely.remotetask.remote.interfaces import (
     PROCESSING,
     IJob,
 )
-from lovely.remotetask.remote.job import record_of
+from lovely.remotetask.remote.job import check_class, record_of
 from lovely.remotetask.remote.scheduler import time_of_call
 from lovely.remotetask.remote.worker import SCHEDULER, WORKER, SchedulerWorker, SimpleJobWorker
 
@@ -121,6 +121,7 @@ class ProcessorBase:
         is_job: bool = IJob.providedBy(job)
         if not is_job or record_of(job) is not None:
             raise InvalidArgument(f"{shown(job)} is no job factory")
+        check_class(type(job))
         before = self.getJobFactory(name)
         if before is not job and _is_there(job):
             raise InvalidArgument(f"{job!r} is a job factory already")

@@ -230,16 +230,16 @@ class Scheduler(Persistent, SchedulerBase):
 
     def _file(self, item: Any) -> None:
         times = [at.timestamp() for at in (item.nextCallTime, item.retryTime) if at is not None]
-        item.place = max(times) if item.active and item.nextCallTime is not None else None
-        if item.place is not None:
-            entry = (item.place, item.__name__)
+        item._place = max(times) if item.active and item.nextCallTime is not None else None
+        if item._place is not None:
+            entry = (item._place, item.__name__)
             check_sound(self, self.due)
             check_path(self.due, entry)
             self.due.insert(entry)
 
     def _unfile(self, item: Any) -> None:
-        if item.place is not None:
-            self._take_out((item.place, item.__name__))
+        if item._place is not None:
+            self._take_out((item._place, item.__name__))
 
     def _take_out(self, entry: tuple[float, str]) -> None:
         check_sound(self, self.due)
@@ -294,7 +294,7 @@ class Scheduler(Persistent, SchedulerBase):
             item = self.get(itemid)
             if item is not None and not self._is_known(item):
                 continue
-            if item is None or item.place != when:
+            if item is None or item._place != when:
                 self._take_out((when, itemid))
             elif id(item) not in new and self.advance(item, callTime):
                 return item
