@@ -213,6 +213,22 @@ def test_a_sign_of_life_extends_the_lease_and_disturbs_no_run(processor: Any, be
     assert worker.execution.run(bench.session, claim).status == "completed"
 
 
+def test_what_users_set_of_a_running_job_leaves_its_claim_and_its_lease(
+    processor: Any, bench: Bench, other: Any
+) -> None:
+    [jobid] = bench.add("echo", 1)
+    worker = bench.worker()
+    [claim] = worker.claims.claim(bench.session, 1)
+    before = bench.document(jobid)
+    other.processor._jobs[jobid].colour = "blue"
+    other.commit()
+    after = bench.document(jobid)
+    assert after.pop("colour") == "blue"
+    assert {**before, "modified": after["modified"]} == after
+    assert worker.execution.run(bench.session, claim).status == "completed"
+    assert bench.document(jobid)["colour"] == "blue"
+
+
 def test_who_was_given_life_between_a_look_and_the_rescue_is_left_alone(
     processor: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

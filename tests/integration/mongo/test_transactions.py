@@ -265,3 +265,13 @@ def test_a_job_writes_with_its_completion(processor: Any, call: Any, mongo_datab
     documents = {str(d["_id"]): d for d in mongo_database.rjobs.find()}
     assert documents[jobid]["status"] == "completed"
     assert documents[documents[jobid]["child"]]["input"] == "of the job"
+
+
+def test_a_change_in_place_is_written_when_it_is_told(processor: Any, other: Any) -> None:
+    jobid = processor.addJob("echo", {"list": [1]})
+    transaction.commit()
+    job = processor._jobs[jobid]
+    job.input["list"].append(2)
+    job._p_changed = True
+    transaction.commit()
+    assert other.processor._jobs[jobid].input == {"list": [1, 2]}

@@ -37,6 +37,12 @@ def test_the_contracts_hold(processor: Any) -> None:
     with pytest.raises(ValueError, match="no class of jobs"):
         MongoRemoteProcessor(processor.database, [int])
 
+    class Hiding(EchoJob):
+        status = "hidden"
+
+    with pytest.raises(ValueError, match="status"):
+        MongoRemoteProcessor(processor.database, [Hiding])
+
 
 def test_a_worker_is_woken_when_its_process_commits(
     processor: Any, until: Callable[..., None]

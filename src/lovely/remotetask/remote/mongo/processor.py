@@ -21,6 +21,7 @@ from lovely.remotetask.errors import InvalidArgument, is_kind, shown
 from lovely.remotetask.interfaces import FINAL_STATUSES
 from lovely.remotetask.remote.base import RUN_JOB, ProcessorBase
 from lovely.remotetask.remote.interfaces import IJob, IRemoteProcessor
+from lovely.remotetask.remote.job import check_class
 from lovely.remotetask.remote.mongo.claiming import Worker, check_query, claim_next, extend
 from lovely.remotetask.remote.mongo.connection import Connection
 from lovely.remotetask.remote.mongo.database import FACTORIES, ITEMS, JOBS, Database
@@ -53,6 +54,7 @@ class MongoRemoteProcessor(ProcessorBase, Location):
     :param database: a `pymongo.database.Database`.
     :param job_classes: the classes of the jobs in it; those of factories that are added in this
         process are known as well.
+    :raises InvalidArgument: one of them is none, or hides what the processor tells of its jobs.
     :ivar lease_seconds: so long a claim holds without a sign of life, in float seconds.
     :ivar max_deaths: deaths of its process after which a job is an error.
     """
@@ -69,6 +71,7 @@ class MongoRemoteProcessor(ProcessorBase, Location):
         for known in classes:
             if not (is_kind(known, type) and IJob.implementedBy(known)):
                 raise InvalidArgument(f"{shown(known)} is no class of jobs")
+            check_class(known)
         self.database = Database(database, [Delay, Cron, *classes])
         self.place = self.database, b""
         self._caller = Identity(self.database)
