@@ -176,12 +176,19 @@ def draw_rooms(place: Place, x: float, y: float, width: float) -> tuple[list[str
     return parts, y + CHIP
 
 
+def stand(floor: list[Place]) -> list[tuple[Place, float, float]]:
+    """Return (place, where it begins, its width) for each; folders are wider than modules."""
+    shares = [3 if place.rooms else 1 for place in floor]
+    width = (WIDTH - LEFT - RIGHT - GAP * (len(floor) - 1)) / sum(shares)
+    lefts = [LEFT + width * sum(shares[:n]) + GAP * n for n in range(len(floor))]
+    return [(*each, width * share) for *each, share in zip(floor, lefts, shares, strict=True)]
+
+
 def draw_floor(floor: list[Place], y: float) -> tuple[list[str], float]:
     """Draw those who stand side by side, and return where they end."""
-    width = (WIDTH - LEFT - RIGHT - GAP * (len(floor) - 1)) / len(floor)
+    standing = stand(floor)
     parts, end = [], y
-    for number, place in enumerate(floor):
-        x = LEFT + number * (width + GAP)
+    for place, x, width in standing:
         drawn, bottom = draw_head(place, x, y, width, len(floor) == 1)
         parts += drawn
         if place.rooms:
@@ -189,9 +196,9 @@ def draw_floor(floor: list[Place], y: float) -> tuple[list[str], float]:
             parts += drawn
         end = max(end, bottom + (PAD if place.rooms else 7))
     frames = [
-        f'<rect x="{LEFT + number * (width + GAP):g}" y="{y:g}" width="{width:g}"'
+        f'<rect x="{x:g}" y="{y:g}" width="{width:g}"'
         f' height="{end - y:g}" rx="5" class="{"folder" if place.rooms else "front"}"/>'
-        for number, place in enumerate(floor)
+        for place, x, width in standing
     ]
     return frames + parts, end
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,6 +26,11 @@ from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.job import Progress
 from lovely.remotetask.processor import MultiProcessor
+from lovely.remotetask.remote.job import Job
+from lovely.remotetask.remote.processor import RemoteProcessor
+from lovely.remotetask.remote.scheduler import Cron, Delay
+from lovely.remotetask.remote.testing import EchoJob, ErrorJob, FatalErrorJob
+from lovely.remotetask.remote.worker import MultiJobWorker, SchedulerWorker
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.store.worker import Worker
@@ -63,7 +69,8 @@ def record(path: Path) -> None:
     """Write a database with jobs of each kind in each status, as it is at `END`.
 
     ``root["tasks"]`` is the service, and ``root["ids"]`` names the ids of its jobs.  The tasks of
-    `TASKS` but *late* are registered at the end.
+    `TASKS` but *late* are registered at the end.  ``root["remote"]`` is a remote processor, and
+    ``root["remote ids"]`` names the ids of its jobs and scheduler items.
     """
     registry = getGlobalSiteManager()
     for name, function in TASKS.items():
@@ -83,6 +90,12 @@ def record(path: Path) -> None:
             transaction.commit()
             clock.return_value = END
             _wait(service, ids)
+            transaction.commit()
+            root["remote"] = remote = RemoteProcessor()
+            root["remote ids"] = PersistentMapping()
+            _set_up_remote(remote)
+            transaction.commit()
+            _run_remote(remote, root["remote ids"], clock)
             transaction.commit()
         transaction.abort()
         connection.close()
@@ -165,6 +178,50 @@ def _wait(service: TaskService, ids: dict[str, int]) -> None:
     service.queue.park(service.jobs[ids["parked"]])
     ids["without zone"] = service.addCronJob("echo", minute=(45,), timezone="Asia/Tokyo")
     service.queue.count_later(service.jobs[ids["without zone"]], END)
+
+
+def _set_up_remote(remote: RemoteProcessor) -> None:
+    """Set all that an application can set, and add factories."""
+    remote.jobWorkerFactory = MultiJobWorker
+    remote.jobWorkerArguments = {"waitTime": 0.5, "maxThreads": 2, "jobQuery": {"input": 1}}
+    remote.schedulerWorkerFactory = SchedulerWorker
+    remote.schedulerWorkerArguments = {"waitTime": 5.0}
+    remote.addJobFactory("plain", Job({"color": "red"}))
+    remote.addJobFactory("echo", EchoJob())
+    remote.addJobFactory("error", ErrorJob())
+    remote.addJobFactory("fatal", FatalErrorJob({"retryDelay": 600, "maxRetries": 5}))
+
+
+def _run_remote(remote: RemoteProcessor, ids: dict[str, str], clock: mock.Mock) -> None:
+    """Let jobs end, or wait for whatever a job can wait for, and add scheduler items."""
+    now = datetime.fromtimestamp(END + 20.0, timezone.utc)
+    ids["completed"] = remote.addJob("echo", {"key": [1, 2.5]})
+    ids["error"] = remote.addJob("error", "input")
+    ids["again"] = remote.addJob("fatal", "input")
+    clock.return_value = END + 10.0
+    with suppress(ValueError):
+        remote.processJobs(callTime=now)
+    for name in ("error", "again"):
+        record = remote._jobs.record(ids[name])  # no paths of a machine
+        record.failures = tuple(each._replace(traceback=TRACEBACK) for each in record.failures)
+    ids["pulled"] = remote.addJob("echo", "pulled")
+    assert remote.pullNextJob(callTime=now).__name__ == ids["pulled"]
+    [worker] = remote.workers.values()
+    worker.host, worker.pid = "recorder", 1
+    remote._jobs[ids["pulled"]].retryTime = datetime(2080, 1, 1, tzinfo=timezone.utc)
+    ids["cancelled"] = remote.addJob("echo", (1, 2))
+    remote.cancelJob(ids["cancelled"])
+    ids["queued"] = remote.addJob("plain")
+    ids["resting"] = remote.addJob("echo", "resting")
+    remote._jobs[ids["resting"]].active = False
+    ids["timed"] = remote.addJob("echo", "timed")
+    remote._jobs[ids["timed"]].retryTime = datetime(2080, 1, 1, tzinfo=timezone.utc)
+    data = {"title": "title", "description": "text", "input": 1, "active": True, "retryDelay": 60}
+    times = {"nextCallTime": now, "retryTime": now}
+    ids["delay"] = remote.addScheduler(Delay({"jobName": "echo", "delay": 60.5, **data, **times}))
+    fields = {"minute": [0, 30], "hour": [1], "dayOfMonth": [1], "month": [1], "dayOfWeek": [0]}
+    ids["cron"] = remote.addScheduler(Cron({"jobName": "echo", **fields, **data, **times}))
+    ids["idle"] = remote.addScheduler(Cron({"jobName": "echo"}))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("hosts",),
     ("testing",),
     (FRONT,),
-    ("service", "remote"),
+    ("remote", "service"),
     ("processor",),
     ("engine",),
     ("store",),

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+import transaction
 import ZODB
 from ZODB.broken import Broken
 
@@ -24,6 +26,7 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.job import CronJob, Edit, Failure, Job, Progress
 from lovely.remotetask.processor import MultiProcessor
+from lovely.remotetask.remote.worker import MultiJobWorker as RemoteMultiJobWorker
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.check import check_all
 from recording import END, START, TRACEBACK
@@ -235,3 +238,66 @@ def test_its_jobs_go_on(service: Any, job: Any, register: Any) -> None:
     assert job("later").output == "echo of later"
     service.clean()
     assert {of.status for of in service.jobs.values()} == {CRONJOB}
+
+
+# -- the remote processor ----------------------------------------------------------------------
+
+LATER = datetime(2080, 1, 1, tzinfo=timezone.utc)
+
+#: Name of a job -> its factory, and what is told of it.
+REMOTE_JOBS: dict[str, dict[str, Any]] = {
+    "completed": {"jobName": "echo", "status": COMPLETED, "output": {"key": [1, 2.5]}},
+    "error": {"jobName": "error", "status": ERROR, "input": "input", "retryCounter": 1},
+    "again": {"jobName": "fatal", "status": QUEUED, "retryCounter": 1, "maxRetries": 5},
+    "pulled": {"jobName": "echo", "status": PROCESSING, "input": "pulled"},
+    "cancelled": {"jobName": "echo", "status": CANCELLED, "input": (1, 2)},
+    "queued": {"jobName": "plain", "status": QUEUED, "color": "red", "active": True},
+    "resting": {"jobName": "echo", "status": QUEUED, "active": False},
+    "timed": {"jobName": "echo", "status": QUEUED, "retryTime": LATER},
+}
+
+
+@pytest.fixture
+def remote(recorded: ZODB.DB) -> Iterator[Any]:
+    """The remote processor of the recording, and the names of its ids."""
+    with closing(recorded.open()) as connection:
+        yield connection.root()["remote"], connection.root()["remote ids"]
+        transaction.abort()
+
+
+@pytest.mark.parametrize("name", REMOTE_JOBS)
+def test_a_job_of_a_remote_processor_is_as_it_was(remote: Any, name: str) -> None:
+    processor, ids = remote
+    job = processor._jobs[ids[name]]
+    told = REMOTE_JOBS[name]
+    assert {attribute: getattr(job, attribute) for attribute in told} == told
+    assert job.__name__ == ids[name]
+    assert [error.split("] ")[1] for error in job.errors] == (
+        ["An error occurred."] if name in ("error", "again") else []
+    )
+
+
+def test_the_rest_of_a_remote_processor_is_as_it_was(remote: Any) -> None:
+    processor, ids = remote
+    assert len(processor._jobs) == len(REMOTE_JOBS)
+    assert sorted(processor._jobFactories) == ["echo", "error", "fatal", "plain"]
+    assert processor.jobWorkerFactory is RemoteMultiJobWorker
+    assert processor.jobWorkerArguments["jobQuery"] == {"input": 1}
+    cron = processor._scheduler[ids["cron"]]
+    assert (cron.minute, cron.hour, cron.month, cron.retryDelay) == ([0, 30], [1], [1], 60)
+    assert processor._scheduler[ids["delay"]].delay == 60.5
+    assert processor._scheduler[ids["idle"]].active is False
+    assert [problem.text for problem in check_all(processor, END, repair=False)] == []
+
+
+def test_a_remote_processor_that_was_recorded_goes_on(remote: Any) -> None:
+    processor, ids = remote
+    with pytest.raises(TypeError, match="another worker"):
+        processor.processJob(ids["pulled"])  # that of the process which has recorded it
+    assert processor.scheduleNextJob() is not None
+    assert processor.processNextJob({"jobName": "echo"}) is True
+    assert processor.getJobStatus(ids["timed"]) == QUEUED
+    assert processor.processNextJob({"input": "timed"}, LATER) is True
+    assert processor.getJobResult(ids["timed"]) == "timed"
+    retryTime = processor._jobs[ids["pulled"]].retryTime
+    assert (processor.getJobStatus(ids["pulled"]), retryTime) == (QUEUED, LATER)

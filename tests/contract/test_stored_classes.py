@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,9 @@ from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import DELAYED, STATUSES, ITask
 from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import MultiProcessor
+from lovely.remotetask.remote.job import Job as RemoteJob
+from lovely.remotetask.remote.processor import RemoteProcessor
+from lovely.remotetask.remote.scheduler import Cron, Delay
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 from recording import record
@@ -43,6 +47,14 @@ ALLOWED = {
     "lovely.remotetask.service.TaskService",
     "lovely.remotetask.base.shelf.Shelf",
     "lovely.remotetask.store.worker.Worker",
+    # Of the second door.
+    "lovely.remotetask.remote.items.JobFactories",
+    "lovely.remotetask.remote.items.Scheduler",
+    "lovely.remotetask.remote.job.Job",
+    "lovely.remotetask.remote.processor.RemoteProcessor",
+    "lovely.remotetask.remote.record.JobRecord",
+    "lovely.remotetask.remote.scheduler.Cron",
+    "lovely.remotetask.remote.scheduler.Delay",
     # Of other packages.
     "BTrees.IIBTree.IITreeSet",
     "BTrees.IOBTree.IOBTree",
@@ -51,6 +63,9 @@ ALLOWED = {
     "BTrees.OOBTree.OOSet",
     "BTrees.OOBTree.OOTreeSet",
     "builtins.Exception",
+    "datetime.datetime",
+    "datetime.timedelta",
+    "datetime.timezone",
     "persistent.mapping.PersistentMapping",
     "zc.queue._queue.BucketQueue",
 }
@@ -60,6 +75,12 @@ ALLOWED_IF_SET = {
     "lovely.remotetask.processor.MultiProcessor",
     "lovely.remotetask.processor.SimpleProcessor",
     "lovely.remotetask.engine.retention.Retention",
+    "lovely.remotetask.remote.testing.EchoJob",
+    "lovely.remotetask.remote.testing.ErrorJob",
+    "lovely.remotetask.remote.testing.FatalErrorJob",
+    "lovely.remotetask.remote.worker.MultiJobWorker",
+    "lovely.remotetask.remote.worker.SchedulerWorker",
+    "lovely.remotetask.remote.worker.SimpleJobWorker",
 }
 
 # In the database of ``remotetask demo``, beside those of its service.
@@ -140,6 +161,15 @@ def populated_db(file_db: ZODB.DB, register: Any) -> ZODB.DB:
         service.claimNextJob()
     service.jobs[cron].update(minute=(5,))
     service.add("echo")
+    remote = root["remote"] = RemoteProcessor()
+    remote.addJobFactory("job", RemoteJob())
+    remote.addScheduler(Delay({"jobName": "job", "delay": 5, "active": True}))
+    remote.addScheduler(Cron({"jobName": "job", "minute": [5], "active": True}))
+    transaction.commit()
+    remote.addJob("job")
+    assert remote.processNextJob()
+    later = remote._jobs[remote.addJob("job")]
+    later.retryTime = datetime(2080, 1, 1, tzinfo=timezone.utc)
     transaction.commit()
     counts = service.countJobs()
     assert all(counts[status] for status in STATUSES), counts
@@ -188,6 +218,7 @@ def test_every_class_path_can_be_found() -> None:
 def test_no_attribute_of_a_service_is_stored_but_its_parts(file_db: ZODB.DB) -> None:
     parts = {"jobs", "queue", "workers", "requests", "progress", "edits"}
     assert set(TaskService().__dict__) == parts
+    assert set(RemoteProcessor().__dict__) == {*parts, "factories", "scheduler"}
 
 
 # -- the shapes of states --------------------------------------------------------------------
@@ -213,7 +244,7 @@ THEIRS = {"input", "output", "color"}
 
 SHAPES: dict[str, Any] = {
     "lovely.remotetask.base.shelf.Shelf": (
-        "int: BucketQueue | int: CronJob | int: EntryPage | int: Job | int: Shelf"
+        "int: BucketQueue | int: CronJob | int: EntryPage | int: Job | int: JobRecord | int: Shelf"
     ),
     "lovely.remotetask.engine.retention.Retention": {
         "max_age_seconds": "None | float",
@@ -289,6 +320,109 @@ SHAPES: dict[str, Any] = {
         "done": "int",
         "message": "str",
         "total": "int",
+    },
+    "lovely.remotetask.remote.items.JobFactories": {
+        "__parent__": "RemoteProcessor",
+        "factories": "OOBTree",
+    },
+    "lovely.remotetask.remote.items.Scheduler": {
+        "__parent__": "RemoteProcessor",
+        "due": "OOTreeSet",
+        "items_by_id": "OOBTree",
+    },
+    "lovely.remotetask.remote.job.Job": {
+        "__name__": "str",
+        "__parent__": "JobFactories",
+        "_record": "JobRecord",
+        "color": "anything",
+        "jobName": "str",
+    },
+    "lovely.remotetask.remote.processor.RemoteProcessor": {
+        "edits": "IOBTree",
+        "jobWorkerArguments": "dict of str: dict of str: int | float | int",
+        "jobWorkerFactory": "class",
+        "factories": "JobFactories",
+        "scheduler": "Scheduler",
+        "jobs": "JobTree",
+        "progress": "IOBTree",
+        "queue": "JobQueue",
+        "requests": "IITreeSet",
+        "schedulerWorkerArguments": "dict of str: float",
+        "schedulerWorkerFactory": "class",
+        "workers": "OOBTree",
+    },
+    "lovely.remotetask.remote.record.JobRecord": {
+        "attempt": "int",
+        "begun_at": "float",
+        "completed_at": "float",
+        "created_at": "float",
+        "due": "float",
+        "errors": "int",
+        "failures": "tuple of Failure",
+        "id": "int",
+        "input": "anything",
+        "output": "anything",
+        "owner": "str",
+        "place": "float | int",
+        "started_at": "float",
+        "status": "int",
+        "task": "str",
+    },
+    "lovely.remotetask.remote.scheduler.Cron": {
+        "__name__": "str",
+        "__parent__": "Scheduler",
+        "_place": "None | float",
+        "active": "bool",
+        "dayOfMonth": "list | list of int",
+        "dayOfWeek": "list | list of int",
+        "description": "str",
+        "hour": "list | list of int",
+        "input": "anything",
+        "jobName": "str",
+        "minute": "list | list of int",
+        "month": "list | list of int",
+        "nextCallTime": "datetime",
+        "retryDelay": "int",
+        "retryTime": "datetime",
+        "title": "str",
+    },
+    "lovely.remotetask.remote.scheduler.Delay": {
+        "__name__": "str",
+        "__parent__": "Scheduler",
+        "_place": "float",
+        "active": "bool",
+        "delay": "float",
+        "description": "str",
+        "input": "anything",
+        "jobName": "str",
+        "nextCallTime": "datetime",
+        "retryDelay": "int",
+        "retryTime": "datetime",
+        "title": "str",
+    },
+    "lovely.remotetask.remote.testing.EchoJob": {
+        "__name__": "str",
+        "__parent__": "JobFactories",
+        "_record": "JobRecord",
+        "active": "bool",
+        "input": "anything",
+        "jobName": "str",
+    },
+    "lovely.remotetask.remote.testing.ErrorJob": {
+        "__name__": "str",
+        "__parent__": "JobFactories",
+        "_record": "JobRecord",
+        "input": "anything",
+        "jobName": "str",
+    },
+    "lovely.remotetask.remote.testing.FatalErrorJob": {
+        "__name__": "str",
+        "__parent__": "JobFactories",
+        "_record": "JobRecord",
+        "input": "anything",
+        "jobName": "str",
+        "maxRetries": "int",
+        "retryDelay": "int",
     },
     "lovely.remotetask.retry.RetryPolicy": {
         "attempts": "int",

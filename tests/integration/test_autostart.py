@@ -14,13 +14,16 @@ import transaction
 import ZODB
 from zope.app.appsetup import product
 from zope.component import getGlobalSiteManager
+from zope.interface import implementer
 from zope.processlifetime import DatabaseOpenedWithRoot
 from zope.site.folder import Folder, rootFolder
 from zope.site.site import LocalSiteManager
 
 from lovely.remotetask.engine import registry
-from lovely.remotetask.hosts.autostart import split_patterns, start_services
-from lovely.remotetask.interfaces import ITaskService
+from lovely.remotetask.hosts.autostart import find_services, split_patterns, start_services
+from lovely.remotetask.interfaces import IService, ITaskService
+from lovely.remotetask.remote.interfaces import IRemoteProcessor
+from lovely.remotetask.remote.processor import RemoteProcessor
 from lovely.remotetask.service import TaskService, bootStrapSubscriber, getAutostartServiceNames
 
 HANDLING = ("INFO", "handling event IStartRemoteTasksEvent")
@@ -399,3 +402,61 @@ def test_starting_writes_nothing(workplace: Any) -> None:
     before = workplace.last_transaction()
     start_services(workplace.db, ["@tasks"])
     assert workplace.last_transaction() == before
+
+
+# -- remote processors -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote(db: ZODB.DB) -> Any:
+    """A remote processor in the root of the database, *remote*."""
+    root = db.open().root()
+    root["remote"] = remote = RemoteProcessor()
+    transaction.commit()
+    yield remote
+    assert registry.stop_all(60)
+
+
+@pytest.mark.parametrize("pattern", ["@remote", "@*", "*@*", "*@remote"])
+def test_both_threads_of_a_remote_processor_are_started(
+    db: ZODB.DB, remote: Any, pattern: str
+) -> None:
+    assert start_services(db, [pattern]) == 1
+    assert (remote.isProcessing, remote.isScheduling) == (True, True)
+    assert start_services(db, [pattern]) == 0
+    remote.stopScheduler()
+    assert start_services(db, [pattern]) == 1
+    assert (remote.isProcessing, remote.isScheduling) == (True, True)
+
+
+def test_a_remote_processor_is_found_by_its_registration(sites: Sites) -> None:
+    site = sites.root["site1"]
+    remote = site.getSiteManager()["default"]["mail"] = RemoteProcessor()
+    site.getSiteManager().registerUtility(remote, IRemoteProcessor, name="mail")
+    transaction.commit()
+    assert start_services(sites.db, ["site1@mail"]) == 1
+    assert (remote.isProcessing, remote.isScheduling) == (True, True)
+    names = [match.service_name for match in find_services(sites.connection.root(), ["*@*"])]
+    assert sorted(names) == ["RootTaskService", "TestTaskService1", "mail"]
+
+
+@implementer(IService)
+class Elsewhere:
+    """A service that keeps its jobs in no ZODB."""
+
+    started = 0
+
+    def startAll(self) -> bool:
+        self.started += 1
+        return True
+
+
+def test_what_keeps_its_jobs_elsewhere_is_started_and_not_looked_after(
+    db: ZODB.DB, remote: Any
+) -> None:
+    elsewhere = Elsewhere()
+    getGlobalSiteManager().registerUtility(elsewhere, IService, name="elsewhere")
+    assert start_services(db, ["@elsewhere"]) == 1
+    assert elsewhere.started == 1
+    names = [match.service_name for match in find_services(db.open().root(), ["*@*"])]
+    assert names == ["remote"]

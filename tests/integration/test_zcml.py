@@ -14,6 +14,7 @@ import zope.event
 from zope.app.appsetup import product
 from zope.component import getGlobalSiteManager, getUtility
 from zope.configuration import xmlconfig
+from zope.lifecycleevent import ObjectModifiedEvent
 from zope.processlifetime import DatabaseOpenedWithRoot, IDatabaseOpenedWithRoot
 from zope.security.checker import CheckerPublic, ProxyFactory, getCheckerForInstancesOf
 from zope.security.interfaces import ForbiddenAttribute, Unauthorized
@@ -22,6 +23,12 @@ from zope.security.management import endInteraction, newInteraction
 import lovely.remotetask
 from lovely.remotetask.interfaces import ICronJob, IJob, ITask, ITaskService
 from lovely.remotetask.job import CronJob, Job, Progress
+from lovely.remotetask.remote import interfaces as remote_interfaces
+from lovely.remotetask.remote import job as remote_job
+from lovely.remotetask.remote.interfaces import IRemoteProcessor
+from lovely.remotetask.remote.processor import RemoteProcessor
+from lovely.remotetask.remote.scheduler import Cron, Delay
+from lovely.remotetask.remote.testing import ErrorJob
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import EchoTask, SimpleTask, task
@@ -71,7 +78,7 @@ SETTINGS = (
 #: What it takes a permission to call.
 MANAGED = (
     *("clean", "remove_oldest", "process", "processNext", "claimNextJob"),
-    *("startProcessing", "stopProcessing"),
+    *("startProcessing", "stopProcessing", "startAll"),
 )
 
 
@@ -211,3 +218,81 @@ def test_a_stranger_reads_what_services_and_jobs_give_out() -> None:
     assert "no" in failure.traceback
     seconds, count = service.retention["error"]
     assert (service.retention["error"].max_age_seconds, count) == (seconds, 1_000_000)
+
+
+# -- the second door -----------------------------------------------------------------------------
+
+CONTAINERS = {"_jobFactories", "_jobs", "_scheduler"}
+
+
+def test_everybody_uses_a_remote_processor_and_managers_alone_run_it() -> None:
+    permissions = required(RemoteProcessor)
+    promised = set(IRemoteProcessor.names(all=True))
+    assert set(permissions) == {*promised, *CONTAINERS, *SETTINGS[3:]}
+    public = {name for name, permission in permissions.items() if permission == PUBLIC}
+    assert {name for name in public if name.startswith(("add", "cancel", "get"))} == {
+        *("addJob", "addNamed", "cancelJob"),
+        *("getJobStatus", "getJobResult", "getJobErrors"),
+    }
+    assert not [
+        name
+        for name in public
+        if name.startswith(("start", "stop", "process", "pull")) and not name.endswith("StartTime")
+    ]
+    assert {permissions[name] for name in CONTAINERS} == {VIEW}
+
+
+def test_managers_alone_write_settings_of_a_remote_processor() -> None:
+    checker = getCheckerForInstancesOf(RemoteProcessor)
+    names = {name for name in IRemoteProcessor.names() if name.endswith(("Factory", "Arguments"))}
+    names -= {"addJobFactory", "getJobFactory"}
+    assert {name: checker.setattr_permission_id(name) for name in checker.set_permissions} == (
+        dict.fromkeys({*names, *SETTINGS[3:]}, MANAGE)
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "interface", "managed"),
+    [
+        (remote_job.Job, remote_interfaces.IJob, {"__call__", "getJob", "setError"}),
+        (remote_job.UnusableJob, remote_interfaces.IJob, {"__call__", "getJob", "setError"}),
+        (Delay, remote_interfaces.IDelay, {"getNextCallTime"}),
+        (Cron, remote_interfaces.ICron, {"getNextCallTime"}),
+    ],
+)
+def test_who_may_look_sees_jobs_and_items_and_managers_change_them(
+    kind: type, interface: Any, managed: set[str]
+) -> None:
+    permissions = required(kind)
+    assert set(permissions) == set(interface.names(all=True))
+    assert {name for name, permission in permissions.items() if permission == MANAGE} == managed
+    assert {permissions[name] for name in set(permissions) - managed} == {VIEW}
+    checker = getCheckerForInstancesOf(kind)
+    assert set(map(checker.setattr_permission_id, checker.set_permissions)) == {MANAGE}
+
+
+def test_a_stranger_reads_what_became_of_his_job(stranger: None) -> None:
+    service = RemoteProcessor()
+    service.addJobFactory("error", ErrorJob())
+    remote = ProxyFactory(service)
+    jobid = remote.addJob("error")
+    service.processJobs()
+    assert remote.getJobStatus(jobid) == "error"
+    [error] = remote.getJobErrors(jobid)
+    assert str(error).endswith("] An error occurred.")
+    assert error.created.tzinfo is not None
+    assert "RemoteException" in error.tb
+    for forbidden in ("startProcessor", "removeJobs", "_jobs", "addJobFactory"):
+        with pytest.raises(Unauthorized):
+            getattr(remote, forbidden)
+
+
+def test_an_item_that_was_modified_through_a_proxy_is_counted_anew() -> None:
+    service = RemoteProcessor()
+    service.addJobFactory("error", ErrorJob())
+    item = Delay({"jobName": "error", "delay": 5, "active": True})
+    service.addScheduler(item)
+    before = item.nextCallTime
+    item.delay = 3600
+    zope.event.notify(ObjectModifiedEvent(ProxyFactory(item)))
+    assert (item.nextCallTime - before).total_seconds() > 3000

@@ -213,7 +213,28 @@ class ICronJob(IJob):
         """
 
 
-class ITaskService(Interface):
+class IService(Interface):
+    """What keeps jobs and runs them: autostart and the command look for it, and after it."""
+
+    def startAll():
+        """Let threads of this process do all that the service does by itself.
+
+        :returns: False if they do already.
+
+        Transaction: writes nothing.
+        """
+
+    def addNamed(name, input=None):
+        """Add a job; return its id.
+
+        :param name: the name of what is to be done.
+        :raises ValueError: it is not known here, or does not take the input.
+
+        Transaction: caller commits.
+        """
+
+
+class ITaskService(IService):
     """Jobs, their queue, and the thread that works on them.
 
     What makes no sense is refused by an error of `lovely.remotetask.errors`, and then nothing is

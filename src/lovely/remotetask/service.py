@@ -141,6 +141,10 @@ class TaskService(Service, Location):
     def _generateIds(self, count: int) -> list[int]:
         return new_ids(self, count)
 
+    def addNamed(self, name: str, input: Any = None) -> int:
+        """See `IService`."""
+        return self.add(name, input)
+
     # -- one job ----------------------------------------------------------------------
 
     def startJob(self, jobid: int) -> bool:
@@ -234,6 +238,13 @@ class TaskService(Service, Location):
     def stopProcessing(self, timeout_seconds: float | None = None) -> None:
         """See `ITaskService`."""
         later.stop(self, timeout_seconds)
+
+    def startAll(self) -> bool:
+        """See `IService`."""
+        if self.isProcessing():
+            return False
+        self.startProcessing()
+        return True
 
     def isProcessing(self) -> bool:
         """See `ITaskService`."""

@@ -166,6 +166,14 @@ def test_what_is_no_factory_is_refused(remote: Any, name: Any, job: Any) -> None
         remote.addJobFactory(name, job)
 
 
+@pytest.mark.parametrize("name", ["status", "output", "errors", "retryTime", "completed"])
+def test_a_class_that_hides_what_becomes_of_its_jobs_is_refused(remote: Any, name: str) -> None:
+    kind = type("Hiding", (Note,), {name: "mine"})
+    with pytest.raises(ValueError, match=rf"Hiding\.{name}"):
+        remote.addJobFactory("hiding", kind())
+    assert remote.getJobFactory("hiding") is None
+
+
 def test_a_job_is_no_factory(remote: Any) -> None:
     job = remote._jobs[remote.addJob("note")]
     with pytest.raises(ValueError, match="no job factory"):

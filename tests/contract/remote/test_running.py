@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 import transaction
+from transaction.interfaces import TransientError
 from zope.component import getGlobalSiteManager
 from zope.interface import Interface, implementer
 
@@ -45,6 +47,19 @@ def test_a_job_that_was_added_just_now_runs(remote: Any, attempt: Any) -> None:
     jobid = remote.addJob("note", "bread")
     assert remote.processNextJob() is True
     assert remote.getJobResult(jobid) == "bread"
+
+
+def test_of_two_who_run_a_job_one_keeps_what_it_came_to(store: Any, remote: Any) -> None:
+    jobid = remote.addJob("keep")
+    store.commit()
+    with suppress(TransientError):
+        with store.elsewhere(remote) as other:
+            other.processNextJob()
+            remote.processNextJob()
+        store.commit()
+    store.abort()
+    assert remote.getJobResult(jobid) == {"count": 1}
+    assert remote._jobs[jobid].count == 1
 
 
 def test_what_the_caller_aborts_has_not_been_run(store: Any, remote: Any, attempt: Any) -> None:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 import zope.event
+from transaction.interfaces import TransientError
 from zope.lifecycleevent import ObjectModifiedEvent
 
 from lovely.remotetask.remote.scheduler import Cron, Delay, adjustCallTime
@@ -57,6 +59,17 @@ def test_items_keep_attributes_of_any_names() -> None:
     item = cron(title="Five past", description="each hour", input={"n": 1}, colour="blue")
     assert (item.title, item.description, item.input) == ("Five past", "each hour", {"n": 1})
     assert item.colour == "blue"
+
+
+def test_attributes_may_have_any_names(store: Any, remote: Any) -> None:
+    names = ("place", "count", "check", "due", "id", "colour")
+    item = delay(**dict.fromkeys(names, "mine"))
+    remote.addScheduler(item)
+    store.commit()
+    assert remote.scheduleNextJob(at(0)) is not None
+    store.commit()
+    assert [getattr(item, name) for name in names] == ["mine"] * len(names)
+    assert item.nextCallTime == at(10)
 
 
 def test_fields_are_lists_whatever_they_are_given() -> None:
@@ -308,6 +321,20 @@ def test_a_job_is_added_when_its_item_is_due(store: Any, remote: Any, attempt: A
     times = [second for second in range(0, 60) if remote.scheduleNextJob(at(second))]
     assert times == [10, 20, 30, 40, 50]
     assert item.nextCallTime == at(60)
+
+
+def test_of_two_who_take_an_item_one_adds_its_job(store: Any, remote: Any) -> None:
+    remote.addScheduler(delay())
+    store.commit()
+    with suppress(TransientError):
+        with store.elsewhere(remote) as other:
+            other.scheduleNextJob(at(0))
+            remote.scheduleNextJob(at(0))
+        store.commit()
+    store.abort()
+    assert len(remote._jobs) == 1
+    [item] = remote._scheduler.values()
+    assert item.nextCallTime == at(10)
 
 
 def test_each_item_that_is_due_adds_a_job(store: Any, remote: Any) -> None:

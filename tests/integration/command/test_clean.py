@@ -13,6 +13,7 @@ from ZODB.FileStorage import FileStorage
 from ZODB.POSException import ConflictError
 
 from lovely.remotetask import TaskService
+from lovely.remotetask.command import clean
 from lovely.remotetask.command.clean import BATCH_SIZE, BATCH_TRIES
 from lovely.remotetask.command.main import main
 from lovely.remotetask.errors import TaskError
@@ -210,8 +211,8 @@ def test_many_jobs_are_removed_in_several_transactions(
         batches.append(unpatched(service, status, *arguments))
         return batches[-1]
 
-    unpatched = TaskService.remove_oldest
-    monkeypatch.setattr(TaskService, "remove_oldest", remove_oldest)
+    unpatched = clean.remove_oldest
+    monkeypatch.setattr(clean, "remove_oldest", remove_oldest)
     before = transactions(place)
     assert main(["clean", place.uri, "--status", COMPLETED]) == 0
     assert batches == [BATCH_SIZE, BATCH_SIZE, 1_200 - 2 * BATCH_SIZE]
@@ -236,8 +237,8 @@ def conflict(monkeypatch: pytest.MonkeyPatch, times: int) -> tuple[list[int], li
             raise ConflictError
         return removed[-1]
 
-    unpatched = TaskService.remove_oldest
-    monkeypatch.setattr(TaskService, "remove_oldest", remove_oldest)
+    unpatched = clean.remove_oldest
+    monkeypatch.setattr(clean, "remove_oldest", remove_oldest)
     return removed, conflicts
 
 

@@ -88,7 +88,7 @@ def test_people_are_told_what_job_objects_do(tmp_path: Path, tree: Path, remotet
     ended = remotetask("demo", tree, "--door", "remote", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "UTC, by a Cron item" in ended.stdout
-    assert f" of {tmp_path / 'remotetask-demo' / 'late.txt'}\n      after [" in ended.stdout
+    assert f"  {tmp_path / 'remotetask-demo' / 'late.txt'}\n      after [" in ended.stdout
     assert "They agree." in ended.stdout
     assert f"run file://{tmp_path / 'remotetask-demo' / 'remote.fs'}" in ended.stdout
 

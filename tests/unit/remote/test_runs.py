@@ -24,6 +24,26 @@ class Stubborn(EchoJob):
         return "done"
 
 
+def test_a_job_that_may_run_at_once_again_is_put_into_the_ready_queue_no_second_time() -> None:
+    connection = ZODB.connection(None)
+    processor = connection.root()["processor"] = RemoteProcessor()
+    processor.addJobFactory("stubborn", Stubborn())
+    failed, resting = [processor._jobs[processor.addJob("stubborn")] for _ in range(2)]
+    with pytest.raises(ValueError, match="not yet"):
+        processor.processNextJob()
+    assert failed.retryTime is not None
+    failed.retryTime = None
+    resting.active = False
+    resting.active = True
+    for job in (failed, resting):
+        assert (job.status, job.retryTime) == ("queued", None)
+        assert not job._record.is_ready
+    assert processor.processNextJob()
+    assert failed.status == "completed"
+    connection.transaction_manager.abort()
+    connection.close()
+
+
 def test_the_runs_that_failed_are_counted_of_a_job_that_is_completed_in_the_end() -> None:
     connection = ZODB.connection(None)
     processor = connection.root()["processor"] = RemoteProcessor()

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``remotetask add`` takes."""
     parser.description = DESCRIPTION
     add_service_arguments(parser)
-    parser.add_argument("task", metavar="TASK", help="the name of the task")
+    parser.add_argument("task", metavar="TASK", help="the name of the task, or of the job factory")
     parser.add_argument(
         "--input",
         metavar="JSON",
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             OUTSIDE_MAX_DEPTH if max_depth is None else max_depth,
         )
         with entered(match_site(matches[0])):
-            jobid = service.add(arguments.task, value)
+            jobid = service.addNamed(arguments.task, value)
         manager.commit()
     output.tell(str(jobid))
     output.result({"job": jobid})

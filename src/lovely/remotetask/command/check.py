@@ -15,6 +15,7 @@ from lovely.remotetask.command.services import (
 )
 from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.store.check import Problem, check_all
+from lovely.remotetask.store.quarantine import load
 
 DESCRIPTION = """\
 Looks for jobs that wait nowhere, entries of jobs that are gone, claims that nobody holds, and
@@ -48,18 +49,17 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             found.extend((match, problem) for problem in problems)
     output.result(
         [
-            {**names_of(match), "job": problem.jobid, "problem": problem.text}
+            {**names_of(match), "job": _name_of(match, problem), "problem": problem.text}
             for match, problem in found
         ]
     )
     if not found:
         output.tell(f"{len(matches)} service(s) checked: jobs and indexes agree.")
         return DONE
-    lines = [
-        f"{title_of(match)}: "
-        + (problem.text if problem.jobid is None else f"job {problem.jobid}: {problem.text}")
-        for match, problem in found
-    ]
+    lines = []
+    for match, problem in found:
+        about = "" if problem.jobid is None else f"job {_name_of(match, problem)}: "
+        lines.append(f"{title_of(match)}: {about}{problem.text}")
     left = sum(not problem.is_mendable for _, problem in found)
     what = "mended" if arguments.repair else "found; --repair mends them"
     but = f", but for {left}, whose records cannot be read or written here" if left else ""
@@ -67,3 +67,13 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         what, but = "found, and none can be mended here", ""
     output.tell_list(f"{len(found)} problem(s) {what}{but}:", lines)
     return DONE if arguments.repair and not left else FAILED
+
+
+def _name_of(match: Match, problem: Problem) -> int | str | None:
+    """Return the id of a job as its service shows it; the number if its record tells no more."""
+    if problem.jobid is None:
+        return None
+    job = load(match.service.jobs, problem.jobid)
+    if job is None or job.__name__ == str(problem.jobid):
+        return problem.jobid
+    return job.__name__

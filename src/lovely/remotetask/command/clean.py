@@ -15,6 +15,7 @@ from lovely.remotetask.command.services import (
     opened_services,
     title_of,
 )
+from lovely.remotetask.engine.retention import remove_oldest
 from lovely.remotetask.interfaces import FINAL_STATUSES
 
 #: No more jobs than this are removed in one transaction.
@@ -107,7 +108,7 @@ def _remove_batch(manager: Any, service: Any, status: str, before: float | None)
     removed = 0
     for attempt in manager.attempts(BATCH_TRIES):
         with attempt:
-            removed = service.remove_oldest(status, BATCH_SIZE, before)
+            removed = remove_oldest(service, status, BATCH_SIZE, before)
     # A removed job is loaded once and never again, however large its input and its result.
     service._p_jar.cacheMinimize()
     return removed

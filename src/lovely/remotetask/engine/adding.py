@@ -35,6 +35,14 @@ def check_given(service: Any, task: Any, input: Any, retry: RetryPolicy | None) 
             raise InvalidArgument(f"retry takes a RetryPolicy, not {shown(retry)}")
         check_storable(retry, InvalidArgument, "the retry policy")
     check_input(task, input)
+    return checked_input(service, input)
+
+
+def checked_input(service: Any, input: Any) -> Any:
+    """Check an input that is to be stored in a service; return it as it is now.
+
+    :raises InvalidInput: it cannot be stored, or exceeds the limits of the service.
+    """
     if service.max_input_bytes is not None or service.max_input_depth is not None:
         max_bytes, max_depth = (setting.read(service, limit) for limit in _LIMITS)
         check_limits(input, max_bytes, max_depth)

@@ -88,6 +88,8 @@ def set_due(service: Any, job: Job, due: float | None) -> None:
         keep_edit(service.edits, job, due)
         return
     _check_usable(job.id, why_unusable(job, job.id))
+    if due is None:  # not in the ready queue once more: workers remember what is stale there
+        due = min(job.created_at, time.time())
     service.queue.refile(job, due)
     registry.wake_after_commit(service)
 

@@ -18,8 +18,9 @@ from zope.component.interfaces import ISite
 
 from lovely.remotetask.base.site import ROOT_NAME, entered
 from lovely.remotetask.engine.registry import is_switched_off
+from lovely.remotetask.engine.service import Service
 from lovely.remotetask.errors import OldRecord
-from lovely.remotetask.interfaces import ITaskService
+from lovely.remotetask.interfaces import IService
 
 log = logging.getLogger("lovely.remotetask")
 
@@ -135,7 +136,7 @@ def match_site(match: Match) -> Any:
 
 
 def find_services(database_root: Any, patterns: Iterable[str]) -> Iterator[Match]:
-    """Yield the services that patterns name, each once.
+    """Yield the services that patterns name and that are stored in ZODB, each once.
 
     Transaction: reads only.
     """
@@ -143,7 +144,7 @@ def find_services(database_root: Any, patterns: Iterable[str]) -> Iterator[Match
     for pattern in patterns:
         site_name, _, service_name = pattern.partition("@")
         for match in _matching(database_root, site_name, service_name or "*"):
-            if match.service is None:
+            if not isinstance(match.service, Service):  # one may keep its jobs elsewhere
                 continue
             place = match.service._p_jar, match.service._p_oid  # ids are those of a database
             if place not in seen:
@@ -163,10 +164,8 @@ def _matching(database_root: Any, site_name: str, service_name: str) -> Iterator
 
 
 def _start(service: Any, service_name: str, site_name: str) -> int:
-    if service.isProcessing():
-        return 0
     try:
-        service.startProcessing()
+        has_started: bool = service.startAll()
     except OldRecord as error:
         text = "service %s on site %s could not be started: %s"
         log.error(text, service_name, site_name, error)
@@ -174,8 +173,9 @@ def _start(service: Any, service_name: str, site_name: str) -> int:
     except Exception:
         log.exception("service %s on site %s could not be started", service_name, site_name)
         return 0
-    log.info("service %s on site %s started", service_name, site_name)
-    return 1
+    if has_started:
+        log.info("service %s on site %s started", service_name, site_name)
+    return int(has_started)
 
 
 def _sites(root: Any, site_name: str) -> Iterator[tuple[str, Any]]:
@@ -198,7 +198,7 @@ def _services(site: Any, is_root: bool) -> Iterator[tuple[str, Any]]:
         yield from _registered(getGlobalSiteManager())
         if not hasattr(site, "__parent__"):  # the root mapping of a plain script
             for name, value in site.items():
-                if ITaskService.providedBy(value):
+                if IService.providedBy(value):
                     yield name, value
     if ISite.providedBy(site):
         yield from _registered(site.getSiteManager())
@@ -206,7 +206,7 @@ def _services(site: Any, is_root: bool) -> Iterator[tuple[str, Any]]:
 
 def _registered(registry: Any) -> Iterator[tuple[str, Any]]:
     for registration in registry.registeredUtilities():
-        if registration.provided.isOrExtends(ITaskService):
+        if registration.provided.isOrExtends(IService):
             service = registry.queryUtility(registration.provided, name=registration.name)
             if service is not None:
                 yield registration.name, service

@@ -32,7 +32,7 @@ from lovely.remotetask.remote.interfaces import (
     PROCESSING,
     IJob,
 )
-from lovely.remotetask.remote.job import record_of
+from lovely.remotetask.remote.job import check_class, record_of
 from lovely.remotetask.remote.scheduler import time_of_call
 from lovely.remotetask.remote.worker import SCHEDULER, WORKER, SchedulerWorker, SimpleJobWorker
 
@@ -125,6 +125,7 @@ class ProcessorBase:
         is_job: bool = IJob.providedBy(job)
         if not is_job or record_of(job) is not None:
             raise InvalidArgument(f"{shown(job)} is no job factory")
+        check_class(type(job))
         before = self.getJobFactory(name)
         if before is not job and _is_there(job):
             raise InvalidArgument(f"{job!r} is a job factory already")
@@ -146,6 +147,10 @@ class ProcessorBase:
             raise TaskNotFound(f"the job factory {shown(name)} cannot be used here: {factory!r}")
         jobid: str = self._jobs.add(factory.getJob(input))
         return jobid
+
+    def addNamed(self, name: str, input: Any = None) -> str:
+        """See `lovely.remotetask.interfaces.IService`."""
+        return self.addJob(name, input)
 
     def getJobStatus(self, jobid: str) -> str:
         """See `IRemoteProcessor`."""
@@ -300,6 +305,14 @@ class ProcessorBase:
     def stopScheduler(self) -> None:
         """See `IRemoteProcessor`."""
         self._stop(SCHEDULER, "Scheduler")
+
+    def startAll(self) -> bool:
+        """See `lovely.remotetask.interfaces.IService`."""
+        if self.isProcessing and self.isScheduling:
+            return False
+        self.startProcessor()
+        self.startScheduler()
+        return True
 
     @property
     def isScheduling(self) -> bool:

@@ -10,7 +10,14 @@ from zope.interface import Attribute, Interface
 from zope.interface.common.mapping import IEnumerableMapping
 from zope.schema import Bool, Choice, Datetime, Field, Float, Int, List, Object, Text, TextLine
 
-from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING, QUEUED
+from lovely.remotetask.interfaces import (
+    CANCELLED,
+    COMPLETED,
+    ERROR,
+    PROCESSING,
+    QUEUED,
+    IService,
+)
 
 __all__ = [
     "CANCELLED",
@@ -233,7 +240,7 @@ class IScheduler(IEnumerableMapping):  # type: ignore[type-arg]
         """Count the next call times of all items anew."""
 
 
-class IRemoteProcessor(Interface):
+class IRemoteProcessor(IService):
     """Runs jobs that are made by factories, when they are added or when a scheduler says so."""
 
     __parent__ = Attribute("Where it stands, or None.")

@@ -20,7 +20,7 @@ from zope.interface import implementer
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.ownership import check_path, check_sound, check_tree, removed, wrote
 from lovely.remotetask.engine import registry
-from lovely.remotetask.engine.adding import add_job, new_ids
+from lovely.remotetask.engine.adding import add_job, checked_input, new_ids
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.errors import InvalidArgument, JobNotFound, is_kind, shown
 from lovely.remotetask.remote.interfaces import IJobFactories, IJobs
@@ -115,6 +115,7 @@ class Jobs(Mapping[str, Any]):
         record = record_of(job) if is_kind(job, Job) else None
         if not is_kind(job, Job) or (record is not None and record.__parent__ is not None):
             raise InvalidArgument(f"{shown(job)} is no new job")
+        checked_input(service, job.input)
         record = JobRecord(new_ids(service, 1)[0], job)
         attach(job, record)
         add_job(service, record)
@@ -234,16 +235,16 @@ class Scheduler(Persistent, SchedulerBase):
 
     def _file(self, item: Any) -> None:
         times = [at.timestamp() for at in (item.nextCallTime, item.retryTime) if at is not None]
-        item.place = max(times) if item.active and item.nextCallTime is not None else None
-        if item.place is not None:
-            entry = (item.place, item.__name__)
+        item._place = max(times) if item.active and item.nextCallTime is not None else None
+        if item._place is not None:
+            entry = (item._place, item.__name__)
             check_sound(self, self.due)
             check_path(self.due, entry)
             self.due.insert(entry)
 
     def _unfile(self, item: Any) -> None:
-        if item.place is not None:
-            self._take_out((item.place, item.__name__))
+        if item._place is not None:
+            self._take_out((item._place, item.__name__))
 
     def _take_out(self, entry: tuple[float, str]) -> None:
         check_sound(self, self.due)
@@ -311,7 +312,7 @@ class Scheduler(Persistent, SchedulerBase):
             item = self.get(itemid)
             if item is not None and not self._is_known(item):
                 continue
-            if item is None or item.place != when:
+            if item is None or item._place != when:
                 self._take_out((when, itemid))
             elif id(item) not in new and self.advance(item, callTime):
                 return item

@@ -15,7 +15,7 @@ from zope.location.location import Location
 from lovely.remotetask.base.ownership import check_sound
 from lovely.remotetask.base.storable import check_storable, is_plain
 from lovely.remotetask.engine.outcome import failure_of
-from lovely.remotetask.errors import InvalidInput, is_true
+from lovely.remotetask.errors import InvalidArgument, InvalidInput, is_true
 from lovely.remotetask.job import Failure
 from lovely.remotetask.remote.exceptions import RemoteException
 from lovely.remotetask.remote.interfaces import IJob, IJobError
@@ -118,7 +118,7 @@ class Job(Persistent, Location):
     output = _Told(lambda record: record.output)
     errors = _Told(lambda record: list(map(JobError.of, record.failures)), list)
     retryTime = _Told(
-        lambda record: record.scheduledFor,
+        lambda record: record.retry_time,
         check=check_time,
         write=lambda record, at: record.run_at(None if at is None else at.timestamp()),
     )
@@ -172,6 +172,16 @@ def _wait_or_rest(job: Job) -> None:
     record = record_of(job)
     if record is not None:
         record.rest()
+
+
+def check_class(kind: type) -> None:
+    """Check that a class of jobs leaves alone what its processor tells of them.
+
+    :raises InvalidArgument: it has an attribute of such a name.
+    """
+    for name in (*_RUN, *_TIMES) if issubclass(kind, Job) else ():
+        if getattr(kind, name) is not getattr(Job, name):
+            raise InvalidArgument(f"{kind.__name__}.{name}: the job's processor sets that")
 
 
 def attach(job: Job, record: JobRecord) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lovely.remotetask.errors import InvalidArgument, is_kind, shown
+from lovely.remotetask.errors import InvalidArgument, is_kind, is_storage_fault, shown
 
 _MISSING = object()
 
@@ -21,7 +21,16 @@ def make_filter(query: Any) -> Callable[[Any], bool]:
     if query is None:
         return lambda job: True
     wanted = [(name.split("."), _values(name, value)) for name, value in _items(query)]
-    return lambda job: all(_fits(_follow(job, names), values) for names, values in wanted)
+    return lambda job: _fits_all(job, wanted)
+
+
+def _fits_all(job: Any, wanted: list[tuple[list[str], list[Any]]]) -> bool:
+    try:
+        return all(_fits(_follow(job, names), values) for names, values in wanted)
+    except Exception as error:  # of a property of the job, or of a comparison: not for this worker
+        if is_storage_fault(error):
+            raise
+        return False
 
 
 def _items(query: Any) -> list[tuple[str, Any]]:

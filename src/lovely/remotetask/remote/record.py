@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
 from ZODB.broken import Broken
@@ -105,6 +106,11 @@ class JobRecord(Job):
     def shown_status(self) -> str:
         """The status that users of job objects know."""
         return QUEUED if self.status == STARTLATER else self.status
+
+    @property
+    def retry_time(self) -> datetime | None:
+        """When a job that waits may run; None if it may since it was added."""
+        return None if self.due == self.created_at else self.scheduledFor
 
     @property
     def runs(self) -> int:

@@ -65,7 +65,8 @@ class SchedulerItem(Persistent, Location):
 
     :param data: values of attributes by name.
 
-    Stored: what is set, by name; ``__parent__``: the scheduler.
+    Stored: what is set, by name; ``__parent__``: the scheduler; ``_place`` float seconds since the
+    epoch: where the scheduler has filed it, None where it is not, see `items.Scheduler`.
     """
 
     __name__: str | None = None
@@ -78,6 +79,7 @@ class SchedulerItem(Persistent, Location):
     nextCallTime = Checked(None, check_time, _tell)
     retryTime = Checked(None, check_time, _tell)
     retryDelay = Checked(300, check_seconds)
+    _place: float | None = None
 
     def __init__(self, data: Mapping[str, Any] | None = None) -> None:
         set_attributes(self, data)
@@ -111,17 +113,17 @@ class SchedulerItem(Persistent, Location):
             return None
         stored: datetime | None = self.nextCallTime
         if stored is None or stored <= callTime:
-            self.nextCallTime = self.count(callTime)
+            self.nextCallTime = self.count_next_call(callTime)
         return self._told(stored)
 
     @abstractmethod
-    def count(self, callTime: datetime) -> datetime | None:
+    def count_next_call(self, callTime: datetime) -> datetime | None:
         """Return the next call time that is later than a time."""
 
     def _told(self, stored: datetime | None) -> datetime | None:
         return stored
 
-    def check(self) -> None:
+    def check_item(self) -> None:
         """Check that the item can be due.
 
         :raises InvalidArgument: it cannot.
@@ -147,17 +149,17 @@ class Delay(SchedulerItem):
     def __init__(self, data: Mapping[str, Any] | None = None) -> None:
         super().__init__(data)
         if self.nextCallTime is None:
-            self.nextCallTime = self.count(datetime.now(timezone.utc))
+            self.nextCallTime = self.count_next_call(datetime.now(timezone.utc))
 
-    def count(self, callTime: datetime) -> datetime | None:
+    def count_next_call(self, callTime: datetime) -> datetime | None:
         return None if self.delay is None else next_delay_time(self.delay, callTime)
 
     def _told(self, stored: datetime | None) -> datetime | None:
         return self.nextCallTime if stored is None else stored
 
-    def check(self) -> None:
+    def check_item(self) -> None:
         """See `SchedulerItem`."""
-        super().check()
+        super().check_item()
         if self.delay is None:
             raise InvalidArgument("a Delay needs a delay in seconds")
 
@@ -189,12 +191,12 @@ class Cron(SchedulerItem):
         """
         checked_fields(**{name: getattr(self, name) for name in CRON_FIELDS})
 
-    def check(self) -> None:
+    def check_item(self) -> None:
         """See `SchedulerItem`."""
-        super().check()
+        super().check_item()
         self.check_fields()
 
-    def count(self, callTime: datetime) -> datetime | None:
+    def count_next_call(self, callTime: datetime) -> datetime | None:
         return next_call_time(self, self.nextCallTime, callTime)
 
 
@@ -234,7 +236,7 @@ class SchedulerBase(Mapping[str, Any]):
             raise InvalidArgument(f"{shown(item)} is no scheduler item")
         if item.is_added:
             raise InvalidArgument(f"{item!r} has been added already")
-        item.check()
+        item.check_item()
         if item.active and item.nextCallTime is None:
             item.getNextCallTime(datetime.now(timezone.utc))
 
@@ -284,9 +286,9 @@ class SchedulerBase(Mapping[str, Any]):
     def reScheduleItem(self, item: Any, callTime: datetime | None = None) -> None:
         """See `IScheduler`."""
         callTime = time_of_call(callTime)
-        item.check()
+        item.check_item()
         item.retryTime = None
-        item.nextCallTime = item.count(callTime) if item.active else None
+        item.nextCallTime = item.count_next_call(callTime) if item.active else None
 
     def reScheduleItems(self, callTime: datetime | None = None) -> None:
         """See `IScheduler`."""
@@ -305,6 +307,9 @@ def _reschedule_modified(event: Any) -> None:
     if module is None or not module.IObjectModifiedEvent.providedBy(event):
         return
     item = event.object
+    proxies = sys.modules.get("zope.security.proxy")
+    if proxies is not None:  # who changes an item through a proxy was allowed to
+        item = proxies.removeSecurityProxy(item)
     is_item: bool = ISchedulerItem.providedBy(item)
     if is_item and item.is_added:
         item.__parent__.reScheduleItem(item)

@@ -49,7 +49,6 @@ class Seen(NamedTuple):
     input: Any
     output: Any
     errors: list[str]
-    runs: int
 
 
 class Door(ABC):
@@ -149,7 +148,7 @@ class Tasks(Door):
         """See `Door`."""
         for job in service.jobs.values():
             errors = [failure.message for failure in job.failures]
-            yield Seen(job.id, job.task, job.status, job.input, job.output, errors, job.attempt)
+            yield Seen(job.id, job.task, job.status, job.input, job.output, errors)
 
     def ask_for_words(self, service: TaskService) -> int:
         """See `Door`."""
@@ -217,15 +216,8 @@ class Remote(Door):
         """See `Door`."""
         for job in service._jobs.values():
             errors = list(map(str, job.errors))
-            yield Seen(
-                number_of(job),
-                job.jobName,
-                job.status,
-                job.input,
-                job.output,
-                errors,
-                job.retryCounter,
-            )
+            number = number_of(job)
+            yield Seen(number, job.jobName, job.status, job.input, job.output, errors)
 
     def ask_for_words(self, service: RemoteProcessor) -> datetime:
         """See `Door`."""

@@ -147,13 +147,8 @@ def _show(result: Result, door: Door, arguments: argparse.Namespace, output: Out
     )
     output.tell_list("\nErrors (one file was made to be one)", list(result.errors.values()))
     if result.repeated:
-        output.tell_list(
-            "\nRepeated, and completed (one file was made to come late)",
-            [
-                f"run {runs} of {path}\n      after {error}"
-                for path, (runs, error) in result.repeated.items()
-            ],
-        )
+        repeated = [f"{path}\n      after {errors[-1]}" for path, errors in result.repeated.items()]
+        output.tell_list("\nRepeated, and completed (one file was made to come late)", repeated)
     output.tell("\nCatalog and completed jobs:")
     for check in result.checks:
         output.tell_list(f"{'WRONG' if check.problems else 'ok   '}  {check.claim}", check.problems)

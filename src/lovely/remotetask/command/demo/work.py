@@ -65,8 +65,8 @@ class Result:
 
     ``bytes``: the size of the ``database`` and all beside it.  ``done`` jobs ended in the
     run, within ``seconds``, and ``left`` are still to be done.  ``jobs``: counts by status.
-    ``errors``: path -> message.  ``repeated``: path -> the runs of a job that has failed before
-    it was completed, and its first error.  ``next_report``: seconds since the epoch.
+    ``errors``: path -> message.  ``repeated``: path -> what a job has met before it was completed.
+    ``next_report``: seconds since the epoch.
     """
 
     database: str
@@ -80,7 +80,7 @@ class Result:
     reports: int
     next_report: float | None
     errors: dict[str, str]
-    repeated: dict[str, tuple[int, str]]
+    repeated: dict[str, list[str]]
     frequent_words: dict[str, int]
     checks: list[Check]
 
@@ -236,7 +236,9 @@ class Demo:
         jobs = [job for job in self._door.jobs(service) if job.name == INDEX]
         return Result(
             database=str(self._path),
-            bytes=sum(file.stat().st_size for file in self._path.parent.iterdir()),
+            bytes=sum(
+                file.stat().st_size for file in self._path.parent.glob(f"{self._path.name}*")
+            ),
             left=left,
             done=done,
             seconds=seconds,
@@ -247,7 +249,7 @@ class Demo:
             next_report=self._door.next_report(service),
             errors={job.input["path"]: job.errors[-1] for job in jobs if job.status == ERROR},
             repeated={
-                job.input["path"]: (job.runs, job.errors[0])
+                job.input["path"]: job.errors
                 for job in jobs
                 if job.status == COMPLETED and job.errors
             },
