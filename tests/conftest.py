@@ -28,7 +28,7 @@ from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.task import SimpleTask
-from servers import ZeoServer, administer_postgres, open_postgres, postgres_answers
+from servers import ZeoServer, administer_postgres, mongo_server, open_postgres, postgres_answers
 from workplace import PATIENCE_SECONDS, Workplace, wait_until
 
 # A deadline for an example is a timing assert: it fails on a busy machine.
@@ -241,6 +241,33 @@ def postgres_db(postgres_dsn: str, need: Callable[[object, str, str], None]) -> 
     )
     with _closing(open_postgres(postgres_dsn, cache_local_mb=0)) as database:
         yield database
+
+
+@pytest.fixture(scope="session")
+def mongo_uri(
+    need: Callable[[object, str, str], None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URI of a server that speaks MongoDB's protocol; see `mongo_server`."""
+    need(find_spec("pymongo"), "pymongo is not installed", "pip install 'lovely.remotetask[mongo]'")
+    need(
+        os.environ.get("REMOTETASK_MONGO_URI") or find_spec("secantus"),
+        "there is no MongoDB server",
+        "pip install --pre secantusdb==0.7.0b3, or export REMOTETASK_MONGO_URI='mongodb://...'",
+    )
+    with mongo_server(tmp_path_factory.mktemp("mongo")) as uri:
+        yield uri
+
+
+@pytest.fixture
+def mongo_database(mongo_uri: str) -> Iterator[Any]:
+    """A new, empty database, which is dropped after the test; its client knows no time zones."""
+    import pymongo
+
+    name = f"remotetask_test_{uuid.uuid4().hex[:12]}"
+    with pymongo.MongoClient(mongo_uri) as client:
+        yield client[name]
+        transaction.abort()
+        client.drop_database(name)
 
 
 # -- services and their tasks ----------------------------------------------------------------

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +146,42 @@ def administer_postgres(dsn: str, statement: str) -> None:
         connection.autocommit = True  # databases are not made inside a transaction
         with connection.cursor() as cursor:
             cursor.execute(statement)
+
+
+# -- MongoDB ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def mongo_server(directory: Path, *options: str) -> Iterator[str]:
+    """Give the URI of a server that speaks MongoDB's protocol.
+
+    It is ``REMOTETASK_MONGO_URI``, or else a SecantusDB of the tests' own, in a process.
+
+    :param options: of SecantusDB; there is always one of the tests' own then.
+    """
+    given = os.environ.get("REMOTETASK_MONGO_URI")
+    if given and not options:
+        yield given
+        return
+    port = _free_port()
+    place = ("--host", "127.0.0.1", "--port", str(port), "--storage-path", str(directory / "data"))
+    command = [sys.executable, "-m", "secantus", *place, "--log-level", "WARNING", *options]
+    path = directory / "mongo.log"
+    with path.open("wb") as log:
+        server = subprocess.Popen(
+            command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        deadline = time.monotonic() + SECONDS_TO_START
+        while not _takes_connections(("127.0.0.1", port)):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"SecantusDB did not start:\n{path.read_text()}")
+            time.sleep(0.01)
+        yield f"mongodb://127.0.0.1:{port}/"
+    finally:
+        server.terminate()
+        try:
+            server.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()

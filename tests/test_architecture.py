@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("store",),
     ("job", "task"),
+    ("context",),
     ("base",),
     ("schedule", "retry", "setting", "record"),
     ("crontab",),
@@ -48,7 +49,7 @@ PURE = ("schedule", "retry", "setting", "record", "crontab")
 # What commits at all is in the engine, and in what stands around the core; `base.ownership` looks
 # through another connection before a commit.
 ENDS_TRANSACTIONS = ("engine", "processor", "command", "hosts", "testing", "web")
-ENDS_TRANSACTIONS += ("remote.worker", "remote.testing", "base.ownership")
+ENDS_TRANSACTIONS += ("remote.worker", "remote.testing", "remote.mongo.session", "base.ownership")
 
 # What drives an engine knows of it, and of what it stores, no more than this.
 DRIVERS = ("engine.loop", "engine.crew", "engine.ledger", "engine.maintenance")
@@ -63,7 +64,7 @@ LONG: dict[str, str] = {
 }
 
 # Of other packages: what they have no public name for, and what is public in spite of its name.
-PRIVATE_ELSEWHERE = {"_resources", "_mvcc_storage", "_exit", "_fields", "_replace", "_asdict"}
+PRIVATE_ELSEWHERE = {"_resources", "_mvcc_storage", "_exit", "_asdict", "_fields", "_replace"}
 PRIVATE_ELSEWHERE |= {"_jobs", "_scheduler"}  # the containers of remote processors
 
 Sources = dict[str, str]  # dotted name of a module inside the package -> its source

@@ -20,6 +20,8 @@
     ├── ServiceNotStored          a service that is not in a database was to be started
     ├── ServiceGone               the service is no longer in its database
     ├── StrayObject               what was to be stored belongs to no database: transient
+    ├── ServerAway (OSError)      the server of a MongoDB database does not answer
+    ├── StaleDocument             others have changed a document meanwhile: transient
     ├── OldRecord                 a service or a job of 0.5, which nobody here reads or writes
     ├── JobNotFound (KeyError)    no job has this id
     ├── JobUnusable               a job's record cannot be read, or not be written, here
@@ -168,6 +170,14 @@ class StrayObject(RemoteTaskError, TransientError):
     """An object no longer belongs to its database; the transaction can be repeated."""
 
 
+class ServerAway(RemoteTaskError, ConnectionError):
+    """The server of the database does not answer."""
+
+
+class StaleDocument(RemoteTaskError, TransientError):
+    """A document was changed by others meanwhile; the transaction can be repeated."""
+
+
 class OldRecord(RemoteTaskError, POSError):  # a POSError, which ZODB does not wrap
     """A record of lovely.remotetask 0.5 is neither read nor written by this release."""
 
@@ -251,6 +261,8 @@ def is_read_fault(error: BaseException) -> bool:
     A task's own file, or its own connection to such a database, raises the same; but not by way
     of ZODB.  Objects that are missing are no fault of the storage.
     """
+    if issubclass(type(error), ServerAway):
+        return True
     return (issubclass(type(error), OSError) or _is_away(error)) and is_from_zodb(error)
 
 

@@ -74,12 +74,71 @@ class ZodbStore:
         self.db.close()
 
 
+class MongoStore:
+    """Processors on MongoDB, used in the thread's own transaction."""
+
+    name = "mongo"
+
+    def __init__(self, database: Any) -> None:
+        from lovely.remotetask.remote.mongo import MongoRemoteProcessor
+
+        class TestProcessor(MongoRemoteProcessor):
+            jobWorkerArguments = {"waitTime": 0.0}  # noqa: RUF012
+
+        self.database = database
+        self._make = TestProcessor
+
+    def processor(self, name: str = "remote") -> Any:
+        """Return a new processor, see `ZodbStore`; each name is a database of its own."""
+        database = self.database.client[f"{self.database.name}_{name}"]
+        processor = self._make(database, remotejobs.CLASSES)
+        for kind in remotejobs.CLASSES:
+            processor.addJobFactory(kind.__name__.lower(), kind())
+        self.commit()
+        return processor
+
+    def new_processor(self) -> Any:
+        """Return a processor of an empty database."""
+        return self._make(self.database.client[f"{self.database.name}_new"], remotejobs.CLASSES)
+
+    def commit(self) -> None:
+        transaction.commit()
+
+    def abort(self) -> None:
+        """Abort, and see what others have committed."""
+        transaction.abort()
+
+    @contextmanager
+    def elsewhere(self, processor: Any) -> Iterator[Any]:
+        """Give the same processor in a transaction of its own, which is committed at the end."""
+        manager = transaction.TransactionManager()
+        try:
+            yield processor.seen_by(manager)
+            manager.commit()
+        finally:
+            manager.abort()
+
+    def last_write(self, processor: Any) -> Any:
+        """Return what changes whenever anything is written."""
+        stored = self.database.client[processor.database.name]
+        return [list(stored[name].find()) for name in ("rjobs", "rfactories", "rscheduler")]
+
+    def close(self) -> None:
+        transaction.abort()
+        client = self.database.client
+        for name in client.list_database_names():
+            if name.startswith(f"{self.database.name}_"):
+                client.drop_database(name)
+
+
 #: Where all is tested, and where what threads do is.
-STORES = ["zodb"]
-STORES_FOR_THREADS = ["zodb", "zodb on ZEO"]
+STORES = ["zodb", "mongo"]
+STORES_FOR_THREADS = ["zodb", "zodb on ZEO", "mongo"]
 
 
 def _open(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == "mongo":
+        return MongoStore(request.getfixturevalue("mongo_database"))
     if request.param == "zodb on ZEO":
         return ZodbStore(open_zeo(request.getfixturevalue("zeo")))
     return ZodbStore(ZODB.DB(FileStorage(str(tmp_path / "Data.fs"))))

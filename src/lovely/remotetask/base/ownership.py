@@ -59,10 +59,7 @@ def check_parts(service: Any) -> None:
 
     :raises StrayObject: something was disowned.
     """
-    queue = service.queue
-    parts = service.jobs, queue, service.workers, service.requests, service.progress, service.edits
-    check_sound(service, *parts)
-    check_sound(queue, queue.ready)
+    check_sound(service, *service.parts)
 
 
 def is_stray(found: Any) -> bool:
@@ -75,9 +72,12 @@ def check_path(tree: Any, key: Any) -> None:
 
     That is the nodes on the way, and all that the leaf refers to: what is disowned would be stored
     with it once more, as it was.  The tree itself is its parent's to check.
+    What is no BTree, of another store, has nothing to be checked.
 
     :raises StrayObject: one was disowned.
     """
+    if not isinstance(tree, Persistent):
+        return
     node = tree
     while type(node) is type(tree):
         # A node's state is its children with keys between them, and the first leaf; where
@@ -282,7 +282,7 @@ class Ownership:
 class Savepoint:
     """See `transaction.interfaces.IDataManagerSavepoint`."""
 
-    def __init__(self, restore: Callable[[dict[int, Any]], None], written: dict[int, Any]) -> None:
+    def __init__(self, restore: Callable[[Any], None], written: Any) -> None:
         self._restore = restore
         self.written = written
 

@@ -11,6 +11,7 @@ From top to bottom; each uses only those below it.
 ``upkeep``        what is done for all workers, in steps
 ``execution``     runs what was claimed
 ``claims``        what one worker has in hand
+``hand``          what a worker of any store has in hand
 ``news``          whether there may be work
 ``inline``        runs jobs in the caller's transaction
 ``service``       what every service has: its parts and its settings

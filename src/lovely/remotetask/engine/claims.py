@@ -18,7 +18,6 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,9 +27,10 @@ import transaction
 from lovely.remotetask.base.site import ServicePath, entered
 from lovely.remotetask.engine.claim import can_share, claim_of, give_back, reserve, take
 from lovely.remotetask.engine.filing import release, retire_jobs
+from lovely.remotetask.engine.hand import Hand
 from lovely.remotetask.engine.identity import Identity, claimed_by_callers, local_ids
 from lovely.remotetask.engine.news import News
-from lovely.remotetask.engine.protocol import Claim, Stopping
+from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.transactions import Transactor
 from lovely.remotetask.interfaces import PROCESSING
@@ -44,7 +44,7 @@ from lovely.remotetask.task import Tasks
 RIVAL_SECONDS = 10.0
 
 
-class Claims:
+class Claims(Hand):
     """One worker on one service, and the claims that it has in hand.
 
     Threads bring their own `Session`.
@@ -62,21 +62,14 @@ class Claims:
         monotonic: Callable[[], float] = time.monotonic,
         accepts: Callable[[Job], bool] = lambda job: True,
     ) -> None:
+        identity = Identity(db, getattr(path, "oid", None))
+        transact = Transactor(".".join(path), pause, monotonic)
+        super().__init__(identity, transact, pause, clock, monotonic)
         self._accepts = accepts
         self.db = db
         self.path = path
-        self.pause = pause
-        self.clock = clock
-        self.monotonic = monotonic
-        self.identity = Identity(db, getattr(path, "oid", None))
-        self.transact = Transactor(".".join(path), pause, monotonic)
         self.memory = Memory()
-        self.in_hand: dict[int, Claim] = {}
-        self.last_sign = monotonic()
-        self._lock = threading.Lock()
         self.news = News(db)
-        self.holds = False  # whether the worker's record holds something, or may do so
-        self.has_left = False  # whether nothing is to be claimed any more
         self.uncertain: set[int] = set()  # reserved jobs that may have ended by a failed commit
         self._turn = 0  # see `JobQueue.pull`
         self._rivals: dict[str, float] = {}  # worker id -> when it was seen
@@ -91,8 +84,8 @@ class Claims:
             `run_together`.
         :raises Stopping: all was given back, for good.
         """
-        with self._lock:
-            self._check_stays()
+        with self.lock:
+            self.check_stays()
             # Before the transaction begins: a job that leaves the hand from here on may
             # still be running in what the transaction sees, and must stay in the record.
             held = list(self.in_hand)
@@ -112,10 +105,6 @@ class Claims:
                 self._turn += 1
             self.holds = bool(held or claims)
             return claims
-
-    def _check_stays(self) -> None:
-        if self.has_left:
-            raise Stopping
 
     def _claim(
         self,
@@ -273,8 +262,8 @@ class Claims:
             self._hold(service, [*held, *(claim.jobid for claim in taken)])
             return taken
 
-        with self._lock:
-            self._check_stays()
+        with self.lock:
+            self.check_stays()
             claims = [claim for claim in claims if self.has(claim)]
             held = self._held_but(claims)
             taken = self.transact(session, change)
@@ -295,26 +284,10 @@ class Claims:
         """
         return [c.jobid for c in claims if c.is_reserved and c.jobid not in self.uncertain]
 
-    def retire(self) -> None:
-        """Count as dead: what could not be given back is free for whoever comes next."""
-        self.identity.retire()
-
-    def has(self, claim: Claim) -> bool:
-        """Say whether this claim is in hand.
-
-        A job may be, by another claim, that looks the same: one that was given back is claimed
-        again for the same attempt.
-        """
-        return self.in_hand.get(claim.jobid) is claim
-
     def _held_but(self, claims: list[Claim]) -> list[int]:
         """Return the jobs in hand without those of some claims; ask before the transaction."""
         but = set(map(id, claims))
         return [jobid for jobid, claim in dict(self.in_hand).items() if id(claim) not in but]
-
-    def let_go(self, claim: Claim) -> None:
-        if self.has(claim):
-            del self.in_hand[claim.jobid]
 
     # -- signs of life, the end ---------------------------------------------------
 
@@ -324,7 +297,7 @@ class Claims:
         def change(service: Any) -> None:
             worker_record(service, self.identity.id).beat()
 
-        with self._lock:
+        with self.lock:
             self.transact(session, change)
             self.last_sign = self.monotonic()
 
@@ -336,7 +309,7 @@ class Claims:
         :param waits: wait for a storage that does not work.
         """
         transact = self.transact if waits else Transactor(".".join(self.path), lambda seconds: True)
-        with self._lock:
+        with self.lock:
             self._give_back(session, claims, [], transact)
 
     def leave(self, session: Session, running: list[Claim]) -> None:
@@ -345,7 +318,7 @@ class Claims:
         :param running: what is still being run; its jobs tell that it was stopped, and what
             it comes to is not kept.
         """
-        with self._lock:
+        with self.lock:
             self.has_left = True
             self._give_back(session, list(self.in_hand.values()), running, self.transact)
 
@@ -375,7 +348,7 @@ class Claims:
 
     def release(self, session: Session, claim: Claim) -> None:
         """File a job that was claimed by another worker of this process, and has ended."""
-        with self._lock:
+        with self.lock:
             self.transact(
                 session,
                 functools.partial(

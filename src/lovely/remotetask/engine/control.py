@@ -197,15 +197,19 @@ def cancel(service: Any, jobid: int) -> None:
         job = find_job(service, jobid)
     except JobNotFound:
         return
-    jobid = job.id
+    cancel_job(service, job)
+
+
+def cancel_job(service: Any, job: Job) -> None:
+    """Cancel a job that waits, and ask for it where one runs; what is over stays so."""
     if job.is_final:
         return
     if job.status == PROCESSING:
         # Not in the job's record: that would collide with the end of the job.
-        check_path(service.requests, jobid)
-        service.requests.insert(jobid)
+        check_path(service.requests, job.id)
+        service.requests.insert(job.id)
         return
-    _check_usable(jobid, why_unusable(job, jobid))
+    _check_usable(job.id, why_unusable(job, job.id))
     service.queue.remove(job)
     job.cancel(time.time())
     service.queue.file(job)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from lovely.remotetask.engine.claim import claim_of, give_back, take
 from lovely.remotetask.engine.filing import retire
@@ -14,7 +14,7 @@ from lovely.remotetask.job import Failure, Job, job_log
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS
 from lovely.remotetask.setting import read
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
-from lovely.remotetask.store.worker import Worker, find_worker, remove_worker
+from lovely.remotetask.store.worker import find_worker, remove_worker
 
 
 def orphans(service: Any) -> list[str]:
@@ -47,7 +47,7 @@ def rescue(service: Any, worker_id: str, now: float, serial: bytes | None = None
             take(service, job, worker_id, now)
         if job is not None and job.status == PROCESSING and job.owner == worker_id:
             freed += 1
-            _free(service, job, record, now)
+            free_job(service, job, record, now)
         retire(service, jobid, now)
     if not left:
         remove_worker(service, worker_id)
@@ -68,7 +68,22 @@ def _is_beyond_help(service: Any, jobid: int) -> bool:
     return is_written and why_unusable(job, jobid) is not None
 
 
-def _free(service: Any, job: Job, record: Worker, now: float) -> None:
+class Holder(Protocol):
+    """Who has claimed a job."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def is_inline(self) -> bool: ...
+
+
+def free_job(service: Any, job: Job, record: Holder, now: float) -> None:
+    """Free a job that a dead worker holds.
+
+    :param record: that of the worker.
+    """
     if record.is_inline:  # no death: nobody knows whether it was being run, or the process lives
         message = f"the process {record.pid} on {record.host} claimed the job, and has not run it"
         job.note(Failure(job.attempt, now, JobInterrupted.__name__, message, ""))

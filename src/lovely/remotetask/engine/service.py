@@ -82,6 +82,12 @@ class Service(Persistent):
             return None
         return jar.db(), self._p_oid
 
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """What has to belong to the same database as the service; see `check_parts`."""
+        notes = (self.requests, self.progress, self.edits)
+        return self.jobs, self.queue, self.queue.ready, self.workers, *notes
+
     def make_processor(self, role: str) -> tuple[Any, str]:
         """Return a processor to be called in a thread of its own, and the thread's name.
 

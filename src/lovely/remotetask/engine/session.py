@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from typing import Any
 
 import transaction
@@ -26,8 +27,8 @@ from lovely.remotetask.errors import (
 log = logging.getLogger("lovely.remotetask")
 
 
-class Session:
-    """One thread's connection to the service.
+class SessionBase:
+    """One thread's place at a store, and its transactions.
 
     :param manager: the transaction manager; by default the thread's own, so that what
         tasks find as ``transaction.get()`` is the transaction they run in.
@@ -35,12 +36,93 @@ class Session:
     :ivar in_commit: the last transaction has come to its commit: what fails is no task.
     """
 
+    def __init__(self, manager: Any = None) -> None:
+        self.manager = transaction.manager.manager if manager is None else manager
+        self.in_begin = self.in_commit = False
+
+    @property
+    @abstractmethod
+    def is_closed(self) -> bool:
+        """Whether the store was closed."""
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether what leads to the store is still this session's."""
+
+    @abstractmethod
+    def begin(self) -> Any:
+        """Begin a transaction and return the service.
+
+        :raises ServiceGone: it is not there.
+        """
+
+    @abstractmethod
+    def site(self, service: Any) -> Any:
+        """Return the site that tasks of the service run in, or None."""
+
+    @abstractmethod
+    def check_reachable(self, service: Any) -> None:
+        """Check that the service is still there.
+
+        :raises ServiceGone: it is not.
+        """
+
+    @abstractmethod
+    def empty_cache(self) -> None:
+        """Forget what was loaded."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the session."""
+
+    def commit(self) -> None:
+        """Commit."""
+        self.in_commit = True
+        txn = self.manager.get()
+        try:
+            if [*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks()]:
+                call_isolated(txn.commit)  # the task's hooks are the task's code
+            else:
+                self.commit_changes(txn)
+        except BaseException as error:
+            check_honest(error)
+            raise
+
+    def commit_changes(self, txn: Any) -> None:
+        """Commit a transaction in which nobody's code is called."""
+        txn.commit()
+
+    def abort(self, error: BaseException | None = None) -> None:
+        """Abort, and let nothing that goes wrong with it hide what went wrong before.
+
+        :param error: what went wrong.
+        """
+        try:
+            call_isolated(self.manager.abort)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # of the task's hooks and data managers
+            log.debug("abort failed", exc_info=True)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is not None and not self.is_closed:
+            self.abort()
+            self.empty_cache()  # whoever has the place next must not stumble over the same
+        self.close()
+
+
+class Session(SessionBase):
+    """One thread's connection to a service in ZODB."""
+
     def __init__(self, db: Any, path: ServicePath | list[str], manager: Any = None) -> None:
+        super().__init__(manager)
         self.db = db
         self.path = path
-        self.manager = transaction.manager.manager if manager is None else manager
         self.connection = db.open(self.manager)
-        self.in_begin = self.in_commit = False
 
     @property
     def is_closed(self) -> bool:
@@ -93,20 +175,8 @@ class Session:
         if self.is_open:
             self.connection.cacheMinimize()
 
-    def commit(self) -> None:
-        """Commit."""
-        self.in_commit = True
-        txn = self.manager.get()
-        try:
-            if [*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks()]:
-                call_isolated(txn.commit)  # the task's hooks are the task's code
-            else:
-                self._commit(txn)
-        except BaseException as error:
-            check_honest(error)
-            raise
-
-    def _commit(self, txn: Any) -> None:
+    def commit_changes(self, txn: Any) -> None:
+        """See `SessionBase`."""
         # ZODB looks for what others have changed when a transaction ends, for those who do not
         # begin the next one.  A session does, and reads nothing before.
         connection = self.connection
@@ -155,28 +225,11 @@ class Session:
         return self.connection.get_connection(name).get(oid)
 
     def abort(self, error: BaseException | None = None) -> None:
-        """Abort, and let nothing that goes wrong with it hide what went wrong before.
-
-        :param error: what went wrong.
-        """
-        try:
-            call_isolated(self.manager.abort)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # of the task's hooks and data managers
-            log.debug("abort failed", exc_info=True)
+        """See `SessionBase`."""
+        super().abort(error)
         if error is not None and (isinstance(error, StrayObject) or is_id_again(error)):
             drop_ids(self.db.storage)
             self.empty_cache()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if error is not None and not self.is_closed:
-            self.abort()
-            self.empty_cache()  # whoever has the connection next must not stumble over the same
-        self.close()
 
     def close(self) -> None:
         """Give the connection back."""
@@ -204,7 +257,7 @@ def check_no_transaction() -> None:
         raise TransactionInProgress
 
 
-def is_transient(session: Session, error: BaseException) -> bool:
+def is_transient(session: SessionBase, error: BaseException) -> bool:
     """Say whether the transaction may succeed when it is repeated; ask before abort."""
     if is_id_again(error) or isinstance(error, TransientError):
         return True

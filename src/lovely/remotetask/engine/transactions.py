@@ -13,7 +13,7 @@ from ZODB.POSException import POSKeyError
 
 from lovely.remotetask.base.ownership import is_id_again
 from lovely.remotetask.engine.protocol import Stopping
-from lovely.remotetask.engine.session import Session, is_transient
+from lovely.remotetask.engine.session import SessionBase, is_transient
 from lovely.remotetask.errors import ServiceGone, describe, is_storage_fault
 
 log = logging.getLogger("lovely.remotetask")
@@ -64,7 +64,7 @@ class Transactor:
         self.has_missed = False
         self.on_missed: Callable[[], None] = lambda: None
 
-    def __call__(self, session: Session, change: Callable[[Any], Result]) -> Result:
+    def __call__(self, session: SessionBase, change: Callable[[Any], Result]) -> Result:
         """Call ``change(service)`` and commit; repeat it while the storage asks for it.
 
         :raises Stopping: the processor stops while the storage cannot write.
@@ -92,7 +92,7 @@ class Transactor:
             else:
                 raise error
 
-    def once(self, session: Session, change: Callable[[Any], Result]) -> Result | None:
+    def once(self, session: SessionBase, change: Callable[[Any], Result]) -> Result | None:
         """Call ``change(service)`` and commit; return None if that fails, but for conflicts.
 
         For what somebody tries again at the next look, and must not keep others waiting.
@@ -158,7 +158,9 @@ class Transactor:
         log.info("the storage of service %s works again", self._name)
 
 
-def _attempt(session: Session, change: Callable[[Any], Any]) -> tuple[Any, Exception | None, bool]:
+def _attempt(
+    session: SessionBase, change: Callable[[Any], Any]
+) -> tuple[Any, Exception | None, bool]:
     """Call ``change(service)`` and commit, once.
 
     :returns: what it has returned, the error with which all was aborted instead, and whether
@@ -181,7 +183,7 @@ def _attempt(session: Session, change: Callable[[Any], Any]) -> tuple[Any, Excep
     return result, None, False
 
 
-def _check_reachable(session: Session) -> None:
+def _check_reachable(session: SessionBase) -> None:
     """Raise if the service is gone: then its parts may be packed away."""
     try:
         session.check_reachable(session.begin())

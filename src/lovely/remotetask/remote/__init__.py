@@ -4,6 +4,7 @@
 From top to bottom; each uses only those below it.
 
 ``testing``     jobs and a processor to test with
+``mongo``       the processor on MongoDB
 ``processor``   the processor in ZODB
 ``items``       its factories, jobs and scheduler
 ``base``        what processors of all stores do

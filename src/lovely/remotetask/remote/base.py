@@ -13,10 +13,13 @@ from typing import Any
 
 from transaction.interfaces import TransientError
 
+from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.engine import registry
+from lovely.remotetask.engine.control import cancel_job
 from lovely.remotetask.errors import (
     InvalidArgument,
     JobIsLive,
+    JobNotFound,
     TaskNotFound,
     describe,
     is_kind,
@@ -95,10 +98,6 @@ class ProcessorBase:
         """See `IRemoteProcessor`."""
 
     @abstractmethod
-    def cancelJob(self, jobid: str) -> None:
-        """See `IRemoteProcessor`."""
-
-    @abstractmethod
     def run_next(self, jobQuery: Any, until: float) -> Any:
         """Claim and run the next job in the caller's transaction; see `inline.process_next`.
 
@@ -112,6 +111,9 @@ class ProcessorBase:
     @abstractmethod
     def next_call(self) -> float | None:
         """Return when the next scheduler item is due, in seconds since the epoch."""
+
+    def choose_anew(self) -> None:
+        """Take another item at the next look than the first that is due: a rival had the same."""
 
     # -- jobs ---------------------------------------------------------------------------
 
@@ -162,6 +164,15 @@ class ProcessorBase:
         """See `IRemoteProcessor`."""
         errors: list[Any] = self._jobs[jobid].errors
         return errors
+
+    def cancelJob(self, jobid: str) -> None:
+        """See `IRemoteProcessor`."""
+        check_begun(self)
+        try:
+            record = self._jobs.record(jobid)
+        except JobNotFound:
+            return
+        cancel_job(self, record)
 
     def removeJobs(
         self, stati: Iterable[str] | str | None = None, allowed: Iterable[str] | str | None = None

@@ -214,3 +214,13 @@ class UnusableJob(Job):
         super().__init__()
         self.jobName = record.task
         self._record = record
+
+
+def values_of(job: Job) -> dict[str, Any]:
+    """Return what was set of a job by name, but for what its record tells."""
+    job._p_activate()
+    return {
+        name: value
+        for name, value in vars(job).items()
+        if name not in _TOLD and name != "_record" and not name.startswith("_v_")
+    }

@@ -20,7 +20,6 @@ from lovely.remotetask.engine.inline import Ran, claim_for_caller, process_claim
 from lovely.remotetask.engine.retention import clean
 from lovely.remotetask.engine.service import Service
 from lovely.remotetask.engine.zodb import Engine
-from lovely.remotetask.errors import JobNotFound
 from lovely.remotetask.interfaces import FINAL_STATUSES
 from lovely.remotetask.remote.base import RUN_JOB, ProcessorBase
 from lovely.remotetask.remote.interfaces import IRemoteProcessor
@@ -102,19 +101,14 @@ class RemoteProcessor(ProcessorBase, Service, Location):
         check_begun(self)
         return process_claimed(self, self._jobs.record(jobid), time.time, -1.0)
 
-    def cancelJob(self, jobid: str) -> None:
-        """See `IRemoteProcessor`."""
-        check_begun(self)
-        try:
-            record = self._jobs.record(jobid)
-        except JobNotFound:
-            return
-        control.cancel(self, record.id)
-
     def next_call(self) -> float | None:
         """See `ProcessorBase`."""
         due: float | None = self._scheduler.next_call()
         return due
+
+    def choose_anew(self) -> None:
+        """See `ProcessorBase`."""
+        self._scheduler.choose_anew()
 
     def start_role(self, role: str, start: Any) -> None:
         """See `ProcessorBase`."""

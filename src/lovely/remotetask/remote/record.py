@@ -13,7 +13,7 @@ from zope.component import queryMultiAdapter
 from lovely.remotetask.base.ownership import check_sound
 from lovely.remotetask.engine.control import set_due
 from lovely.remotetask.errors import MAX_WAIT_SECONDS, InvalidArgument, text_of
-from lovely.remotetask.interfaces import COMPLETED, PROCESSING, QUEUED, STARTLATER
+from lovely.remotetask.interfaces import QUEUED, STARTLATER
 from lovely.remotetask.job import Job
 from lovely.remotetask.remote.interfaces import IJobErrorMessage
 from lovely.remotetask.remote.values import MAX_RUNS
@@ -115,7 +115,7 @@ class JobRecord(Job):
     @property
     def runs(self) -> int:
         """How many runs have begun, but for those that ended with their process."""
-        return self.errors + (self.status in (PROCESSING, COMPLETED))
+        return self.attempt - self.deaths
 
     def run_at(self, due: float | None) -> None:
         """Set when a waiting job may run again; of one that runs, after the run.
