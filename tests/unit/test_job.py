@@ -104,15 +104,15 @@ def test_a_job_ends_in_one_of_three_ways(end: Any, status: str) -> None:
 
 def test_the_error_is_the_message_of_the_last_failure() -> None:
     job = Job(1, "echo")
-    job.note(failure(1, "first"))
-    job.note(failure(2, "second"))
+    job.note_failure(failure(1, "first"))
+    job.note_failure(failure(2, "second"))
     assert job.error == "second"
 
 
 def test_the_last_failures_are_kept() -> None:
     job = Job(1, "echo")
     for attempt in range(1, 101):
-        job.note(failure(attempt))
+        job.note_failure(failure(attempt))
     assert [kept.attempt for kept in job.failures] == list(range(101 - Job.max_failures, 101))
     assert Job.max_failures == 20
 

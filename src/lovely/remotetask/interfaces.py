@@ -110,6 +110,10 @@ class IJob(Interface):
         required=False,
     )
 
+    note = TextLine(
+        title="Note", description="What was given to `ITaskService.add` for people.", required=False
+    )
+
     attempt = Int(title="Attempt", description="How often the job was claimed.", required=True)
 
     deaths = Int(
@@ -294,22 +298,26 @@ class ITaskService(IService):
         Transaction: reads only.
         """
 
-    def add(task, input=None, startLater=False, retry=None):
+    def add(task, input=None, startLater=False, retry=None, delay=None, at=None, note=None):
         """Add a job, and return its id.
 
         The job is part of the caller's transaction: it exists once that is committed,
         and never if it is aborted.
 
-        :param task: the name of a registered task.
+        :param task: the name of a registered task, or the function that `task` has registered.
         :param input: any value that ZODB can store.  A copy is stored, but of persistent
             objects in it: what it holds now counts.
         :param startLater: the job waits for `startJob`.
         :param retry: a `RetryPolicy` for this job, in place of the task's.
+        :param delay: seconds, 0 or more, that the job waits before it runs.
+        :param at: an aware datetime: the job waits until then; in the past it is due at once.
+        :param note: a text for people, which stays with the job: up to 1,000 characters.
         :raises TaskNotFound: no task has this name; a ValueError.
         :raises InvalidInput: the input breaks the task's schema or cannot be stored, as with a
             persistent object of another connection.
         :raises InvalidArgument: `retry` is no policy that can be stored, or the name of the task
-            cannot be written.
+            cannot be written; `delay`, `at` or `note` make no sense, or several of `delay`, `at`
+            and `startLater` are given; or the function is registered under several names.
         :raises StrayObject: the connection has lost track of the database, as after a crash of
             a ZEO server; a TransientError: repeat the transaction.  So may the commit.
 

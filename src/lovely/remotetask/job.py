@@ -111,6 +111,7 @@ class Job(Persistent):
     ``due`` float seconds since the epoch: when a waiting job may run, None for one in the
     ready queue.  ``place`` int, float or str: where the queue has filed the waiting job; only
     `lovely.remotetask.store.queue` sets it.
+    ``note`` str: for people; given to ``add``.
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
     ``is_unwanted`` bool: the job has ended, and is to be removed instead of filed; set by
     ``clean``.
@@ -133,6 +134,7 @@ class Job(Persistent):
     due: float | None = None
     place: int | float | str | None = None
     failures: tuple[Failure, ...] = ()
+    note: str | None = None
     retry: RetryPolicy | None = None
     is_unwanted: bool = False
 
@@ -302,12 +304,12 @@ class Job(Persistent):
 
     def fail(self, failure: Failure, now: float) -> None:
         """Keep a failure that is the end of the job."""
-        self.note(failure)
+        self.note_failure(failure)
         self.status = ERROR
         self.completed_at = now
         self._forget("collisions", "owner")
 
-    def note(self, failure: Failure) -> None:
+    def note_failure(self, failure: Failure) -> None:
         """Keep a failure; of many, the last ones."""
         self.failures = (*self.failures, failure)[-self.max_failures :]
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from math import isnan
 from typing import Any
 
@@ -15,7 +16,15 @@ from lovely.remotetask import setting
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.ownership import check_parts
 from lovely.remotetask.engine import control, later, registry
-from lovely.remotetask.engine.adding import add_job, add_ready, check_given, new_ids
+from lovely.remotetask.engine.adding import (
+    add_job,
+    add_ready,
+    check_given,
+    check_note,
+    name_of_task,
+    new_ids,
+    seconds_until,
+)
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.engine.finding import list_page, task_name
 from lovely.remotetask.engine.inline import (
@@ -54,6 +63,9 @@ from lovely.remotetask.task import available, check_name
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 
+#: The name of a task, or the function that was registered.
+Task = str | Callable[..., Any]
+
 # In the class `list` is a method.
 Ids = list[int]
 Workers = list[WorkerState]
@@ -74,37 +86,52 @@ class TaskService(Service, Location):
 
     def add(
         self,
-        task: str,
+        task: Task,
         input: Any = None,
         startLater: bool = False,
         retry: RetryPolicy | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        note: str | None = None,
     ) -> int:
         """See `ITaskService`."""
         check_parts(self)
-        input = self._checked(task, input, retry)
+        name, input = self._checked(task, input, retry)
         is_later = is_true(startLater, "startLater")
-        job = Job(self._generateIds(1)[0], task, input, retry)
+        wait = seconds_until(delay, at, is_later, time.time())
+        note = check_note(note)
+        [jobid] = self._generateIds(1)
+        job: Job
+        if wait is None:
+            job = Job(jobid, name, input, retry)
+        else:
+            job = self._timed(CronJob(jobid, name, input, delay=wait, retry=retry))
         if is_later:
             job.status = STARTLATER
+        if note is not None:
+            job.note = note
         add_job(self, job)
         return job.id
 
-    def add_many(self, task: str, inputs: Iterable[Any], retry: RetryPolicy | None = None) -> Ids:
+    def add_many(self, task: Task, inputs: Iterable[Any], retry: RetryPolicy | None = None) -> Ids:
         """See `ITaskService`."""
         check_parts(self)
-        inputs = [
-            self._checked(task, input, retry) for input in each_of(inputs, "inputs", InvalidInput)
-        ]
-        jobids = self._generateIds(len(inputs))
+        given = each_of(inputs, "inputs", InvalidInput)
+        task = name_of_task(self, task)
+        checked = [self._checked(task, input, retry) for input in given]
+        jobids = self._generateIds(len(checked))
         add_ready(
             self,
-            [Job(jobid, task, input, retry) for jobid, input in zip(jobids, inputs, strict=True)],
+            [
+                Job(jobid, name, input, retry)
+                for jobid, (name, input) in zip(jobids, checked, strict=True)
+            ],
         )
         return jobids
 
     def addCronJob(
         self,
-        task: str,
+        task: Task,
         input: Any = None,
         minute: Iterable[int] = (),
         hour: Iterable[int] = (),
@@ -118,10 +145,10 @@ class TaskService(Service, Location):
     ) -> int:
         """See `ITaskService`."""
         check_parts(self)
-        input = self._checked(task, input, retry)
+        name, input = self._checked(task, input, retry)
         job = CronJob(
             self._generateIds(1)[0],
-            task,
+            name,
             input,
             minute,
             hour,
@@ -133,18 +160,22 @@ class TaskService(Service, Location):
             cron,
             retry,
         )
-        job.edits = self.edits
-        job.wait(job.count_from(job.created_at))
-        add_job(self, job)
+        add_job(self, self._timed(job))
         return job.id
 
-    def _checked(self, name: str, input: Any, retry: RetryPolicy | None) -> Any:
-        """Check what is given for a job; return the input as it is now."""
+    def _timed(self, job: CronJob) -> CronJob:
+        job.edits = self.edits
+        job.wait(job.count_from(job.created_at))
+        return job
+
+    def _checked(self, name: Any, input: Any, retry: RetryPolicy | None) -> tuple[str, Any]:
+        """Check what is given for a job; return its task's name, and the input as it is now."""
+        name = name_of_task(self, name)
         task = self.find_task(plain(name)) if is_kind(name, str) else None
         if task is None:
             raise TaskNotFound(f"no task is registered under the name {shown(name)}")
         check_name(name)
-        return check_given(self, task, input, retry)
+        return name, check_given(self, task, input, retry)
 
     def _generateIds(self, count: int) -> Ids:
         return new_ids(self, count)
@@ -166,7 +197,7 @@ class TaskService(Service, Location):
     def retry(self, jobid: int, input: Any = control.NOT_GIVEN) -> None:
         """See `ITaskService`."""
         if input is not control.NOT_GIVEN:
-            input = self._checked(find_job(self, jobid).task, input, None)
+            _, input = self._checked(find_job(self, jobid).task, input, None)
         control.retry(self, jobid, input)
 
     def run_now(self, jobid: int) -> None:

@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             progress = match.service.progress.get(jobid)
             facts = {
                 **told_of(job),
+                "note": job.note,
                 "deaths": job.deaths,
                 "conflicts": job.conflicts,
                 "input": shown(job.input),
