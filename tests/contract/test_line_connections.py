@@ -277,9 +277,12 @@ def test_jobs_that_leave_are_noticed_by_the_other_connection(sides: tuple[Side, 
 def test_a_signal_changes_when_a_job_is_added_elsewhere(sides: tuple[Side, Side]) -> None:
     first, second = sides
 
-    def signals() -> list[int]:
+    def signals() -> list[bytes]:
         refresh(second)
-        return [signal.value for signal in second.root["queue"].signals]
+        found = second.root["queue"].signals
+        for signal in found:
+            signal._p_activate()
+        return [signal._p_serial for signal in found]
 
     before = signals()
     refresh(first)

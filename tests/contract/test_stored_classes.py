@@ -456,6 +456,7 @@ SHAPES: dict[str, Any] = {
     "lovely.remotetask.store.queue.JobQueue": {
         "indexes": "dict of str: EndedIndex | TimeIndex",
         "parked": "OOBTree",
+        "paused": "OOSet",
         "ready": "ReadyQueue",
     },
     "lovely.remotetask.store.ready.Lane": {

@@ -86,7 +86,9 @@ class Service(Persistent):
     def parts(self) -> tuple[Any, ...]:
         """What has to belong to the same database as the service; see `check_parts`."""
         notes = (self.requests, self.progress, self.edits)
-        return self.jobs, self.queue, self.queue.ready, self.workers, *notes
+        queue = self.queue
+        ready = getattr(queue, "ready", queue)  # one that was disowned may have nothing
+        return self.jobs, queue, ready, self.workers, *notes
 
     def make_processor(self, role: str) -> tuple[Any, str]:
         """Return a processor to be called in a thread of its own, and the thread's name.
