@@ -112,6 +112,9 @@ class ProcessorBase:
     def next_call(self) -> float | None:
         """Return when the next scheduler item is due, in seconds since the epoch."""
 
+    def choose_anew(self) -> None:
+        """Take another item at the next look than the first that is due: a rival had the same."""
+
     # -- jobs ---------------------------------------------------------------------------
 
     def addJobFactory(self, name: str, job: Any) -> None:

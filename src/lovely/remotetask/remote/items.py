@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
+import random
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -28,6 +30,9 @@ from lovely.remotetask.remote.scheduler import SchedulerBase
 from lovely.remotetask.store.quarantine import is_known, why_unreadable
 
 log = logging.getLogger("lovely.remotetask.remote")
+
+#: Who has met another scheduler at an item takes one of so many that are due.
+CHOICE = 64
 
 _NEW = b"\0" * 8  # the serial of an object that was never committed
 
@@ -286,11 +291,24 @@ class Scheduler(Persistent, SchedulerBase):
                 return due
         return None
 
+    def choose_anew(self) -> None:
+        """Let the next pull take any of the items that are due: rivals take the first."""
+        self._v_has_rival = True
+
+    def _to_pull(self, until: float) -> Iterator[tuple[float, str]]:
+        due = self._due_until(until)
+        if not getattr(self, "_v_has_rival", False):
+            return due
+        self._v_has_rival = False
+        first = list(itertools.islice(due, CHOICE))
+        random.shuffle(first)
+        return itertools.chain(first, due)
+
     def pull_stored(self, callTime: datetime) -> Any:
         """See `SchedulerBase`."""
         until = callTime.timestamp()
         new = set(map(id, self.added()))
-        for when, itemid in self._due_until(until):
+        for when, itemid in self._to_pull(until):
             item = self.get(itemid)
             if item is not None and not self._is_known(item):
                 continue

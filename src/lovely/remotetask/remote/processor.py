@@ -106,6 +106,10 @@ class RemoteProcessor(ProcessorBase, Service, Location):
         due: float | None = self._scheduler.next_call()
         return due
 
+    def choose_anew(self) -> None:
+        """See `ProcessorBase`."""
+        self._scheduler.choose_anew()
+
     def start_role(self, role: str, start: Any) -> None:
         """See `ProcessorBase`."""
         later.start_now_or_later(self, role, start)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -178,7 +180,8 @@ class SchedulerWorker:
                 with self.engine.claims.open() as session:
                     while not self._is_over():
                         self._woken.clear()
-                        if not self.engine.claims.transact(session, partial(_schedule, session)):
+                        change = partial(_schedule, session, itertools.count())
+                        if not self.engine.claims.transact(session, change):
                             faults = 0
                             self._rest(session)
             except Stopping:
@@ -205,6 +208,8 @@ class SchedulerWorker:
         self._woken.wait(min(max(seconds, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX))
 
 
-def _schedule(session: Session, processor: Any) -> Any:
+def _schedule(session: Session, tries: Iterator[int], processor: Any) -> Any:
+    if next(tries):
+        processor.choose_anew()
     with entered(session.site(processor)):
         return processor.scheduleNextJob()
