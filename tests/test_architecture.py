@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine",),
     ("store",),
     ("job", "task"),
+    ("context",),
     ("base",),
     ("schedule", "retry", "setting", "record"),
     ("crontab",),

@@ -140,6 +140,20 @@ def test_what_came_while_the_server_was_away_is_found_when_it_is_back(
     elsewhere.db = lost
 
 
+@pytest.mark.parametrize("task", [None, "echo"])
+def test_a_service_that_is_resumed_elsewhere_goes_on_at_once(
+    here: Any, elsewhere: Any, until: Any, claims: list[int], task: str | None
+) -> None:
+    with elsewhere.service() as service:
+        service.pause(task)
+    here.start(waitTime=NEVER_SECONDS)
+    jobids = elsewhere.add("echo", 1)
+    until(lambda: claims, "a claim in vain")
+    with elsewhere.service() as service:
+        service.resume(task)
+    assert elsewhere.wait_for(jobids) == [COMPLETED]
+
+
 def test_a_processor_that_has_stopped_is_woken_no_more(here: Any, elsewhere: Any) -> None:
     listener = listener_of(here.db)
     assert listener is listener_of(here.db)

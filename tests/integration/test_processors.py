@@ -158,6 +158,36 @@ def test_a_thread_wakes_in_time_for_a_delayed_job(workplace: Any) -> None:
         assert job.started_at >= job.created_at + 0.3
 
 
+@pytest.mark.parametrize("task", [None, "echo"])
+def test_a_service_that_is_resumed_wakes_the_thread(
+    workplace: Any, register: Any, task: str | None
+) -> None:
+    with workplace.service() as service:
+        service.pause(task)
+    workplace.start(waitTime=3600)
+    jobids = workplace.add("echo", 1)
+    if task:
+        register("other", lambda input: input)
+        others = workplace.add("other", 2)
+        assert workplace.wait_for(others) == [COMPLETED]
+    with workplace.service() as service:
+        service.resume(task)
+    assert workplace.wait_for(jobids) == [COMPLETED]
+
+
+def test_a_job_that_is_repeated_or_hurried_wakes_the_thread(workplace: Any) -> None:
+    workplace.start(waitTime=3600)
+    with workplace.service() as service:
+        delayed, cancelled = (service.addCronJob("echo", 1, delay=3600) for _ in range(2))
+        service.cancel(cancelled)
+    with workplace.service() as service:
+        service.run_now(delayed)
+    assert workplace.wait_for([delayed]) == [COMPLETED]
+    with workplace.service() as service:
+        service.retry(cancelled)
+    assert workplace.wait_for([cancelled]) == [COMPLETED]
+
+
 def test_a_rescheduled_job_wakes_the_thread(workplace: Any) -> None:
     workplace.start(waitTime=3600)
     with workplace.service() as service:

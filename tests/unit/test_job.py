@@ -36,7 +36,7 @@ def test_a_new_job_is_queued() -> None:
     assert (job.id, job.task, job.input, job.status) == (7, "echo", {"foo": "bar"}, QUEUED)
     assert before <= job.created_at <= time.time()
     assert (job.output, job.error, job.failures, job.attempt) == (None, None, (), 0)
-    assert repr(job) == "<Job 7>"
+    assert repr(job) == "<Job 7 'echo' queued>"
 
 
 def test_times_read_as_aware_utc_datetimes() -> None:
@@ -104,15 +104,15 @@ def test_a_job_ends_in_one_of_three_ways(end: Any, status: str) -> None:
 
 def test_the_error_is_the_message_of_the_last_failure() -> None:
     job = Job(1, "echo")
-    job.note(failure(1, "first"))
-    job.note(failure(2, "second"))
+    job.note_failure(failure(1, "first"))
+    job.note_failure(failure(2, "second"))
     assert job.error == "second"
 
 
 def test_the_last_failures_are_kept() -> None:
     job = Job(1, "echo")
     for attempt in range(1, 101):
-        job.note(failure(attempt))
+        job.note_failure(failure(attempt))
     assert [kept.attempt for kept in job.failures] == list(range(101 - Job.max_failures, 101))
     assert Job.max_failures == 20
 
@@ -132,7 +132,7 @@ def test_a_cron_job_is_one_of_two_kinds() -> None:
     assert CronJob(1, "echo", minute=(1,)).status == CRONJOB
     assert CronJob(1, "echo").status == CRONJOB
     assert CronJob(1, "echo", delay=10).status == DELAYED
-    assert repr(CronJob(3, "echo")) == "<CronJob 3>"
+    assert repr(CronJob(3, "echo")) == "<CronJob 3 'echo' cronjob>"
 
 
 @pytest.mark.parametrize(

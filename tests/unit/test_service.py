@@ -102,7 +102,7 @@ def test_an_added_job_is_queued_and_has_no_result(service: TaskService) -> None:
 
 def test_all_jobs_are_in_a_mapping(service: TaskService) -> None:
     jobid = service.add("echo")
-    assert repr(dict(service.jobs)) == f"{{{jobid}: <Job {jobid}>}}"
+    assert repr(dict(service.jobs)) == f"{{{jobid}: <Job {jobid} 'echo' queued>}}"
     assert service.jobs[jobid].id == jobid
     assert jobid in service.jobs
     assert len(service.jobs) == 1

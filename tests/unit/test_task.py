@@ -13,7 +13,7 @@ from zope.interface import Interface
 from zope.interface.registry import Components
 
 from lovely import remotetask
-from lovely.remotetask.errors import InvalidArgument, JobCancelled
+from lovely.remotetask.errors import InvalidArgument, JobCancelled, ServiceNotStored
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
@@ -338,3 +338,33 @@ def test_progress_is_handed_on() -> None:
     told: list[Any] = []
     TaskContext(None, 1, progress=lambda *note: told.append(note)).progress(3, message="three")
     assert told == [(3, None, "three")]
+
+
+def test_a_context_leads_to_the_database_and_to_the_job(workshop: Any, register: Any) -> None:
+    seen: list[Any] = []
+
+    def look(context: TaskContext, input: Any) -> str:
+        context.root["seen"] = input
+        seen.extend((context.job.id, context.job.status))
+        assert context.root is context.connection.root()
+        assert context.connection is context.service._p_jar
+        return "looked"
+
+    register("look", look, context=True)
+    jobid = workshop.add("look", 5)
+    workshop.work()
+    assert seen == [jobid, "processing"]
+    with workshop.transaction() as root:
+        assert root["seen"] == 5
+
+
+def test_a_context_without_a_database_says_so() -> None:
+    with pytest.raises(ServiceNotStored):
+        TaskContext(TaskService(), 5).root  # noqa: B018
+
+
+def test_what_a_task_logs_tells_of_its_job(caplog: pytest.LogCaptureFixture) -> None:
+    log = TaskContext(None, 5).log
+    with caplog.at_level("INFO", "remotetask.job"):
+        log.info("%d%% of %s", 50, "it")
+    assert caplog.messages == ["job 5: 50% of it"]

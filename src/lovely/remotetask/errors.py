@@ -12,6 +12,8 @@
     ├── WorkerDied                the processes that ran a job died, time after time
     ├── WriteConflicts            a job met write conflicts each time it was run
     ├── TransactionMeddled        a task committed, aborted, began or doomed the transaction
+    ├── JobFailed                 a job that was waited for is an error, or was cancelled
+    ├── JobNotDone (TimeoutError) a job that was waited for has not ended in time
     ├── CannotTakeBack            a job failed inline, and its writes are stuck: abort
     ├── InvalidResult             a result that cannot be stored, or breaks its schema
     ├── TransactionInProgress     the engine was called inside a transaction with changes
@@ -128,6 +130,24 @@ class TransactionMeddled(RemoteTaskError):
 
 class CannotTakeBack(RemoteTaskError):
     """What a failed job has written cannot be taken back: abort the transaction."""
+
+
+class JobFailed(RemoteTaskError):
+    """The job has failed."""
+
+    @classmethod
+    def of(cls, job: Any) -> JobFailed:
+        """Return the error of a job that is an error or was cancelled; it tells the traceback."""
+        what = f"job {job.__name__}, task {job.task}, is {job.status}"
+        if not job.failures:
+            return cls(what)
+        last = job.failures[-1]
+        text = f"{what}: {last.type}: {last.message}"
+        return cls(f"{text}\n\n{last.traceback.rstrip()}" if last.traceback else text)
+
+
+class JobNotDone(RemoteTaskError, TimeoutError):
+    """The job has not ended in time."""
 
 
 class InvalidResult(RemoteTaskError):

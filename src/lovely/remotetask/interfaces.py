@@ -110,6 +110,10 @@ class IJob(Interface):
         required=False,
     )
 
+    note = TextLine(
+        title="Note", description="What was given to `ITaskService.add` for people.", required=False
+    )
+
     attempt = Int(title="Attempt", description="How often the job was claimed.", required=True)
 
     deaths = Int(
@@ -294,22 +298,26 @@ class ITaskService(IService):
         Transaction: reads only.
         """
 
-    def add(task, input=None, startLater=False, retry=None):
+    def add(task, input=None, startLater=False, retry=None, delay=None, at=None, note=None):
         """Add a job, and return its id.
 
         The job is part of the caller's transaction: it exists once that is committed,
         and never if it is aborted.
 
-        :param task: the name of a registered task.
+        :param task: the name of a registered task, or the function that `task` has registered.
         :param input: any value that ZODB can store.  A copy is stored, but of persistent
             objects in it: what it holds now counts.
         :param startLater: the job waits for `startJob`.
         :param retry: a `RetryPolicy` for this job, in place of the task's.
+        :param delay: seconds, 0 or more, that the job waits before it runs.
+        :param at: an aware datetime: the job waits until then; in the past it is due at once.
+        :param note: a text for people, which stays with the job: up to 1,000 characters.
         :raises TaskNotFound: no task has this name; a ValueError.
         :raises InvalidInput: the input breaks the task's schema or cannot be stored, as with a
             persistent object of another connection.
         :raises InvalidArgument: `retry` is no policy that can be stored, or the name of the task
-            cannot be written.
+            cannot be written; `delay`, `at` or `note` make no sense, or several of `delay`, `at`
+            and `startLater` are given; or the function is registered under several names.
         :raises StrayObject: the connection has lost track of the database, as after a crash of
             a ZEO server; a TransientError: repeat the transaction.  So may the commit.
 
@@ -386,6 +394,80 @@ class ITaskService(IService):
         Transaction: caller commits.
         """
 
+    def retry(jobid, input=...):
+        """Let a job that is an error or was cancelled run again.
+
+        It is due at once, with the input that it had, and with as many attempts as a new job; its
+        failures are kept, and its attempts are counted on.  A delayed job does not wait again, and
+        a schedule goes on after this run.
+
+        :param input: another input, for which the task must be registered here; see `add`.
+        :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read and written in this process.
+        :raises InvalidArgument: the job waits, runs or is completed; a ValueError.
+        :raises InvalidInput: the input cannot be accepted; a ValueError.
+        :raises TaskNotFound: an input was given, and the task is not registered; a ValueError.
+        :raises UnknownZone: this machine does not know the time zone of its schedule.
+
+        Transaction: caller commits.
+        """
+
+    def retry_all(task=None, before=None, limit=500):
+        """Let jobs that are errors run again, those that ended first; return their number.
+
+        To repeat a great many jobs, call this with a `before` and commit, until it returns 0.
+        Without `before` those that fail once more are repeated once more.
+
+        :param task: only jobs of the task with this name; None is any.  The errors of others are
+            looked at, and take time.
+        :param before: seconds since the epoch: only jobs that ended before; None is all.
+        :param limit: how many jobs at the most; 1 or more.
+        :raises InvalidArgument: one of them makes no sense; a ValueError.
+
+        Transaction: caller commits.
+        """
+
+    def run_now(jobid):
+        """Let a job that waits for a time run at once: a delayed job, a schedule, a repeat.
+
+        The run is one more for a schedule, whose next time stays what it is.  A job that is ready
+        stays in its place.
+
+        :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read and written in this process.
+        :raises InvalidArgument: the job runs, has ended, or waits for `startJob`; a ValueError.
+
+        Transaction: caller commits.
+        """
+
+    def pause(task=None):
+        """Let no job be claimed any more, or none of one task, in any process.
+
+        What runs goes on, and so does what was claimed.  A worker heeds it from its next claim on;
+        one that is committed at the same moment can still come to pass.  Jobs can be added all the
+        same.  A paused task's jobs are set aside when they come to be claimed.
+
+        :param task: the name of a task, which need not be registered here; None is all tasks.
+        :raises InvalidArgument: it can be no name; a ValueError.
+
+        Transaction: caller commits.
+        """
+
+    def resume(task=None):
+        """Let jobs be claimed again, after `pause`.
+
+        :param task: the name of a task; None takes back each pause, of whatever tasks.
+        :raises InvalidArgument: it can be no name; a ValueError.
+
+        Transaction: caller commits.
+        """
+
+    def list_paused():
+        """Return a list of the names of the tasks that are paused; None stands for all tasks.
+
+        Transaction: reads only.
+        """
+
     def clean(status=FINAL_STATUSES):
         """Remove all jobs with one of these statuses.
 
@@ -459,6 +541,100 @@ class ITaskService(IService):
 
         :raises JobNotFound: a KeyError.
         :raises JobUnusable: its record cannot be read in this process.
+
+        Transaction: reads only.
+        """
+
+    def wait(jobid, timeout_seconds=None):
+        """Wait until a job has ended, and return its status.
+
+        It looks through a connection of its own, and is woken by the commit that ends the job where
+        the storage tells of commits; RelStorage is asked four times a second.  Then the caller's
+        transaction sees what there is now, as if it had just begun.  A task must not wait for a job
+        of its own service: there may be no other worker to run it.  A schedule does not end.
+
+        :param timeout_seconds: how long to wait at the most; None is for ever.
+        :returns: when the time is over, the status of a job that has not ended.
+        :raises TransactionInProgress: the caller's transaction has changes, such as a job that
+            was just added: commit them first.
+        :raises ServiceNotStored: the service is in no database, or not committed yet.
+        :raises JobNotFound: a KeyError; also if the job is removed meanwhile.
+        :raises JobUnusable: its record cannot be read in this process.
+        :raises InvalidArgument: the id or the timeout makes no sense; a ValueError.
+
+        Transaction: must not run in one with changes; writes nothing.
+        """
+
+    def wait_all(jobids, timeout_seconds=None):
+        """Wait until all of these jobs have ended; return a dict of their statuses by id.
+
+        See `wait`; the time is that for all of them together.
+
+        Transaction: must not run in one with changes; writes nothing.
+        """
+
+    def wait_result(jobid, timeout_seconds=None):
+        """Wait until a job has ended, and return its result.
+
+        See `wait`.
+
+        :raises JobFailed: the job is an error, or was cancelled; its text has the traceback of
+            the last failure.
+        :raises JobNotDone: the job has not ended in time; a TimeoutError.
+
+        Transaction: must not run in one with changes; writes nothing.
+        """
+
+    def job(jobid):
+        """Return the `IJob` with all that is known of a job.
+
+        :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read in this process.
+
+        Transaction: reads only.
+        """
+
+    def list(status=None, task=None, order="newest", after=None, limit=50):
+        """Return a page of jobs: ``jobs``, and ``next``, with which the next page is asked for.
+
+        Jobs are ordered by a time, and those with the same time by their ids.  That of jobs that
+        have ended is when they did; of those that run, when they were claimed; of those that
+        wait for a time, when they are due; of those that are ready or are to be started later,
+        when they were added.  Jobs that are set aside, as their task is not registered or paused,
+        count with the time when they were added.  So ``"newest"`` begins with what is to come
+        last, and ``"oldest"`` with what has ended first; of one status as of all together.  (A job
+        that became ready long after it was added counts with about the time when it became so.)
+
+        What a page costs does not grow with the number of jobs.  It looks at 1,000 entries of the
+        indexes at the most, so with a `task` it may have few jobs, or none, and a ``next`` all the
+        same; it is the last one when ``next`` is None.  Between two pages jobs move on: one that
+        has can come twice or not at all.  Jobs whose records cannot be read here are left out.
+
+        :param status: only jobs with this status; None is any.
+        :param task: only jobs of the task with this name; None is any.
+        :param order: ``"newest"`` or ``"oldest"``: what comes first.
+        :param after: the ``next`` of the page before, a str; None is the first page.
+        :param limit: how many jobs, 1..1000.
+        :raises InvalidArgument: one of them makes no sense; a ValueError.
+
+        Transaction: reads only.
+        """
+
+    def errors(task=None, order="newest", after=None, limit=50):
+        """Return a page of the jobs that are errors; see `list`.
+
+        Transaction: reads only.
+        """
+
+    def list_workers():
+        """Return a list of the workers that hold jobs.
+
+        Of each ``id``, ``host``, ``pid``, ``held``, ``is_inline`` and ``last_sign`` are told, see
+        `lovely.remotetask.store.worker.WorkerState`.
+
+        A worker that has nothing to do writes nothing, so nobody can see it from elsewhere.  One
+        that runs a long job gives a sign several times in each lease; of a longer silence its
+        death is to be feared.
 
         Transaction: reads only.
         """

@@ -104,13 +104,14 @@ class Job(Persistent):
     ``attempt`` int: how often the job was claimed; set by `start`, taken back by
     `give_back`.  ``errors`` int: attempts that ended in an error.  ``deaths`` int:
     attempts that ended with their process.  ``survived`` int: those of them that a cron job
-    had behind it when it last completed a run.  ``conflicts`` int: repeated transactions.
-    ``collisions`` int: runs in a row that ended in a conflict, set by the engine when it puts
-    the job back.
+    had behind it when it last completed a run, and any job when it was told to run again.
+    ``conflicts`` int: repeated transactions.  ``collisions`` int: runs in a row that ended in a
+    conflict, set by the engine when it puts the job back.
     ``owner`` str: id of the worker that has claimed the job, else None.
     ``due`` float seconds since the epoch: when a waiting job may run, None for one in the
     ready queue.  ``place`` int, float or str: where the queue has filed the waiting job; only
     `lovely.remotetask.store.queue` sets it.
+    ``note`` str: for people; given to ``add``.
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
     ``is_unwanted`` bool: the job has ended, and is to be removed instead of filed; set by
     ``clean``.
@@ -133,6 +134,7 @@ class Job(Persistent):
     due: float | None = None
     place: int | float | str | None = None
     failures: tuple[Failure, ...] = ()
+    note: str | None = None
     retry: RetryPolicy | None = None
     is_unwanted: bool = False
 
@@ -165,7 +167,7 @@ class Job(Persistent):
         return self.__dict__.values()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id}>"
+        return f"<{type(self).__name__} {self.id} {self.task!r} {self.status}>"
 
     @property
     def __parent__(self) -> Any:
@@ -293,14 +295,21 @@ class Job(Persistent):
         self.completed_at = now
         self._forget("errors", "collisions", "owner")
 
+    def renew(self, now: float) -> None:
+        """Let the job, which has ended, run again at once, as often as a new one would."""
+        self.wait(now)
+        if self.deaths_in_a_row:
+            self.survived = self.deaths
+        self._forget("errors", "collisions")
+
     def fail(self, failure: Failure, now: float) -> None:
         """Keep a failure that is the end of the job."""
-        self.note(failure)
+        self.note_failure(failure)
         self.status = ERROR
         self.completed_at = now
         self._forget("collisions", "owner")
 
-    def note(self, failure: Failure) -> None:
+    def note_failure(self, failure: Failure) -> None:
         """Keep a failure; of many, the last ones."""
         self.failures = (*self.failures, failure)[-self.max_failures :]
 
@@ -489,6 +498,11 @@ class CronJob(Job):
         super().fail(failure, now)
         self._forget("errors")
         self.go_on(now)
+
+    def renew(self, now: float) -> None:
+        """See `Job`.  Slots that have passed meanwhile are not missed."""
+        self.count_from(now)
+        super().renew(now)
 
     def go_on(self, now: float) -> None:
         """Wait for the first slot that is later than `now` and than the last slot."""

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from math import isnan
 from typing import Any
 
@@ -15,8 +16,17 @@ from lovely.remotetask import setting
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.ownership import check_parts
 from lovely.remotetask.engine import control, later, registry
-from lovely.remotetask.engine.adding import add_job, add_ready, check_given, new_ids
+from lovely.remotetask.engine.adding import (
+    add_job,
+    add_ready,
+    check_given,
+    check_note,
+    name_of_task,
+    new_ids,
+    seconds_until,
+)
 from lovely.remotetask.engine.control import find_job
+from lovely.remotetask.engine.finding import list_page, task_name
 from lovely.remotetask.engine.inline import (
     claim_for_caller,
     process_claimed,
@@ -25,6 +35,7 @@ from lovely.remotetask.engine.inline import (
 )
 from lovely.remotetask.engine.retention import clean, remove_oldest
 from lovely.remotetask.engine.service import Service
+from lovely.remotetask.engine.waiting import result_of, wait_for
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
@@ -38,16 +49,27 @@ from lovely.remotetask.errors import (
     shown,
 )
 from lovely.remotetask.hosts.autostart import bootStrapSubscriber, getAutostartServiceNames
-from lovely.remotetask.interfaces import FINAL_STATUSES, STARTLATER, ITaskService
+from lovely.remotetask.interfaces import ERROR, FINAL_STATUSES, STARTLATER, ITaskService
 from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.count import count_jobs
+from lovely.remotetask.store.listing import Page
+from lovely.remotetask.store.pauses import paused_tasks
 from lovely.remotetask.store.predecessor import check_not_old
 from lovely.remotetask.store.tree import MAX_JOB_ID
+from lovely.remotetask.store.worker import WorkerState, list_workers
 from lovely.remotetask.task import available, check_name
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
+
+#: The name of a task, or the function that was registered.
+Task = str | Callable[..., Any]
+
+# In the class `list` is a method.
+Ids = list[int]
+Workers = list[WorkerState]
+Names = list[str | None]
 
 
 @implementer(ITaskService)
@@ -64,39 +86,52 @@ class TaskService(Service, Location):
 
     def add(
         self,
-        task: str,
+        task: Task,
         input: Any = None,
         startLater: bool = False,
         retry: RetryPolicy | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        note: str | None = None,
     ) -> int:
         """See `ITaskService`."""
         check_parts(self)
-        input = self._checked(task, input, retry)
+        name, input = self._checked(task, input, retry)
         is_later = is_true(startLater, "startLater")
-        job = Job(self._generateIds(1)[0], task, input, retry)
+        wait = seconds_until(delay, at, is_later, time.time())
+        note = check_note(note)
+        [jobid] = self._generateIds(1)
+        job: Job
+        if wait is None:
+            job = Job(jobid, name, input, retry)
+        else:
+            job = self._timed(CronJob(jobid, name, input, delay=wait, retry=retry))
         if is_later:
             job.status = STARTLATER
+        if note is not None:
+            job.note = note
         add_job(self, job)
         return job.id
 
-    def add_many(
-        self, task: str, inputs: Iterable[Any], retry: RetryPolicy | None = None
-    ) -> list[int]:
+    def add_many(self, task: Task, inputs: Iterable[Any], retry: RetryPolicy | None = None) -> Ids:
         """See `ITaskService`."""
         check_parts(self)
-        inputs = [
-            self._checked(task, input, retry) for input in each_of(inputs, "inputs", InvalidInput)
-        ]
-        jobids = self._generateIds(len(inputs))
+        given = each_of(inputs, "inputs", InvalidInput)
+        task = name_of_task(self, task)
+        checked = [self._checked(task, input, retry) for input in given]
+        jobids = self._generateIds(len(checked))
         add_ready(
             self,
-            [Job(jobid, task, input, retry) for jobid, input in zip(jobids, inputs, strict=True)],
+            [
+                Job(jobid, name, input, retry)
+                for jobid, (name, input) in zip(jobids, checked, strict=True)
+            ],
         )
         return jobids
 
     def addCronJob(
         self,
-        task: str,
+        task: Task,
         input: Any = None,
         minute: Iterable[int] = (),
         hour: Iterable[int] = (),
@@ -110,10 +145,10 @@ class TaskService(Service, Location):
     ) -> int:
         """See `ITaskService`."""
         check_parts(self)
-        input = self._checked(task, input, retry)
+        name, input = self._checked(task, input, retry)
         job = CronJob(
             self._generateIds(1)[0],
-            task,
+            name,
             input,
             minute,
             hour,
@@ -125,20 +160,24 @@ class TaskService(Service, Location):
             cron,
             retry,
         )
-        job.edits = self.edits
-        job.wait(job.count_from(job.created_at))
-        add_job(self, job)
+        add_job(self, self._timed(job))
         return job.id
 
-    def _checked(self, name: str, input: Any, retry: RetryPolicy | None) -> Any:
-        """Check what is given for a job; return the input as it is now."""
+    def _timed(self, job: CronJob) -> CronJob:
+        job.edits = self.edits
+        job.wait(job.count_from(job.created_at))
+        return job
+
+    def _checked(self, name: Any, input: Any, retry: RetryPolicy | None) -> tuple[str, Any]:
+        """Check what is given for a job; return its task's name, and the input as it is now."""
+        name = name_of_task(self, name)
         task = self.find_task(plain(name)) if is_kind(name, str) else None
         if task is None:
             raise TaskNotFound(f"no task is registered under the name {shown(name)}")
         check_name(name)
-        return check_given(self, task, input, retry)
+        return name, check_given(self, task, input, retry)
 
-    def _generateIds(self, count: int) -> list[int]:
+    def _generateIds(self, count: int) -> Ids:
         return new_ids(self, count)
 
     def addNamed(self, name: str, input: Any = None) -> int:
@@ -154,6 +193,16 @@ class TaskService(Service, Location):
     def reschedule(self, jobid: int) -> None:
         """See `ITaskService`."""
         control.reschedule(self, jobid)
+
+    def retry(self, jobid: int, input: Any = control.NOT_GIVEN) -> None:
+        """See `ITaskService`."""
+        if input is not control.NOT_GIVEN:
+            _, input = self._checked(find_job(self, jobid).task, input, None)
+        control.retry(self, jobid, input)
+
+    def run_now(self, jobid: int) -> None:
+        """See `ITaskService`."""
+        control.run_now(self, jobid)
 
     def cancel(self, jobid: int) -> None:
         """See `ITaskService`."""
@@ -176,6 +225,25 @@ class TaskService(Service, Location):
         progress: Progress | None = self.progress.get(find_job(self, jobid).id)
         return progress
 
+    def job(self, jobid: int) -> Job:
+        """See `ITaskService`."""
+        return find_job(self, jobid)
+
+    def wait(self, jobid: int, timeout_seconds: float | None = None) -> str:
+        """See `ITaskService`."""
+        [status] = wait_for(self, [jobid], timeout_seconds).values()
+        return status
+
+    def wait_all(
+        self, jobids: Iterable[int], timeout_seconds: float | None = None
+    ) -> dict[int, str]:
+        """See `ITaskService`."""
+        return wait_for(self, jobids, timeout_seconds)
+
+    def wait_result(self, jobid: int, timeout_seconds: float | None = None) -> Any:
+        """See `ITaskService`."""
+        return result_of(self, jobid, timeout_seconds)
+
     # -- all jobs -----------------------------------------------------------------------
 
     def clean(self, status: Iterable[str] = FINAL_STATUSES) -> None:
@@ -193,14 +261,40 @@ class TaskService(Service, Location):
         limit = setting.bound_of(limit, "limit")
         if limit is not None:
             limit = min(limit, MAX_JOB_ID)
-        end = None if before is None else number_of(before)
-        if end is not None and isnan(end):
-            raise InvalidArgument(f"before must be seconds since the epoch, not {shown(before)}")
-        return remove_oldest(self, status, limit, end)
+        return remove_oldest(self, status, limit, _end(before))
+
+    def retry_all(
+        self, task: str | None = None, before: float | None = None, limit: int = 500
+    ) -> int:
+        """See `ITaskService`."""
+        check_begun(self)
+        check_parts(self)
+        number = setting.bound_of(limit, "limit")
+        if not number:
+            raise InvalidArgument(f"limit must be an int of 1 or more, not {shown(limit)}")
+        return control.retry_all(self, task_name(task), _end(before), number)
+
+    def pause(self, task: str | None = None) -> None:
+        """See `ITaskService`."""
+        control.pause(self, task_name(task))
+
+    def resume(self, task: str | None = None) -> None:
+        """See `ITaskService`."""
+        control.resume(self, task_name(task))
+
+    def list_paused(self) -> Names:
+        """See `ITaskService`."""
+        check_parts(self)
+        return paused_tasks(self.queue)
 
     def countJobs(self) -> dict[str, int]:
         """See `ITaskService`."""
         return count_jobs(self)
+
+    def list_workers(self) -> Workers:
+        """See `ITaskService`."""
+        check_parts(self)
+        return list_workers(self)
 
     # -- running jobs, in the caller's transaction -----------------------------------------
 
@@ -249,6 +343,36 @@ class TaskService(Service, Location):
     def isProcessing(self) -> bool:
         """See `ITaskService`."""
         return registry.find(self) is not None
+
+    # -- pages of jobs ------------------------------------------------------------------------
+
+    def list(
+        self,
+        status: str | None = None,
+        task: str | None = None,
+        order: str = "newest",
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """See `ITaskService`."""
+        return list_page(self, status, task, order, after, limit)
+
+    def errors(
+        self,
+        task: str | None = None,
+        order: str = "newest",
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """See `ITaskService`."""
+        return list_page(self, ERROR, task, order, after, limit)
+
+
+def _end(before: float | None) -> float | None:
+    end = None if before is None else number_of(before)
+    if end is not None and isnan(end):
+        raise InvalidArgument(f"before must be seconds since the epoch, not {shown(before)}")
+    return end
 
 
 def _time(now: float | None) -> float:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import sys
-import threading
-import time
 from collections.abc import Callable
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import ModuleType
@@ -18,11 +16,11 @@ from zope.interface.interface import InterfaceClass
 from lovely.remotetask.base import processpool
 from lovely.remotetask.base.lookup import Tasks, available, look_up
 from lovely.remotetask.base.schemas import problems_with
+from lovely.remotetask.context import TaskContext, current_context, running_in
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
     InvalidResult,
-    JobCancelled,
     TaskError,
     is_kind,
     is_true,
@@ -42,126 +40,11 @@ __all__ = [
     "Tasks",
     "available",
     "look_up",
+    "running_in",
     "task",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class TaskContext:
-    """What a running task can know and tell about its own job.
-
-    A task gets one as its first argument when it is made with ``context=True``.  Cancel
-    requests and progress go through another connection to the database: the task's own
-    sees nothing new while it runs, and is kept or dropped as a whole.
-
-    :ivar service: the service the job belongs to, in the task's own transaction.
-    :ivar jobid: the id of the job.
-    :ivar attempt: how often the job has been claimed, this time included.
-    """
-
-    def __init__(
-        self,
-        service: Any,
-        jobid: int,
-        attempt: int = 1,
-        timeout_seconds: float | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-        is_cancelled: Callable[[], bool] = lambda: False,
-        progress: Callable[[float, float | None, str], None] = lambda done, total, message: None,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.service = service
-        self.jobid = jobid
-        self.attempt = attempt
-        self._monotonic = monotonic
-        self._deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
-        self._should_stop = should_stop
-        self._is_cancelled = is_cancelled
-        self._progress = progress
-
-    def should_stop(self) -> bool:
-        """Say whether the task does well to end soon: cancelled, out of time, or shut down.
-
-        Transaction: reads only, through a connection of its own.
-        """
-        remaining = self.time_remaining()
-        return (
-            (remaining is not None and remaining <= 0)
-            or self._should_stop()
-            or self._is_cancelled()
-        )
-
-    def check_cancelled(self) -> None:
-        """Raise if somebody has asked for the job to be cancelled.
-
-        :raises JobCancelled: let it pass, and the job ends as cancelled.
-
-        Transaction: reads only, through a connection of its own.
-        """
-        if self.is_cancelled():
-            raise JobCancelled
-
-    def is_cancelled(self) -> bool:
-        """Say whether somebody has asked for the job to be cancelled.
-
-        Transaction: reads only, through a connection of its own.
-        """
-        return self._is_cancelled()
-
-    def time_remaining(self) -> float | None:
-        """Return the seconds until the task's timeout, or None when it has none.
-
-        Transaction: reads only.
-        """
-        return None if self._deadline is None else self._deadline - self._monotonic()
-
-    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        """Tell how far the job is; other connections see it before the job is committed.
-
-        Calls that follow fast upon each other are left out, but never one that says that
-        all is done.
-
-        :param done: how much is done, in any unit.
-        :param total: how much there is to do, in the same unit; None when not known.
-
-        Transaction: commits, through a connection of its own.
-        """
-        self._progress(done, total, message)
-
-
-_running = threading.local()
-
-
-class running_in:
-    """Let tasks that are called for a job in this thread, in a ``with`` block, get its context.
-
-    :param make: makes the context.  Few tasks ask for it.
-    """
-
-    def __init__(self, jobid: int, make: Callable[[], TaskContext]) -> None:
-        self.jobid = jobid
-        self._make = make
-        self._context: TaskContext | None = None
-
-    def __enter__(self) -> None:
-        self._previous = getattr(_running, "job", None)
-        _running.job = self
-
-    def __exit__(self, *exception: object) -> None:
-        _running.job = self._previous
-
-    @property
-    def context(self) -> TaskContext:
-        """The context, the same one each time."""
-        if self._context is None:
-            self._context = self._make()
-        return self._context
-
-
-def _current_context(service: Any, jobid: int) -> TaskContext:
-    job: running_in | None = getattr(_running, "job", None)
-    return TaskContext(service, jobid) if job is None or job.jobid != jobid else job.context
 
 
 @implementer(ITask)
@@ -240,15 +123,15 @@ class SimpleTask:
     def __call__(self, service: Any, jobid: int, input: Any) -> Any:
         """See `ITask`."""
         if self.context:
-            return self.func(_current_context(service, jobid), input)
+            return self.func(current_context(service, jobid), input)
         if self.executor == "process":
-            now = _current_context(service, jobid)
+            now = current_context(service, jobid)
             return processpool.call(
                 self.func,
                 input,
                 self.timeout_seconds,
                 now.is_cancelled,
-                now._should_stop,
+                now.is_stopping,
                 self.max_jobs_per_process or 0,
             )
         return self.func(input)

@@ -10,6 +10,9 @@ from zope.interface import Interface, implementer
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.service import TaskService
 
+# In the class of services `list` is a method.
+Ids = list[int]
+
 
 class ITaskStub(ITask):
     """What the tasks of a `TaskServiceStub` are registered for.
@@ -27,7 +30,7 @@ class TaskServiceStub(TaskService):
     taskInterface = ITaskStub
     _last_id = 0
 
-    def _generateIds(self, count: int) -> list[int]:
+    def _generateIds(self, count: int) -> Ids:
         first = self._last_id + 1
         self._last_id += count
         return list(range(first, self._last_id + 1))

@@ -132,3 +132,30 @@ def test_the_page_where_somebody_may_be_adding_stays(tree: JobTree) -> None:
         del tree[jobid]
     assert sum(not page.entries for page in tree._pages()) == 1  # of two
     assert list(tree) == IDS
+
+
+def replace(shelf: Shelf) -> PersistentMapping:
+    """Take something out, and put another thing in under the same key."""
+    successor = PersistentMapping()
+    shelf.take(1)
+    shelf.put(1, successor)
+    return successor
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_was_replaced_stays_so_whoever_commits_first(pair: Any, first: int) -> None:
+    replace(pair.shelves[0])["is"] = "the successor"
+    pair.shelves[1].put(2, PersistentMapping())
+    for number in (first, 1 - first):
+        pair.managers[number].commit()
+    pair.managers[1].begin()
+    assert set(pair.shelves[1].entries) == {1, 2}
+    assert dict(pair.shelves[1].entries[1]) == {"is": "the successor"}
+
+
+def test_of_two_who_replace_the_same_one_commits(pair: Any) -> None:
+    for shelf in pair.shelves:
+        replace(shelf)
+    pair.managers[0].commit()
+    with pytest.raises(ConflictError):
+        pair.managers[1].commit()

@@ -74,7 +74,18 @@ class Shelf(Persistent):
         if committed is None or new is None:
             raise ConflictError
         both = {**committed, **new}
+        for key in old.keys() & committed.keys() & new.keys():
+            # What was taken out may have got a successor under the same key, in one transaction.
+            if _id_of(new[key]) == _id_of(old[key]):
+                both[key] = committed[key]
+            elif _id_of(committed[key]) != _id_of(old[key]):
+                raise ConflictError
         return {key: both[key] for key in merged(old, committed, new)}
+
+
+def _id_of(reference: Any) -> Any:
+    # While conflicts are resolved, references stand in the place of objects.
+    return getattr(reference, "oid", reference)
 
 
 # Shelves in shelves are trees, which branch by the bits of their keys.  ``shifts`` are how many of

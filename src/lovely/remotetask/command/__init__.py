@@ -9,6 +9,17 @@ From top to bottom; each uses only those below it.
 ``clean``     ``remotetask clean``
 ``add``       ``remotetask add``
 ``demo``      ``remotetask demo``, and its tasks
+``status``    ``remotetask status``
+``jobs``      ``remotetask jobs``
+``job``       ``remotetask job``
+``wait``      ``remotetask wait``
+``retry``     ``remotetask retry``
+``cancel``    ``remotetask cancel``
+``run_now``   ``remotetask run-now``
+``pause``     ``remotetask pause``
+``resume``    ``remotetask resume``
+``workers``   ``remotetask workers``
+``jobtable``  how jobs are shown and found
 ``services``  the services that patterns name, for verbs that look after them
 ``signals``   what ends a command
 ``database``  opens what a URI names

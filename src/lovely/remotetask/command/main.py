@@ -4,7 +4,8 @@
 A verb is one module beside this one, and one line of the table `VERBS`.  The module has
 ``add_arguments(parser)``, which also describes the verb, and ``run(arguments, output)``, which
 returns the exit code.  Results go to stdout, as JSON if that is asked for; all else goes to
-stderr.  Exit codes: 0 done, 1 failed, 2 the command line is wrong, 128 + n ended by signal n.
+stderr.  Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 the time was over, 128 + n
+ended by signal n.
 """
 
 from __future__ import annotations
@@ -37,13 +38,23 @@ from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 
 PACKAGE = "lovely.remotetask.command"
 
-#: The name of a verb, which is that of its module -> its line in the help.
+#: The name of a verb, which is that of its module (with _ for -) -> its line in the help.
 VERBS = {
     "demo": "see it work: index text files, and prove that jobs and catalog agree",
     "run": "work on the services of a database until told to stop",
     "check": "check jobs against their indexes, and mend what is wrong",
     "clean": "remove jobs that have ended",
     "add": "add a job",
+    "status": "say how many jobs there are, what is paused, and who works",
+    "jobs": "list jobs",
+    "job": "show one job with all that is known of it",
+    "wait": "wait until jobs have ended",
+    "retry": "run errors and cancelled jobs again",
+    "cancel": "take jobs back, or ask them to stop",
+    "run-now": "let jobs run at once that wait for a time",
+    "pause": "hold back all jobs, or those of a task",
+    "resume": "let jobs be claimed again",
+    "workers": "say who works",
 }
 
 
@@ -110,7 +121,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
 
 def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     # No verb is imported that is not asked for: the demo's registers tasks.
-    verb = import_module(f"{PACKAGE}.{name}")
+    verb = import_module(f"{PACKAGE}.{name.replace('-', '_')}")
     verb.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--verbose", action="store_true", help="log each job, and show tracebacks")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 from lovely.remotetask.errors import RemoteTaskError, describe
 
 #: Exit codes.  To the last one the number of the signal is added.
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
+DONE, FAILED, WRONG_USAGE, TIME_IS_OVER = 0, 1, 2, 3
 BY_SIGNAL = 128
 
 #: Seconds between two lines of progress where there is no terminal.
@@ -155,6 +156,23 @@ class Output:
             table.add_row(*row)
         self._console.print(table)
 
+    def columns(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table for people, in a terminal no wider than that.
+
+        :param titles: what stands above the columns; empty for nothing.
+        """
+        if self.is_json:
+            return
+        lines = [list(map(_printable, line)) for line in ([titles, *rows] if titles else rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        for line in lines:
+            cells = (f"{cell:{width}}" for cell, width in zip(line, widths, strict=True))
+            text = f"  {'  '.join(cells)}".rstrip()
+            if room is not None and len(text) > room:
+                text = f"{text[: room - 3]}..."
+            say(text)
+
     def tell_list(self, title: str, lines: Sequence[str]) -> None:
         """Print lines under a title for people, of many only the first ones."""
         self.tell(title)
@@ -176,6 +194,11 @@ class Output:
         with Progress(*columns, console=console, transient=True) as bar:
             row = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(row, completed=done, total=total)
+
+
+def _printable(text: str) -> str:
+    """Return a text without what a terminal would take for a command."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _plain_progress(what: str, note: Callable[[str], None]) -> Callable[[int, int], None]:

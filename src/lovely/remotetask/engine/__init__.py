@@ -16,7 +16,9 @@ From top to bottom; each uses only those below it.
 ``inline``        runs jobs in the caller's transaction
 ``service``       what every service has: its parts and its settings
 ``adding``        takes new jobs
-``control``       finds, starts, reschedules and cancels jobs
+``waiting``       waits for jobs to end
+``control``       finds, starts, repeats, reschedules, cancels and pauses jobs
+``finding``       what is asked of the lists of jobs
 ``progress``      cancel requests and progress of a running job
 ``rescue``        frees what dead workers held
 ``claim``         what a claim writes

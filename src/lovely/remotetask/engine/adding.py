@@ -7,16 +7,28 @@ on, and ``_v_last``, the last job that was added.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from lovely.remotetask import setting
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.storable import check_limits, check_storable
 from lovely.remotetask.engine import registry
-from lovely.remotetask.errors import InvalidArgument, InvalidInput, is_kind, shown
+from lovely.remotetask.errors import (
+    InvalidArgument,
+    InvalidInput,
+    TaskNotFound,
+    is_kind,
+    plain,
+    seconds_of,
+    shown,
+)
 from lovely.remotetask.job import Job
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.task import check_input
+from lovely.remotetask.task import available, check_input
+
+#: Characters of a note.
+MAX_NOTE = 1_000
 
 #: What bounds inputs.
 _LIMITS = ("max_input_bytes", "max_input_depth")
@@ -47,6 +59,55 @@ def checked_input(service: Any, input: Any) -> Any:
         max_bytes, max_depth = (setting.read(service, limit) for limit in _LIMITS)
         check_limits(input, max_bytes, max_depth)
     return check_storable(input, InvalidInput, "the input", True, service._p_jar)
+
+
+def name_of_task(service: Any, task: Any) -> Any:
+    """Return the name of a task that is given as its function; a name stays what it is.
+
+    :raises TaskNotFound: it is not registered.
+    :raises InvalidArgument: it is, under several names.
+    """
+    if is_kind(task, str) or not callable(task):
+        return task
+    names = [
+        name
+        for name, known in available(service.taskInterface).items()
+        if getattr(known, "func", None) is task
+    ]
+    if not names:
+        raise TaskNotFound(f"no task is registered for {shown(task)}")
+    if len(names) > 1:
+        raise InvalidArgument(f"{shown(task)} is registered as {', '.join(map(shown, names))}")
+    return names[0]
+
+
+def seconds_until(delay: Any, at: Any, is_later: bool, now: float) -> float | None:
+    """Return the seconds that a new job waits; None if it waits for no time.
+
+    :raises InvalidArgument: they make no sense, or are given together.
+    """
+    if (delay is not None) + (at is not None) + is_later > 1:
+        raise InvalidArgument("a job has one of delay, at and startLater")
+    if at is not None:
+        if not is_kind(at, datetime) or at.utcoffset() is None:
+            raise InvalidArgument(f"at must be an aware datetime, not {shown(at)}")
+        return seconds_of(max(0.0, at.timestamp() - now), "at")
+    return None if delay is None else seconds_of(delay, "delay")
+
+
+def check_note(note: Any) -> str | None:
+    """Return a note as it is stored.
+
+    :raises InvalidArgument: it is no text, or too long.
+    """
+    if note is None:
+        return None
+    if not is_kind(note, str) or len(plain(note)) > MAX_NOTE:
+        raise InvalidArgument(
+            f"note must be a str of up to {MAX_NOTE} characters, not {shown(note)}"
+        )
+    check_storable(plain(note), InvalidArgument, "the note")
+    return plain(note)
 
 
 def new_ids(service: Any, count: int) -> list[int]:

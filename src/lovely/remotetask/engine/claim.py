@@ -81,7 +81,7 @@ def give_back(service: Any, job: Job, claim: Claim, is_running: bool, now: float
         message += " the job; it runs again"
         note = Failure(claim.attempt, now, JobInterrupted.__name__, message, "")
         if note not in job.failures:  # it is, if a commit came to pass although it has failed
-            job.note(note)
+            job.note_failure(note)
             job_log.info("job %s: %s", job.__name__, message)
     if is_held:
         job.give_back(now)

@@ -173,8 +173,8 @@ class Claims(Hand):
             if job.id in callers or not self._accepts(job):
                 continue
             task = tasks.get(job.task)
-            if task is None:
-                self._log_missing_task(job)
+            if task is None or service.queue.is_held_back(job.task):
+                self._log_missing_task(job, task)
                 service.queue.park(job)
                 continue
             # Of the jobs that a dying process held nobody knows which one killed it.  One
@@ -200,8 +200,8 @@ class Claims(Hand):
         others = (w.held for key, w in service.workers.items() if key != self.identity.id)
         return set(held).union(*others)
 
-    def _log_missing_task(self, job: Job) -> None:
-        if job.task not in self._missing_tasks:
+    def _log_missing_task(self, job: Job, task: Any) -> None:
+        if task is None and job.task not in self._missing_tasks:
             self._missing_tasks.add(job.task)
             text = "job %s: task %r is not registered here; its jobs wait until it is"
             job_log.warning(text, job.__name__, job.task)

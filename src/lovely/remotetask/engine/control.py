@@ -12,6 +12,8 @@ from typing import Any
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.ownership import check_parts, check_path
 from lovely.remotetask.engine import registry
+from lovely.remotetask.engine.filing import release
+from lovely.remotetask.engine.finding import list_page
 from lovely.remotetask.engine.retention import remove_job
 from lovely.remotetask.errors import (
     InvalidArgument,
@@ -20,9 +22,21 @@ from lovely.remotetask.errors import (
     shown,
     whole_of,
 )
-from lovely.remotetask.interfaces import CRONJOB, DELAYED, PROCESSING, STARTLATER
+from lovely.remotetask.interfaces import (
+    CANCELLED,
+    CRONJOB,
+    DELAYED,
+    ERROR,
+    PROCESSING,
+    QUEUED,
+    STARTLATER,
+)
 from lovely.remotetask.job import CronJob, Job, keep_edit
+from lovely.remotetask.store import pauses
 from lovely.remotetask.store.quarantine import MISSING, why_unreadable, why_unusable
+
+#: In the place of an input that stays what it is.
+NOT_GIVEN: Any = object()
 
 
 def find_job(service: Any, jobid: Any) -> Job:
@@ -71,6 +85,88 @@ def reschedule(service: Any, jobid: int) -> None:
         raise InvalidArgument(f"job {jobid} waits for no time, it is {job.status}")
     _check_usable(jobid, why_unusable(job, jobid))
     service.queue.reschedule(job, time.time())
+    registry.wake_after_commit(service)
+
+
+def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
+    """Let a job that has ended in vain run again; see `ITaskService.retry`.
+
+    :param given: its new input, which has been checked.
+    :raises InvalidArgument: it is no error, and was not cancelled.
+    """
+    check_begun(service)
+    job = _find_filed(service, jobid)
+    if job.status not in (ERROR, CANCELLED):
+        raise InvalidArgument(f"job {job.__name__} is {job.status}: there is nothing to repeat")
+    _check_usable(jobid, why_unusable(job, jobid))
+    service.queue.remove(job)
+    job.renew(time.time())
+    if given is not NOT_GIVEN:
+        job.input = given
+    service.queue.file(job)
+    registry.wake_after_commit(service)
+
+
+def _find_filed(service: Any, jobid: int) -> Job:
+    """Return a job that is where its record says, filed if need be.
+
+    Otherwise its worker has yet to do that, and would do it by what it has seen: of the two one
+    commits, as both write the worker's record.
+    """
+    job = find_job(service, jobid)
+    if job.is_unwanted:
+        raise JobNotFound(f"there is no job {jobid}: it is about to be removed")
+    if job.status != PROCESSING and service.queue.has_to_be_filed(job):
+        for worker_id, worker in list(service.workers.items()):
+            if job.id in worker.held:
+                release(service, worker_id, job.id, time.time())
+    return job
+
+
+def retry_all(service: Any, task: str | None, before: float | None, limit: int) -> int:
+    """Let errors run again, those that ended first; see `ITaskService.retry_all`."""
+    retried = 0
+    after: str | None = None
+    while True:
+        page = list_page(service, ERROR, task, "oldest", after)
+        for job in page.jobs:
+            if before is not None and (job.completed_at or 0.0) >= before:
+                return retried
+            if why_unusable(job, job.id) is None:
+                retry(service, job.id)
+                retried += 1
+            if retried == limit:
+                return retried
+        after = page.next
+        if after is None:
+            return retried
+
+
+def run_now(service: Any, jobid: int) -> None:
+    """Let a job that waits for a time be due at once; see `ITaskService.run_now`."""
+    check_begun(service)
+    job = _find_filed(service, jobid)
+    if job.status not in (QUEUED, DELAYED, CRONJOB):
+        raise InvalidArgument(f"job {job.__name__} waits for no time, it is {job.status}")
+    if job.is_ready:
+        return
+    _check_usable(jobid, why_unusable(job, jobid))
+    service.queue.refile(job, time.time())
+    registry.wake_after_commit(service)
+
+
+def pause(service: Any, task: str | None) -> None:
+    """Let no job, or none of a task, be claimed; see `ITaskService.pause`."""
+    check_begun(service)
+    check_parts(service)
+    pauses.pause(service.queue, task)
+
+
+def resume(service: Any, task: str | None) -> None:
+    """Let jobs be claimed again; see `ITaskService.resume`."""
+    check_begun(service)
+    check_parts(service)
+    pauses.resume(service.queue, task)
     registry.wake_after_commit(service)
 
 

@@ -79,7 +79,7 @@ def claim_inline(
     for job in service.queue.pull(service.jobs, until, turn=turn, memory=memory):
         if job.id in but or not accepts(job):
             continue
-        if service.find_task(job.task) is None:
+        if service.queue.is_held_back(job.task) or service.find_task(job.task) is None:
             service.queue.park(job)
         elif take(service, job, owner, now):
             note_claimed(service, job.id)

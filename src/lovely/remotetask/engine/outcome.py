@@ -65,7 +65,7 @@ def settle(service: Any, job: Job, task: Any, error: BaseException, now: float) 
     failure = failure_of(error, job.attempt, now, message)
     # Not `isinstance`, which asks the exception too what it is.
     if issubclass(type(error), JobCancelled) or job.id in service.requests:
-        job.note(failure)
+        job.note_failure(failure)
         job.cancel(now)
         return
     if not issubclass(type(error), RetryLater):
@@ -79,7 +79,7 @@ def settle(service: Any, job: Job, task: Any, error: BaseException, now: float) 
     if wait is None:
         job.fail(failure, now)
     else:
-        job.note(failure)
+        job.note_failure(failure)
         job.wait(now + wait)
     _rest(service, job)
 

@@ -86,7 +86,7 @@ def free_job(service: Any, job: Job, record: Holder, now: float) -> None:
     """
     if record.is_inline:  # no death: nobody knows whether it was being run, or the process lives
         message = f"the process {record.pid} on {record.host} claimed the job, and has not run it"
-        job.note(Failure(job.attempt, now, JobInterrupted.__name__, message, ""))
+        job.note_failure(Failure(job.attempt, now, JobInterrupted.__name__, message, ""))
         job_log.warning("job %s: %s; it waits again", job.__name__, message)
         give_back(service, job, claim_of(job), False, now)
         return
@@ -98,12 +98,12 @@ def free_job(service: Any, job: Job, record: Holder, now: float) -> None:
         message = f"{deaths} processes died while they held the job; at last {message}"
     failure = Failure(job.attempt, now, WorkerDied.__name__, message, "")
     if job.id in service.requests:
-        job.note(failure)
+        job.note_failure(failure)
         job.cancel(now)
     elif is_last:
         Job.fail(job, failure, now)  # of a cron job too: it goes on with no further slot
     else:
-        job.note(failure)
+        job.note_failure(failure)
         job.wait(now + DEATH_WAITS_SECONDS[min(deaths, len(DEATH_WAITS_SECONDS)) - 1])
         service.queue.file(job)
     job_log.warning("job %s: %s", job.__name__, message)

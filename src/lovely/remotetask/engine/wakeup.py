@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Protocol
 
 from ZODB.interfaces import IMVCCStorage
@@ -77,6 +77,40 @@ class Listener:
     def _all(self) -> list[Any]:
         with self._lock:
             return list(self._watchers)
+
+
+class CommitListener:
+    """Tells who waits, in a ``with`` block, of commits that have changed some objects.
+
+    It takes part in the invalidation of a database's connections as one of them, so it hears of
+    the commits of this process as of those of others.
+
+    :param wake: called in the thread that commits, or in one of the storage: it must not wait.
+    :ivar hears: whether the storage tells of commits at all.
+    :ivar oids: the ids of the objects.
+    """
+
+    def __init__(self, db: Any, wake: Callable[[], None]) -> None:
+        self.oids: Collection[bytes] = ()
+        self._wake = wake
+        self.hears = not IMVCCStorage.providedBy(db.storage)
+        self._adapter = db._mvcc_storage if self.hears else None
+
+    def __enter__(self) -> CommitListener:
+        if self._adapter is not None:
+            self._instance = self._adapter.new_instance()
+            # What a connection's own would keep for it.
+            self._instance._invalidate = self._hear
+            self._instance._invalidateCache = self._wake
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._adapter is not None and not self._adapter.closed:
+            self._instance.release()
+
+    def _hear(self, transaction_id: bytes, oids: Iterable[bytes]) -> None:
+        if not self.oids or not set(self.oids).isdisjoint(oids):
+            self._wake()
 
 
 _lock = threading.Lock()

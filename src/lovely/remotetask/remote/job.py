@@ -158,7 +158,7 @@ class Job(Persistent, Location):
             self.errors.append(JobError.of(failure))
             self._p_changed = True
         else:
-            record.note(failure)
+            record.note_failure(failure)
 
     def __repr__(self) -> str:
         kind = type(self).__name__

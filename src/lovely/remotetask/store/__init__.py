@@ -4,9 +4,11 @@
 From top to bottom; each uses only those below it.
 
 ``check``        compares jobs and indexes, and mends
+``listing``      pages of jobs, in the order of a time
 ``count``        how many jobs there are
 ``queue``        all places where jobs wait or rest
 ``ready``        the ready queue
+``pauses``       which tasks are paused
 ``memory``       what a worker remembers of the ready queue
 ``timeindex``    where jobs wait for a time
 ``ended``        the index of the jobs that have ended

@@ -325,5 +325,5 @@ def _check_counts(service: Any, repair: bool) -> Iterator[Problem]:
             if repair:
                 place.correct(difference)
     for name, lot in list(queue.parked.items()) if repair else ():
-        if not len(lot):
-            del queue.parked[name]
+        if lot.first() is None:
+            queue.drop_lot(name)

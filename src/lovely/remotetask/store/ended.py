@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -47,8 +47,7 @@ class EndedIndex(EntryIndex):
         self.lanes = tuple(OOBTree({0: EntryPage()}) for _ in range(ENDED_LANES))
 
     def __iter__(self) -> Iterator[tuple[float, int]]:
-        runs = (_upwards(lane) for lane in self.lanes)
-        return map(parts_of, heapq.merge(*runs))
+        return self.earliest()
 
     def _place(self, when: float, jobid: int) -> tuple[EntryPage, int]:
         """Return the page for an entry, and the entry."""
@@ -91,10 +90,19 @@ class EndedIndex(EntryIndex):
         """Return the first `count` entries; None is all."""
         return list(islice(self, count))
 
+    def earliest(self, after: tuple[float, int] | None = None) -> Iterator[tuple[float, int]]:
+        """Yield entries from the first one on, or from above `after`."""
+        begin = -1 if after is None else entry_of(*after)
+        runs = (_upwards(lane, begin) for lane in self.lanes)
+        return map(parts_of, heapq.merge(*runs))
+
     def latest(
-        self, count: int, before: tuple[float, int] | None = None
+        self, count: int | None, before: tuple[float, int] | None = None
     ) -> Iterator[tuple[float, int]]:
-        """Yield entries from the last one backwards, or from below `before`."""
+        """Yield entries from the last one backwards, or from below `before`.
+
+        :param count: how many; None is all.
+        """
         end = None if before is None else entry_of(*before)
         runs = (_downwards(lane, end) for lane in self.lanes)
         return map(parts_of, islice(heapq.merge(*runs, reverse=True), count))
@@ -149,9 +157,9 @@ def _page_with_room(lane: Any, page: EntryPage, entry: int) -> EntryPage:
     return page if entry < key else later
 
 
-def _upwards(lane: Any) -> Iterator[int]:
-    for page in lane.values():
-        yield from page.entries
+def _upwards(lane: Any, begin: int) -> Iterator[int]:
+    for page in lane.values(_key(lane, max(begin, 0))):
+        yield from page.entries[bisect_right(page.entries, begin) :]
 
 
 def _downwards(lane: Any, end: int | None) -> Iterator[int]:

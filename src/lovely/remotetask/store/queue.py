@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
 
-from BTrees.OOBTree import OOBTree
+from BTrees.OOBTree import OOBTree, OOSet
 from persistent import Persistent
 
 from lovely.remotetask.base.ownership import check_path, check_sound, removed, wrote
@@ -30,8 +30,9 @@ from lovely.remotetask.schedule import is_zone_known
 from lovely.remotetask.store.ended import EndedIndex
 from lovely.remotetask.store.index import tick
 from lovely.remotetask.store.memory import Memory
+from lovely.remotetask.store.pauses import ALL
 from lovely.remotetask.store.quarantine import load_usable
-from lovely.remotetask.store.ready import ReadyQueue, turned
+from lovely.remotetask.store.ready import ReadyQueue, by_turns, turned
 from lovely.remotetask.store.timeindex import TimeIndex
 from lovely.remotetask.store.tree import JobTree
 
@@ -60,15 +61,19 @@ class JobQueue(Persistent):
     `EndedIndex`, keyed by the time the job ended;
     ``parked`` OOBTree of lot -> `TimeIndex`, keyed by creation: jobs whose task was not
     registered where they were to be claimed, in lots by status and task name, and jobs whose
-    time zone was not known there, by zone.
+    time zone was not known there, by zone; ``paused`` OOSet of str: the names of paused tasks,
+    whose jobs are parked too when they come to be claimed, or `ALL`.
 
     ``job.place`` says where a waiting job is filed: an int is the key of its segment in
     the ready queue, a float its time in the index of its status, a str the lot it is parked in.
     A job that waits again after a run has its place before it is filed there.
     """
 
+    paused: Any = OOSet()  # of a queue that was stored without; never changed
+
     def __init__(self) -> None:
         self.ready = ReadyQueue()
+        self.paused = OOSet()
         self.indexes: dict[str, Any] = {
             **{status: TimeIndex() for status in (*TIMED_STATUSES, STARTLATER)},
             **{status: EndedIndex() for status in FINAL_STATUSES},
@@ -78,7 +83,17 @@ class JobQueue(Persistent):
     @property
     def signals(self) -> list[Persistent]:
         """The objects whose change tells a waiting worker that there may be work."""
-        return [*self.ready.signals, *(self.indexes[status].signal for status in TIMED_STATUSES)]
+        timed = (self.indexes[status].signal for status in TIMED_STATUSES)
+        return [*self.ready.signals, *timed, self.paused]
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no job is to be claimed."""
+        return ALL in self.paused
+
+    def is_held_back(self, task: str) -> bool:
+        """Say whether no job of a task is to be claimed."""
+        return task in self.paused
 
     def file(self, job: Job) -> None:
         """Put a job where its status and its due time say."""
@@ -138,7 +153,7 @@ class JobQueue(Persistent):
         return index
 
     def park(self, job: Job) -> None:
-        """Set a job aside until its task is registered."""
+        """Set a job aside until its task is registered, and not paused."""
         self._park(job, _TASK.get(job.status, "") + job.task)
 
     def park_for_zone(self, job: Any) -> None:
@@ -161,10 +176,16 @@ class JobQueue(Persistent):
         if lot is not None:
             check_sound(self, self.parked, lot)
             lot.remove(job.created_at, job.id)
-            if not len(lot):
-                check_path(self.parked, name)
-                del self.parked[name]
-                removed(self, lot)
+            if lot.first() is None:
+                self.drop_lot(name)
+
+    def drop_lot(self, name: str) -> None:
+        """Drop an empty lot; who puts something in at the same moment collides."""
+        lot = self.parked[name]
+        lot.close()
+        check_path(self.parked, name)
+        del self.parked[name]
+        removed(self, lot)
 
     @staticmethod
     def _time_of(job: Job) -> float:
@@ -182,7 +203,7 @@ class JobQueue(Persistent):
         count = len(self.indexes[status])
         if status == QUEUED:
             count += len(self.ready)
-        return count + sum(len(lot) for name, lot in self.parked.items() if _is_of(name, status))
+        return count + sum(len(lot) for name, lot in self.parked.items() if is_lot_of(name, status))
 
     def __bool__(self) -> bool:
         return True
@@ -204,7 +225,8 @@ class JobQueue(Persistent):
         no more than of another, so that none can keep others from starting.  Jobs that were
         given back go before the ready queue: they have stood in it.
 
-        The caller takes a job by starting it, parks it, or leaves it.
+        The caller takes a job by starting it, parks it, or leaves it.  What is held back with its
+        task is for the caller to park.
 
         :param start: where to begin among the first that are ready, 0 to 1, so that workers
             beside each other keep apart; None keeps the order strictly.
@@ -215,14 +237,16 @@ class JobQueue(Persistent):
         :param memory: what this worker has seen before.  Without one each job is looked at, and
             schedules are counted anew, see `recount`, by who wants it.
         """
-        check_sound(self, self.ready, self.parked, *self.indexes.values())
+        check_sound(self, self.ready, self.parked, self.paused, *self.indexes.values())
+        if self.is_paused:
+            return
         if memory is not None and memory.is_clock_back(now):
             self.recount(jobs, now)
         kinds = [
             self._parked_jobs(jobs, knows),
             *(self._due_jobs(jobs, status, now, start) for status in TIMED_STATUSES),
         ]
-        waited = _by_turns(turned(kinds, turn // 2 % len(kinds) / len(kinds)))
+        waited = by_turns(turned(kinds, turn // 2 % len(kinds) / len(kinds)))
         ready = chain(self._given_back_jobs(jobs, now), self.ready.pull(jobs, start, memory))
         if limit == 1 and turn % 2:
             yield from islice(ready, 1)
@@ -232,7 +256,7 @@ class JobQueue(Persistent):
 
     def _parked_jobs(self, jobs: JobTree, knows: Callable[[str], bool]) -> Iterator[Job]:
         for name in list(self.parked.keys()):
-            if _is_open(name, knows):
+            if self._is_open(name, knows):
                 yield from _standing(jobs, self.parked[name], math.inf, name)
 
     def _due_jobs(
@@ -245,6 +269,14 @@ class JobQueue(Persistent):
             if job.due != job.created_at:
                 return  # it waits for its next attempt
             yield job
+
+    def _is_open(self, lot: str, knows: Callable[[str], bool]) -> bool:
+        """Say whether the jobs that are parked in a lot can run here, and now."""
+        if lot.startswith(_ZONE):
+            return is_zone_known(lot.removeprefix(_ZONE))
+        for prefix in _TASK.values():
+            lot = lot.removeprefix(prefix)
+        return knows(lot) and not self.is_held_back(lot)
 
     def recount(self, jobs: JobTree, now: float) -> None:
         """Count schedules anew that a clock far ahead of `now` has set.
@@ -282,12 +314,16 @@ class JobQueue(Persistent):
 
     def has_waiting(self, jobs: JobTree, now: float, knows: Callable[[str], bool]) -> bool:
         """Say whether a job is ready; nothing is changed.  See `pull`."""
+        if self.is_paused:
+            return False
         for name, lot in self.parked.items():
-            if _is_open(name, knows) and any(load_usable(jobs, jobid) for _, jobid in lot):
+            if self._is_open(name, knows) and any(load_usable(jobs, jobid) for _, jobid in lot):
                 return True
         due = chain.from_iterable(_due(self.indexes[status], now) for status in TIMED_STATUSES)
         return any(
-            (job := load_usable(jobs, jobid)) is not None and job.place == place
+            (job := load_usable(jobs, jobid)) is not None
+            and job.place == place
+            and not self.is_held_back(job.task)
             for place, jobid in chain(due, self.ready)
         )
 
@@ -335,16 +371,7 @@ def _due(index: TimeIndex, now: float, start: float = 0.0) -> Iterator[tuple[flo
     yield from entries
 
 
-def _is_open(lot: str, knows: Callable[[str], bool]) -> bool:
-    """Say whether the jobs that are parked in a lot can run here."""
-    if lot.startswith(_ZONE):
-        return is_zone_known(lot.removeprefix(_ZONE))
-    for prefix in _TASK.values():
-        lot = lot.removeprefix(prefix)
-    return knows(lot)
-
-
-def _is_of(lot: str, status: str) -> bool:
+def is_lot_of(lot: str, status: str) -> bool:
     """Say whether the jobs that are parked in a lot have a status."""
     if lot.startswith(_ZONE):
         return status == CRONJOB
@@ -370,14 +397,3 @@ def _standing(
             yield job
         elif job is not None or jobid not in jobs:
             index.remove(when, jobid)
-
-
-def _by_turns(streams: list[Iterator[Job]]) -> Iterator[Job]:
-    """Yield from one after the other, again and again, until all are at their end."""
-    while streams:
-        for stream in list(streams):
-            job = next(stream, None)
-            if job is None:
-                streams.remove(stream)
-            else:
-                yield job

@@ -372,6 +372,17 @@ def turned(entries: list[Entry], start: float) -> list[Entry]:
     return [*entries[first:], *entries[:first]]
 
 
+def by_turns(streams: list[Iterator[Entry]]) -> Iterator[Entry]:
+    """Yield from one after the other, again and again, until all are at their end."""
+    while streams:
+        for stream in list(streams):
+            job = next(stream, None)
+            if job is None:
+                streams.remove(stream)
+            else:
+                yield job
+
+
 def _is_committed(stored: Persistent) -> bool:
     # What an uncommitted change made stale may come back when it is aborted.
     return stored._p_changed is False and stored._p_serial != _NEW

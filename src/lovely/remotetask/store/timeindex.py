@@ -92,16 +92,26 @@ class TimeIndex(EntryIndex):
         wrote(self, node)
         removed(self, node)
 
-    def between(self, after: float, until: float) -> Iterator[tuple[float, int]]:
+    def close(self) -> None:
+        """Let nothing be put in any more: the index, which is empty, is going to be dropped."""
+        check_sound(self, self.pages)
+        self._close(self.pages)
+
+    def between(
+        self, after: float, until: float, backwards: bool = False
+    ) -> Iterator[tuple[float, int]]:
         """Yield the entries that are later than a time, and not later than another.
 
         They may be taken out under way.
+
+        :param backwards: from the last one on.
         """
         check_sound(self, self.pages)
         first, last = _key(after, 0), _key(until, -1)
-        for pages in _spans(self.pages, _SHIFTS, first, last):
+        for pages in _spans(self.pages, _SHIFTS, first, last, backwards):
             check_sound(self, *pages)
-            entries = sorted(chain.from_iterable(page.entries for page in pages))
+            together = chain.from_iterable(page.entries for page in pages)
+            entries = sorted(together, reverse=backwards)
             yield from (
                 (when, jobid) for when, jobid in map(parts_of, entries) if after < when <= until
             )
@@ -131,12 +141,13 @@ def _is_empty(node: Any) -> bool:
 
 
 def _spans(
-    node: Shelf, shifts: tuple[int, ...], first: int, last: int
+    node: Shelf, shifts: tuple[int, ...], first: int, last: int, backwards: bool = False
 ) -> Iterator[list[EntryPage]]:
     """Yield the pages with keys from one to another, those of a span together."""
     shift, *rest = shifts
     count = 1 if shift else PAGE_COUNT
-    keys = sorted(key for key in node.entries if first >> shift <= key <= last >> shift)
+    within = (key for key in node.entries if first >> shift <= key <= last >> shift)
+    keys = sorted(within, reverse=backwards)
     for _, together in groupby(keys, lambda key: key // count):
         if node.entries is None:  # taken out under way
             return
@@ -146,4 +157,4 @@ def _spans(
             continue
         check_sound(node, *children)
         for child in children:
-            yield from _spans(child, tuple(rest), first, last)
+            yield from _spans(child, tuple(rest), first, last, backwards)

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
 
 from persistent import Persistent
+from persistent.TimeStamp import TimeStamp
+from ZODB.utils import z64
 
 from lovely.remotetask.base.ownership import check_path, check_sound, removed, wrote
 
@@ -35,6 +38,44 @@ class Worker(Persistent):
     def beat(self) -> None:
         """Give a sign of life."""
         self.beats += 1
+
+
+class WorkerState(NamedTuple):
+    """What can be told of a worker.
+
+    :ivar id: names it; the same as in ``job.owner``.
+    :ivar host: the name of its machine.
+    :ivar pid: the id of its process there.
+    :ivar held: ids of the jobs that it runs or is about to run, and of those that have ended since
+        it last looked for jobs.
+    :ivar is_inline: it is an application that has claimed jobs by `ITaskService.claimNextJob`.
+    :ivar last_sign: when it last wrote its record, in UTC, by the clock of the storage.
+    """
+
+    id: str
+    host: str
+    pid: int
+    held: tuple[int, ...]
+    is_inline: bool
+    last_sign: datetime | None
+
+
+def list_workers(service: Any) -> list[WorkerState]:
+    """Return who holds jobs of a service, by host and process.
+
+    Transaction: reads only.
+    """
+    states = [_state_of(worker_id, worker) for worker_id, worker in service.workers.items()]
+    return sorted(states, key=lambda state: (state.host, state.pid, state.id))
+
+
+def _state_of(worker_id: str, worker: Worker) -> WorkerState:
+    worker._p_activate()  # a ghost has no serial
+    serial = worker._p_serial
+    sign = None
+    if serial != z64:
+        sign = datetime.fromtimestamp(TimeStamp(serial).timeTime(), timezone.utc)
+    return WorkerState(worker_id, worker.host, worker.pid, worker.held, worker.is_inline, sign)
 
 
 def find_worker(service: Any, worker_id: str) -> Worker | None:

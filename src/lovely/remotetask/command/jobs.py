@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""``remotetask jobs``: lists jobs, a page at a time."""
+
+from __future__ import annotations
+
+import argparse
+
+from lovely.remotetask.command.jobtable import TITLES, row_of, told_of
+from lovely.remotetask.command.output import DONE, Output
+from lovely.remotetask.command.services import (
+    add_service_arguments,
+    names_of,
+    opened_services,
+    pattern_of,
+    title_of,
+)
+from lovely.remotetask.engine.finding import list_page
+from lovely.remotetask.errors import InvalidArgument
+from lovely.remotetask.interfaces import STATUSES
+
+DESCRIPTION = """\
+Lists jobs, the newest first.  WHEN is when a job ended, was claimed, is due or was added, as its
+status is; TRY is how often it was claimed.  A page looks at 1,000 jobs at the most, so with --task
+it may show few of them; --after goes on where the last page has ended.
+
+examples:
+  remotetask jobs zeo://localhost:8100
+  remotetask jobs zeo://localhost:8100 --service '@tasks' --status error --limit 100
+  remotetask jobs zeo://localhost:8100 --status queued --task shop.charge --oldest --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``remotetask jobs`` takes."""
+    parser.description = DESCRIPTION
+    add_service_arguments(parser)
+    parser.add_argument(
+        "--status",
+        metavar="STATUS",
+        choices=STATUSES,
+        help=f"only jobs with this status: {', '.join(STATUSES)}",
+    )
+    parser.add_argument("--task", metavar="NAME", help="only jobs of this task")
+    parser.add_argument("--oldest", action="store_true", help="the oldest first")
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=int,
+        default=20,
+        help="how many jobs of each service, up to 1000 (default: %(default)s)",
+    )
+    parser.add_argument("--after", metavar="NEXT", help="the page after the one that named this")
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    """List jobs.
+
+    Transaction: must not run in one; reads only.
+    """
+    order = "oldest" if arguments.oldest else "newest"
+    told = []
+    with opened_services(arguments) as (_, matches):
+        if arguments.after is not None and len(matches) > 1:
+            names = ", ".join(map(pattern_of, matches))
+            raise InvalidArgument(f"with --after, --service must name one of {names}")
+        for match in matches:
+            page = list_page(
+                match.service,
+                arguments.status,
+                arguments.task,
+                order,
+                arguments.after,
+                arguments.limit,
+            )
+            jobs = [told_of(job) for job in page.jobs]
+            told.append({**names_of(match), "jobs": jobs, "next": page.next})
+            output.tell(f"{title_of(match)}:")
+            if page.jobs:
+                output.columns(TITLES, [row_of(job) for job in page.jobs])
+            else:
+                output.tell("  no jobs here")
+            if page.next is not None:
+                output.tell(f"  more: --service '{pattern_of(match)}' --after {page.next}")
+    output.result(told)
+    return DONE

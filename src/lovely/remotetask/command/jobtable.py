@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""How jobs are shown to people and to programs, and how the command finds them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from lovely.remotetask.command.services import names_of, pattern_of
+from lovely.remotetask.engine.control import find_job
+from lovely.remotetask.errors import InvalidArgument, JobNotFound
+from lovely.remotetask.hosts.autostart import Match
+from lovely.remotetask.interfaces import PROCESSING
+
+#: A transaction that meets so many write conflicts ends the command.  More than ZODB's usual
+#: three, for workers are at the same jobs.
+TRIES = 10
+
+#: What stands above the columns of `row_of`.
+TITLES = ("ID", "STATUS", "WHEN", "TRY", "TASK", "ERROR")
+
+#: The units of ages, and how many seconds the next one takes.
+UNITS = (("s", 120), ("m", 7_200), ("h", 172_800), ("d", float("inf")))
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def add_ids(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
+    """Add the ids of jobs to the arguments of a verb."""
+    parser.add_argument("ids", metavar="ID", nargs=nargs, type=int, help="the id of a job")
+
+
+def match_of(matches: list[Match], jobid: int) -> Match:
+    """Return the service that has a job.
+
+    :raises JobNotFound: none of them has it.
+    :raises InvalidArgument: several have one with this id.
+    """
+    found = [match for match in matches if jobid in match.service.jobs]
+    if not found:
+        raise JobNotFound(f"there is no job {jobid}")
+    if len(found) > 1:
+        names = ", ".join(map(pattern_of, found))
+        raise InvalidArgument(f"there are several jobs {jobid}: --service must name one of {names}")
+    return found[0]
+
+
+def tell_jobs(
+    manager: Any, matches: list[Match], jobids: list[int], tell: Callable[[Any, int], str]
+) -> list[dict[str, Any]]:
+    """Tell jobs something, each in a transaction of its own; return what to print for programs.
+
+    :param tell: called with the service and the id of a job; returns what has come of it.
+    """
+    told = []
+    for jobid in jobids:
+        outcome = ""
+        for attempt in manager.attempts(TRIES):
+            with attempt:
+                match = match_of(matches, jobid)
+                outcome = tell(match.service, jobid)
+        told.append({**names_of(match), "job": jobid, "outcome": outcome})
+    return told
+
+
+def row_of(job: Any) -> list[str]:
+    """Return the columns of a job for people."""
+    error = "" if job.error is None else " ".join(job.error.split())
+    return [str(job.id), job.status, age_of(_time_of(job)), str(job.attempt), job.task, error]
+
+
+def _time_of(job: Any) -> datetime | None:
+    moment: datetime | None = job.scheduledFor or job.created
+    if job.is_final:
+        moment = job.completed
+    elif job.status == PROCESSING:
+        moment = job.started
+    return moment
+
+
+def age_of(moment: datetime | None) -> str:
+    """Return how long ago something was, or will be, in a few characters."""
+    if moment is None:
+        return ""
+    seconds = time.time() - moment.timestamp()
+    unit = next(unit for unit, end in UNITS if abs(seconds) < end)
+    count = int(abs(seconds) // UNIT_SECONDS[unit])
+    return f"{count}{unit} ago" if seconds >= 0 else f"in {count}{unit}"
+
+
+def told_of(job: Any) -> dict[str, Any]:
+    """Return what a list tells programs of a job."""
+    return {
+        "id": job.id,
+        "task": job.task,
+        "status": job.status,
+        "attempt": job.attempt,
+        "error": job.error,
+        **{
+            name: None if moment is None else moment.isoformat()
+            for name, moment in (
+                ("created", job.created),
+                ("started", job.started),
+                ("completed", job.completed),
+                ("scheduled_for", job.scheduledFor),
+            )
+        },
+    }
+
+
+def find(match: Match, jobid: int) -> Any:
+    """Return a job of a service."""
+    return find_job(match.service, jobid)

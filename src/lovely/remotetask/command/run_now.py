@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""``remotetask run-now``: lets jobs run at once that wait for a time."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from lovely.remotetask.command.jobtable import add_ids, tell_jobs
+from lovely.remotetask.command.output import DONE, Output
+from lovely.remotetask.command.services import add_service_arguments, opened_services
+from lovely.remotetask.engine import control
+
+DESCRIPTION = """\
+Lets jobs run at once that wait for a time: delayed ones, schedules (whose next time stays what it
+is), and those that wait for their next attempt.
+
+example:
+  remotetask run-now zeo://localhost:8100 1638120004 1638120005
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``remotetask run-now`` takes."""
+    parser.description = DESCRIPTION
+    add_service_arguments(parser)
+    add_ids(parser)
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    """Tell jobs so.
+
+    Transaction: must not run in one; commits, a job at a time.
+    """
+    with opened_services(arguments) as (manager, matches):
+        told = tell_jobs(manager, matches, arguments.ids, _tell)
+    for one in told:
+        output.tell(f"job {one['job']}: {one['outcome']}")
+    output.result(told)
+    return DONE
+
+
+def _tell(service: Any, jobid: int) -> str:
+    control.run_now(service, jobid)
+    return "is due now"

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""``remotetask status``: says how many jobs there are, what is paused, and who works."""
+
+from __future__ import annotations
+
+import argparse
+
+from lovely.remotetask.command.output import DONE, Output
+from lovely.remotetask.command.services import (
+    add_service_arguments,
+    names_of,
+    opened_services,
+    title_of,
+)
+from lovely.remotetask.store.count import count_jobs
+from lovely.remotetask.store.pauses import paused_tasks
+from lovely.remotetask.store.worker import list_workers
+
+DESCRIPTION = """\
+Says of each service how many jobs it has by status, what is paused, and how many workers hold
+jobs.
+
+examples:
+  remotetask status zeo://localhost:8100
+  remotetask status zeo://localhost:8100 --service '@tasks' --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``remotetask status`` takes."""
+    parser.description = DESCRIPTION
+    add_service_arguments(parser)
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    """Say how the services are.
+
+    Transaction: must not run in one; reads only.
+    """
+    told = []
+    with opened_services(arguments) as (_, matches):
+        for match in matches:
+            counts = count_jobs(match.service)
+            paused = ["all tasks" if n is None else n for n in paused_tasks(match.service.queue)]
+            workers = len(list_workers(match.service))
+            told.append({**names_of(match), "jobs": counts, "paused": paused, "workers": workers})
+            rows = [[status, f"{count:,}"] for status, count in counts.items()]
+            rows.append(["paused", ", ".join(paused) or "nothing"])
+            rows.append(["workers", f"{workers:,} with jobs in hand"])
+            output.tell(f"{title_of(match)}:")
+            output.columns((), rows)
+    output.result(told)
+    return DONE
