@@ -253,6 +253,28 @@ def test_who_was_given_life_between_a_look_and_the_rescue_is_left_alone(
     assert worker.execution.run(bench.session, claim).status == "completed"
 
 
+def test_who_was_given_life_before_the_rescue_is_looked_at_is_left_alone(
+    processor: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [jobid] = bench.add("echo", 1)
+    worker, rescuer = bench.worker(), bench.worker()
+    worker.claims.claim(bench.session, 1)
+    bench.end_lease(jobid)
+    bench.now -= 3_000_000_000.0
+    find = processor.database.find
+
+    def find_and_beat(*arguments: Any, **keywords: Any) -> Any:
+        found = find(*arguments, **keywords)
+        monkeypatch.undo()
+        with worker.claims.open_beside() as beside:
+            worker.claims.beat(beside)
+        return found
+
+    monkeypatch.setattr(processor.database, "find", find_and_beat)
+    assert rescuer.upkeep.free_dead(bench.session, 60.0) == 0
+    assert bench.document(jobid)["status"] == "processing"
+
+
 def test_a_caller_that_never_ran_what_it_pulled_is_no_death(processor: Any, bench: Bench) -> None:
     [jobid] = bench.add("echo", 1)
     processor.pullNextJob()
@@ -263,6 +285,20 @@ def test_a_caller_that_never_ran_what_it_pulled_is_no_death(processor: Any, benc
     assert (document["status"], document["retryCounter"]) == ("queued", 0)
     assert "has not run it" in document["errors"][0]["message"]
     assert "_deaths" not in document
+
+
+def test_a_caller_that_runs_what_it_pulled_has_a_new_lease(processor: Any, bench: Bench) -> None:
+    [jobid] = bench.add("echo", 1)
+    processor.pullNextJob()
+    transaction.commit()
+    bench.end_lease(jobid)
+    assert processor.processJob(jobid)
+    bench.now -= 3_000_000_000.0
+    rescuer = bench.worker()
+    with rescuer.claims.open_beside() as beside:
+        assert rescuer.upkeep.free_dead(beside, 60.0) == 0
+    transaction.commit()
+    assert processor.getJobStatus(jobid) == "completed"
 
 
 def test_the_run_of_a_caller_that_has_lost_its_job_does_not_commit(

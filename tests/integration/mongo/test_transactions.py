@@ -275,3 +275,12 @@ def test_a_change_in_place_is_written_when_it_is_told(processor: Any, other: Any
     job._p_changed = True
     transaction.commit()
     assert other.processor._jobs[jobid].input == {"list": [1, 2]}
+
+
+def test_a_job_that_is_removed_in_this_transaction_is_not_pulled_in_it(processor: Any) -> None:
+    processor.addJob("echo", 1)
+    transaction.commit()
+    assert processor.removeJobs("queued", "queued") == {"queued": 1}
+    assert processor.pullNextJob() is None
+    transaction.commit()
+    assert len(processor._jobs) == 0

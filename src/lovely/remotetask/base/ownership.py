@@ -59,7 +59,8 @@ def check_parts(service: Any) -> None:
 
     :raises StrayObject: something was disowned.
     """
-    check_sound(service, *service.parts)
+    for parts in service.parts():
+        check_sound(*parts)
 
 
 def is_stray(found: Any) -> bool:

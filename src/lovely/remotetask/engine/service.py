@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from BTrees.IIBTree import IITreeSet
@@ -82,13 +83,12 @@ class Service(Persistent):
             return None
         return jar.db(), self._p_oid
 
-    @property
-    def parts(self) -> tuple[Any, ...]:
-        """What has to belong to the same database as the service; see `check_parts`."""
-        notes = (self.requests, self.progress, self.edits)
+    def parts(self) -> Iterator[tuple[Any, ...]]:
+        """Yield what has to belong to one database, behind what it is reached from."""
         queue = self.queue
-        ready = getattr(queue, "ready", queue)  # one that was disowned may have nothing
-        return self.jobs, queue, ready, self.workers, *notes
+        notes = (self.requests, self.progress, self.edits)
+        yield self, self.jobs, queue, self.workers, *notes
+        yield queue, queue.ready  # not earlier: one that was disowned may have nothing
 
     def make_processor(self, role: str) -> tuple[Any, str]:
         """Return a processor to be called in a thread of its own, and the thread's name.

@@ -61,7 +61,6 @@ class MongoRemoteProcessor(ProcessorBase, Location):
 
     lease_seconds: float = LEASE_SECONDS
     max_deaths: int = MAX_DEATHS
-    parts: tuple[Any, ...] = ()  # nothing of it is in ZODB
     _p_jar = None
     _p_serial = b"\0" * 8
     _p_changed = False
@@ -114,6 +113,10 @@ class MongoRemoteProcessor(ProcessorBase, Location):
         return scheduler
 
     # -- for the engine -----------------------------------------------------------------
+
+    def parts(self) -> Iterable[tuple[Any, ...]]:
+        """See `lovely.remotetask.engine.service.Service`: nothing of it is in ZODB."""
+        return ()
 
     @property
     def jobs(self) -> Records:
