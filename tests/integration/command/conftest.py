@@ -180,6 +180,9 @@ class Place:
             for attribute, value in attributes.items():
                 setattr(service, attribute, value)
 
+    def run(self, verb: str, *arguments: str) -> Ended:
+        return run_to_its_end(verb, self.uri, *arguments, cwd=self.directory)
+
     def check(self, *arguments: str) -> Ended:
         return run_to_its_end("check", self.uri, *arguments, cwd=self.directory)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lovely.remotetask.interfaces import COMPLETED, QUEUED
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED, QUEUED
 from lovely.remotetask.remote.processor import RemoteProcessor
 from lovely.remotetask.remote.scheduler import Delay
 from lovely.remotetask.remote.testing import EchoJob, SleepJob
@@ -102,6 +102,25 @@ def test_jobs_that_have_ended_are_removed(shop: Any) -> None:
     assert re.search("1 cancelled", shop.clean().stdout)
     with shop.service("remote") as remote:
         assert sorted(remote._jobs) == jobids[2:]
+
+
+def test_jobs_are_found_and_told_by_their_ids(shop: Any) -> None:
+    jobid, other = (shop.add("echo").stdout.strip() for _ in range(2))
+    listed = shop.run("jobs", "--json")
+    [page] = json.loads(listed.stdout)
+    assert {job["id"] for job in page["jobs"]} == {jobid, other}
+    assert jobid in shop.run("jobs").stdout
+    shown = json.loads(shop.run("job", jobid, "--json").stdout)
+    assert [(job["id"], job["status"]) for job in shown] == [(jobid, QUEUED)]
+    assert shop.run("cancel", jobid).stdout == f"job {jobid}: is cancelled\n"
+    with shop.service("remote") as remote:
+        assert (remote.getJobStatus(jobid), remote.getJobStatus(other)) == (CANCELLED, QUEUED)
+    assert shop.run("retry", jobid).returncode == 0
+    waited = shop.run("wait", jobid, "--timeout", "0")
+    assert (waited.returncode, waited.stdout) == (3, f"job {jobid}: {QUEUED}\n")
+    # The number in it would be found, but it is that of another id.
+    gone = "0" * 14 + jobid[14:]
+    assert f"there is no job {gone}" in shop.run("job", gone).stderr
 
 
 def test_services_of_both_kinds_are_listed(shop: Any) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from lovely.remotetask.command.jobtable import id_of
 from lovely.remotetask.command.output import DONE, FAILED, Output
 from lovely.remotetask.command.services import (
     add_service_arguments,
@@ -74,6 +75,4 @@ def _name_of(match: Match, problem: Problem) -> int | str | None:
     if problem.jobid is None:
         return None
     job = load(match.service.jobs, problem.jobid)
-    if job is None or job.__name__ == str(problem.jobid):
-        return problem.jobid
-    return job.__name__
+    return problem.jobid if job is None else id_of(job)

@@ -41,9 +41,9 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     told = []
     with opened_services(arguments) as (_, matches):
         for jobid in arguments.ids:
-            match = match_of(matches, jobid)
-            job = find(match, jobid)
-            progress = match.service.progress.get(jobid)
+            match, number = match_of(matches, jobid)
+            job = find(match, number)
+            progress = match.service.progress.get(number)
             facts = {
                 **told_of(job),
                 "note": job.note,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -14,6 +15,8 @@ from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.errors import InvalidArgument, JobNotFound
 from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.interfaces import PROCESSING
+from lovely.remotetask.remote.record import ID_DIGITS
+from lovely.remotetask.store.quarantine import load
 
 #: A transaction that meets so many write conflicts ends the command.  More than ZODB's usual
 #: three, for workers are at the same jobs.
@@ -29,46 +32,69 @@ UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 def add_ids(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
     """Add the ids of jobs to the arguments of a verb."""
-    parser.add_argument("ids", metavar="ID", nargs=nargs, type=int, help="the id of a job")
+    parser.add_argument("ids", metavar="ID", nargs=nargs, type=_job_id, help="the id of a job")
 
 
-def match_of(matches: list[Match], jobid: int) -> Match:
-    """Return the service that has a job.
+def _job_id(text: str) -> int | str:
+    """Return the id of a job: a number, or what remote processors call it."""
+    if re.fullmatch("[0-9a-f]{24}", text):
+        return text
+    if re.fullmatch("[0-9]{1,20}", text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not the id of a job")
+
+
+def match_of(matches: list[Match], jobid: int | str) -> tuple[Match, int]:
+    """Return the service that has a job, and the number of the job there.
 
     :raises JobNotFound: none of them has it.
     :raises InvalidArgument: several have one with this id.
     """
-    found = [match for match in matches if jobid in match.service.jobs]
+    number = jobid if isinstance(jobid, int) else int(jobid[ID_DIGITS:], 16)
+    found = [match for match in matches if _has(match, number, jobid)]
     if not found:
         raise JobNotFound(f"there is no job {jobid}")
     if len(found) > 1:
         names = ", ".join(map(pattern_of, found))
         raise InvalidArgument(f"there are several jobs {jobid}: --service must name one of {names}")
-    return found[0]
+    return found[0], number
+
+
+def _has(match: Match, number: int, jobid: int | str) -> bool:
+    if number not in match.service.jobs:
+        return False
+    job = load(match.service.jobs, number)
+    return job is None or jobid in (number, job.__name__)
 
 
 def tell_jobs(
-    manager: Any, matches: list[Match], jobids: list[int], tell: Callable[[Any, int], str]
+    manager: Any, matches: list[Match], jobids: list[int | str], tell: Callable[[Any, int], str]
 ) -> list[dict[str, Any]]:
     """Tell jobs something, each in a transaction of its own; return what to print for programs.
 
-    :param tell: called with the service and the id of a job; returns what has come of it.
+    :param tell: called with the service and the number of a job; returns what has come of it.
     """
     told = []
     for jobid in jobids:
         outcome = ""
         for attempt in manager.attempts(TRIES):
             with attempt:
-                match = match_of(matches, jobid)
-                outcome = tell(match.service, jobid)
+                match, number = match_of(matches, jobid)
+                outcome = tell(match.service, number)
         told.append({**names_of(match), "job": jobid, "outcome": outcome})
     return told
+
+
+def id_of(job: Any) -> int | str:
+    """Return the id of a job as its service shows it."""
+    name: str = job.__name__
+    return job.id if name == str(job.id) else name
 
 
 def row_of(job: Any) -> list[str]:
     """Return the columns of a job for people."""
     error = "" if job.error is None else " ".join(job.error.split())
-    return [str(job.id), job.status, age_of(_time_of(job)), str(job.attempt), job.task, error]
+    return [job.__name__, job.status, age_of(_time_of(job)), str(job.attempt), job.task, error]
 
 
 def _time_of(job: Any) -> datetime | None:
@@ -93,7 +119,7 @@ def age_of(moment: datetime | None) -> str:
 def told_of(job: Any) -> dict[str, Any]:
     """Return what a list tells programs of a job."""
     return {
-        "id": job.id,
+        "id": id_of(job),
         "task": job.task,
         "status": job.status,
         "attempt": job.attempt,

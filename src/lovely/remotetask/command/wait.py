@@ -47,9 +47,9 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     told = []
     with opened_services(arguments) as (_, matches):
         for jobid in arguments.ids:
-            match = match_of(matches, jobid)
+            match, number = match_of(matches, jobid)
             rest = None if end is None else max(0.0, end - time.monotonic())
-            [status] = wait_for(match.service, [jobid], rest).values()
+            [status] = wait_for(match.service, [number], rest).values()
             told.append({**names_of(match), "job": jobid, "status": status})
             output.tell(f"job {jobid}: {status}")
     output.result(told)
