@@ -86,7 +86,8 @@ class Progress(NamedTuple):
     message: str
 
 
-def _as_datetime(seconds: float | None) -> datetime | None:
+def time_at(seconds: float | None) -> datetime | None:
+    """Return the time at so many seconds since the epoch, in UTC; None is None."""
     return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
 
 
@@ -188,22 +189,22 @@ class Job(Persistent):
     @property
     def created(self) -> datetime | None:
         """See `IJob`."""
-        return _as_datetime(self.created_at)
+        return time_at(self.created_at)
 
     @property
     def started(self) -> datetime | None:
         """See `IJob`."""
-        return _as_datetime(self.started_at)
+        return time_at(self.started_at)
 
     @property
     def completed(self) -> datetime | None:
         """See `IJob`."""
-        return _as_datetime(self.completed_at)
+        return time_at(self.completed_at)
 
     @property
     def scheduledFor(self) -> datetime | None:
         """See `IJob`."""
-        return _as_datetime(self.due)
+        return time_at(self.due)
 
     @property
     def error(self) -> str | None:

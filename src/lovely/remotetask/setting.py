@@ -8,7 +8,7 @@ it had not been set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -137,12 +137,22 @@ def check_finals(value: Any) -> list[str]:
     :raises JobIsLive: one of them is none.
     :raises InvalidArgument: one is no status at all, or they are too many.
     """
+    return [check_final(name) for name in check_statuses(value, "status", STATUSES)]
+
+
+def check_statuses(value: Any, name: str, known: Collection[str]) -> list[str]:
+    """Return statuses; one may be given by its name alone.
+
+    :param name: names the value in the error's message.
+    :param known: the statuses that there are.
+    :raises InvalidArgument: one is no status at all, or they are too many.
+    """
     given = (value,) if is_kind(value, str) else value
-    names = list_of(given, "status", InvalidArgument, MAX_STATUSES)
-    for name in names:
-        if not is_kind(name, str) or plain(name) not in STATUSES:
-            raise InvalidArgument(f"there is no status {shown(name)}")
-    return [check_final(name) for name in names]
+    statuses = list_of(given, name, InvalidArgument, MAX_STATUSES)
+    for status in statuses:
+        if not is_kind(status, str) or plain(status) not in known:
+            raise InvalidArgument(f"there is no status {shown(status)}")
+    return list(map(plain, statuses))
 
 
 def _check_bounds(status: str, value: Any) -> Bounds:

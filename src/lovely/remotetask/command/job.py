@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from datetime import datetime, timezone
 
-from lovely.remotetask.command.jobtable import add_ids, age_of, find, match_of, told_of
+from lovely.remotetask.command.jobtable import add_ids, age_of, match_of, told_of
 from lovely.remotetask.command.output import DONE, Output
 from lovely.remotetask.command.services import (
     add_service_arguments,
@@ -14,6 +14,7 @@ from lovely.remotetask.command.services import (
     opened_services,
     title_of,
 )
+from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.errors import shown
 
 DESCRIPTION = """\
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     with opened_services(arguments) as (_, matches):
         for jobid in arguments.ids:
             match, number = match_of(matches, jobid)
-            job = find(match, number)
+            job = find_job(match.service, number)
             progress = match.service.progress.get(number)
             facts = {
                 **told_of(job),

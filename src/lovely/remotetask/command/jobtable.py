@@ -10,8 +10,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from lovely.remotetask.command.output import Output
 from lovely.remotetask.command.services import names_of, pattern_of
-from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.errors import InvalidArgument, JobNotFound
 from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.interfaces import PROCESSING
@@ -68,10 +68,15 @@ def _has(match: Match, number: int, jobid: int | str) -> bool:
 
 
 def tell_jobs(
-    manager: Any, matches: list[Match], jobids: list[int | str], tell: Callable[[Any, int], str]
+    manager: Any,
+    matches: list[Match],
+    jobids: list[int | str],
+    tell: Callable[[Any, int], str],
+    output: Output,
 ) -> list[dict[str, Any]]:
-    """Tell jobs something, each in a transaction of its own; return what to print for programs.
+    """Tell jobs something, each in a transaction of its own, and people what has come of it.
 
+    :returns: what to print for programs.
     :param tell: called with the service and the number of a job; returns what has come of it.
     """
     told = []
@@ -82,6 +87,8 @@ def tell_jobs(
                 match, number = match_of(matches, jobid)
                 outcome = tell(match.service, number)
         told.append({**names_of(match), "job": jobid, "outcome": outcome})
+    for one in told:
+        output.tell(f"job {one['job']}: {one['outcome']}")
     return told
 
 
@@ -134,8 +141,3 @@ def told_of(job: Any) -> dict[str, Any]:
             )
         },
     }
-
-
-def find(match: Match, jobid: int) -> Any:
-    """Return a job of a service."""
-    return find_job(match.service, jobid)

@@ -56,9 +56,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
                 told.append({**names_of(match), "repeated": count})
                 output.tell(f"{title_of(match)}: {count:,} jobs run again")
         else:
-            told = tell_jobs(manager, matches, arguments.ids, _retry)
-            for one in told:
-                output.tell(f"job {one['job']}: {one['outcome']}")
+            told = tell_jobs(manager, matches, arguments.ids, _retry, output)
     output.result(told)
     return DONE
 

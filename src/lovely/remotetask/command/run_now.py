@@ -33,9 +33,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     Transaction: must not run in one; commits, a job at a time.
     """
     with opened_services(arguments) as (manager, matches):
-        told = tell_jobs(manager, matches, arguments.ids, _tell)
-    for one in told:
-        output.tell(f"job {one['job']}: {one['outcome']}")
+        told = tell_jobs(manager, matches, arguments.ids, _tell, output)
     output.result(told)
     return DONE
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 
 from lovely.remotetask.command.output import DONE, Output
+from lovely.remotetask.command.pausing import paused_names
 from lovely.remotetask.command.services import (
     add_service_arguments,
     names_of,
@@ -13,7 +14,6 @@ from lovely.remotetask.command.services import (
     title_of,
 )
 from lovely.remotetask.store.count import count_jobs
-from lovely.remotetask.store.pauses import paused_tasks
 from lovely.remotetask.store.worker import list_workers
 
 DESCRIPTION = """\
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     with opened_services(arguments) as (_, matches):
         for match in matches:
             counts = count_jobs(match.service)
-            paused = ["all tasks" if n is None else n for n in paused_tasks(match.service.queue)]
+            paused = paused_names(match.service)
             workers = len(list_workers(match.service))
             told.append({**names_of(match), "jobs": counts, "paused": paused, "workers": workers})
             rows = [[status, f"{count:,}"] for status, count in counts.items()]

@@ -218,7 +218,7 @@ def cancel_job(service: Any, job: Job) -> None:
 def discard(service: Any, jobid: int) -> None:
     """Cancel a job that waits, and remove it."""
     job = find_job(service, jobid)
-    cancel(service, jobid)
+    cancel_job(service, job)
     if job.is_final:
         service.queue.remove(job)
         remove_job(service, jobid)

@@ -33,6 +33,11 @@ PROBE_SHARE = 0.004
 FAULT_SECONDS = 60.0
 
 
+def bounded(seconds: float) -> float:
+    """Return how long a loop without work waits: neither so short that it is busy, nor too long."""
+    return min(max(seconds, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX)
+
+
 class Loop:
     """Works on one service until it is stopped.
 
@@ -60,7 +65,7 @@ class Loop:
         self.engine = engine
         self.name = name
         self._thread_name = thread_name or f"remotetasks.{name}"
-        self.wait_seconds = min(max(wait_seconds, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX)
+        self.wait_seconds = bounded(wait_seconds)
         self.is_looping = False
         self.signals: frozenset[bytes] = frozenset()
         self.owner: object = None
@@ -254,7 +259,7 @@ class Loop:
         seconds = self.wait_seconds
         if due is not None:
             seconds = min(seconds, due - self.engine.claims.clock())
-        seconds = min(max(seconds, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX)
+        seconds = bounded(seconds)
         if not self.engine.news.is_asked:
             self.woken.wait(seconds)
             return

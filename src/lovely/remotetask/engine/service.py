@@ -97,13 +97,8 @@ class Service(Persistent):
         :raises InvalidArgument: the factory does not take the arguments.
         """
         path = path_to(self)
-        try:
-            processor = self.processorFactory(self._p_jar.db(), path, **self.processorArguments)
-        except TypeError as error:
-            raise InvalidArgument(
-                f"{shown(self.processorFactory)} does not take"
-                f" {shown(self.processorArguments)}: {describe(error)}"
-            ) from error
+        arguments = self.processorArguments
+        processor = made_by(self.processorFactory, arguments, self._p_jar.db(), path)
         return processor, "remotetasks." + ".".join(path)
 
     def holds_new(self, job: Any) -> bool:
@@ -134,6 +129,19 @@ class Service(Persistent):
     def find_task(self, name: str) -> Any:
         """Return the task with a name, which is called as `ITask` says, or None."""
         return look_up(self.taskInterface, name)
+
+
+def made_by(factory: Any, arguments: dict[str, Any], *given: Any) -> Any:
+    """Return what a factory makes that is a setting, as its keyword arguments are.
+
+    :raises InvalidArgument: it does not take them.
+    """
+    try:
+        return factory(*given, **arguments)
+    except TypeError as error:
+        raise InvalidArgument(
+            f"{shown(factory)} does not take {shown(arguments)}: {describe(error)}"
+        ) from error
 
 
 def _checked_setting(name: str, value: Any, is_stored: bool) -> Any:

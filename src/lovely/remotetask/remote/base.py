@@ -16,6 +16,7 @@ from transaction.interfaces import TransientError
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.control import cancel_job
+from lovely.remotetask.engine.service import made_by
 from lovely.remotetask.errors import (
     InvalidArgument,
     JobIsLive,
@@ -24,7 +25,6 @@ from lovely.remotetask.errors import (
     describe,
     is_kind,
     is_storage_fault,
-    list_of,
     shown,
 )
 from lovely.remotetask.remote.interfaces import (
@@ -38,14 +38,12 @@ from lovely.remotetask.remote.interfaces import (
 from lovely.remotetask.remote.job import check_class, record_of
 from lovely.remotetask.remote.scheduler import time_of_call
 from lovely.remotetask.remote.worker import SCHEDULER, WORKER, SchedulerWorker, SimpleJobWorker
+from lovely.remotetask.setting import check_statuses
 
 log = logging.getLogger("lovely.remotetask.remote")
 
 #: What `removeJobs` removes if nobody says otherwise.
 REMOVABLE = [CANCELLED, COMPLETED, ERROR]
-
-#: So many statuses are taken at once, some of them more than once.
-MAX_STATUSES = 1_000
 
 
 class RunJob:
@@ -178,8 +176,8 @@ class ProcessorBase:
         self, stati: Iterable[str] | str | None = None, allowed: Iterable[str] | str | None = None
     ) -> dict[str, int]:
         """See `IRemoteProcessor`."""
-        may = REMOVABLE if allowed is None else _statuses(allowed)
-        wanted = may if stati is None else _statuses(stati)
+        may = REMOVABLE if allowed is None else check_statuses(allowed, "stati", JOB_STATUS_NAMES)
+        wanted = may if stati is None else check_statuses(stati, "stati", JOB_STATUS_NAMES)
         for status in wanted:
             if status not in may or status == PROCESSING:
                 raise JobIsLive(f"jobs that are {status} are not to be removed")
@@ -259,12 +257,7 @@ class ProcessorBase:
             factory, arguments = self.schedulerWorkerFactory, self.schedulerWorkerArguments
         else:
             factory, arguments = self.jobWorkerFactory, self.jobWorkerArguments
-        try:
-            return factory(self, **arguments), self.thread_name(role)
-        except TypeError as error:
-            raise InvalidArgument(
-                f"{shown(factory)} does not take {shown(arguments)}: {describe(error)}"
-            ) from error
+        return made_by(factory, arguments, self), self.thread_name(role)
 
     @abstractmethod
     def start_role(self, role: str, start: Any) -> None:
@@ -340,17 +333,3 @@ def _is_there(factory: Any) -> bool:
     """Say whether a factory has been added somewhere: an abort can have taken it out again."""
     place = factory.__parent__
     return place is not None and place.get(factory.__name__) is factory
-
-
-def _statuses(given: Any) -> list[str]:
-    """Return statuses in a list.
-
-    :raises InvalidArgument: there is no such status.
-    """
-    names = list_of(
-        (given,) if is_kind(given, str) else given, "stati", InvalidArgument, MAX_STATUSES
-    )
-    for name in names:
-        if name not in JOB_STATUS_NAMES:
-            raise InvalidArgument(f"there is no status {shown(name)}")
-    return names

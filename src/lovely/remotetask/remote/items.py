@@ -15,6 +15,7 @@ from typing import Any
 
 from BTrees.OOBTree import OOBTree, OOTreeSet
 from persistent import Persistent
+from ZODB.utils import z64
 from zope.interface import implementer
 
 from lovely.remotetask.base.guard import check_begun
@@ -33,8 +34,6 @@ log = logging.getLogger("lovely.remotetask.remote")
 
 #: Who has met another scheduler at an item takes one of so many that are due.
 CHOICE = 64
-
-_NEW = b"\0" * 8  # the serial of an object that was never committed
 
 
 def _found(parent: Any, tree: Any, name: Any, default: Any) -> Any:
@@ -262,7 +261,7 @@ class Scheduler(Persistent, SchedulerBase):
         found = [
             item
             for item in getattr(self, "_v_added", [])
-            if item._p_serial == _NEW and self.get(item.__name__) is item
+            if item._p_serial == z64 and self.get(item.__name__) is item
         ]
         if hasattr(self, "_v_added"):
             self._v_added = found

@@ -16,7 +16,7 @@ from lovely.remotetask.base.ownership import check_sound
 from lovely.remotetask.base.storable import check_storable, is_plain
 from lovely.remotetask.engine.outcome import failure_of
 from lovely.remotetask.errors import InvalidArgument, InvalidInput, is_true
-from lovely.remotetask.job import Failure
+from lovely.remotetask.job import Failure, time_at
 from lovely.remotetask.remote.exceptions import RemoteException
 from lovely.remotetask.remote.interfaces import IJob, IJobError
 from lovely.remotetask.remote.record import JobRecord
@@ -26,7 +26,6 @@ from lovely.remotetask.remote.values import (
     check_seconds,
     check_time,
     set_attributes,
-    time_at,
 )
 
 #: What the record of a job tells.

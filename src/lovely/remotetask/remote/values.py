@@ -50,11 +50,6 @@ def check_runs(value: Any, name: str) -> int:
     return number
 
 
-def time_at(seconds: float | None) -> datetime | None:
-    """Return the time at so many seconds since the epoch; None is None."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
-
-
 def set_attributes(holder: Any, data: Any) -> None:
     """Set attributes by name, of any names but those that ZODB needs.
 

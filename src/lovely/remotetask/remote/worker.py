@@ -17,6 +17,7 @@ from zope.interface import implementer
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.crew import OwnThread, Runner, Threads
+from lovely.remotetask.engine.loop import bounded
 from lovely.remotetask.engine.protocol import Claim, Session, Stopping
 from lovely.remotetask.errors import ServiceGone, seconds_of
 from lovely.remotetask.processor import Processor
@@ -26,9 +27,6 @@ from lovely.remotetask.setting import check_max_threads
 __all__ = ["MultiJobWorker", "SchedulerWorker", "SimpleJobWorker"]
 
 log = logging.getLogger("lovely.remotetask.remote")
-
-#: A scheduler without work looks again after this many seconds at the least.
-MIN_WAIT_SECONDS = 0.005
 
 #: The roles of a remote processor's threads.
 WORKER = "worker"
@@ -205,7 +203,7 @@ class SchedulerWorker:
         session.abort()
         if due is not None:
             seconds = min(seconds, due - self.engine.claims.clock())
-        self._woken.wait(min(max(seconds, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX))
+        self._woken.wait(bounded(seconds))
 
 
 def _schedule(session: Session, tries: Iterator[int], processor: Any) -> Any:

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple, TypeVar
 from BTrees.Length import Length
 from persistent import Persistent
 from zc.queue import PersistentQueue as BucketQueue
+from ZODB.utils import z64
 
 from lovely.remotetask.base.ownership import check_sound, removed, wrote
 from lovely.remotetask.base.shelf import Shelf
@@ -56,8 +57,6 @@ PREFETCH_SIZE = 32
 
 
 Entry = TypeVar("Entry")
-
-_NEW = b"\0" * 8  # the serial of an object that was never committed
 
 
 class Place(NamedTuple):
@@ -385,4 +384,4 @@ def by_turns(streams: list[Iterator[Entry]]) -> Iterator[Entry]:
 
 def _is_committed(stored: Persistent) -> bool:
     # What an uncommitted change made stale may come back when it is aborted.
-    return stored._p_changed is False and stored._p_serial != _NEW
+    return stored._p_changed is False and stored._p_serial != z64

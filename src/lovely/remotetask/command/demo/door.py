@@ -110,6 +110,12 @@ class Door(ABC):
         """Return when the next report is due.  Transaction: reads only."""
 
 
+def _workers(simple: Any, multi: Any, workers: int) -> tuple[Any, dict[str, Any]]:
+    """Return what works on a service, and its arguments."""
+    arguments: dict[str, Any] = {"waitTime": 1.0}
+    return (simple, arguments) if workers == 1 else (multi, arguments | {"maxThreads": workers})
+
+
 class Tasks(Door):
     """A `TaskService`: functions with names, cron jobs among the jobs."""
 
@@ -127,8 +133,7 @@ class Tasks(Door):
 
     def set_workers(self, service: TaskService, workers: int) -> None:
         """See `Door`."""
-        factory: Any = SimpleProcessor if workers == 1 else MultiProcessor
-        arguments = {"waitTime": 1.0} | ({} if workers == 1 else {"maxThreads": workers})
+        factory, arguments = _workers(SimpleProcessor, MultiProcessor, workers)
         if (service.processorFactory, service.processorArguments) != (factory, arguments):
             service.processorFactory, service.processorArguments = factory, arguments
 
@@ -189,8 +194,7 @@ class Remote(Door):
 
     def set_workers(self, service: RemoteProcessor, workers: int) -> None:
         """See `Door`."""
-        factory: Any = SimpleJobWorker if workers == 1 else MultiJobWorker
-        arguments = {"waitTime": 1.0} | ({} if workers == 1 else {"maxThreads": workers})
+        factory, arguments = _workers(SimpleJobWorker, MultiJobWorker, workers)
         if (service.jobWorkerFactory, service.jobWorkerArguments) != (factory, arguments):
             service.jobWorkerFactory, service.jobWorkerArguments = factory, arguments
 

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from lovely.remotetask.engine.claim import take
 from lovely.remotetask.errors import InvalidArgument, is_kind, shown
 from lovely.remotetask.interfaces import PROCESSING, QUEUED
+from lovely.remotetask.job import time_at
 from lovely.remotetask.remote.mongo.connection import Connection, log
 from lovely.remotetask.remote.mongo.database import JOBS, Document
 from lovely.remotetask.remote.mongo.documents import dump_job
 from lovely.remotetask.remote.mongo.entry import Entry
 from lovely.remotetask.remote.query import make_filter
-from lovely.remotetask.remote.values import time_at
 from lovely.remotetask.setting import read
 
 #: Workers look each so many seconds whether there are jobs of unknown classes.

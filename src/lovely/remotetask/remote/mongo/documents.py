@@ -16,12 +16,11 @@ from typing import Any
 from bson import ObjectId
 
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, QUEUED
-from lovely.remotetask.job import Failure
+from lovely.remotetask.job import Failure, time_at
 from lovely.remotetask.remote.interfaces import ICron, IDelay
 from lovely.remotetask.remote.job import values_of
 from lovely.remotetask.remote.record import JobRecord
 from lovely.remotetask.remote.scheduler import CRON_FIELDS
-from lovely.remotetask.remote.values import time_at
 
 #: Of each document, beside what the class of its object stores.
 COMMON = frozenset({"_id", "_type", "_version", "__name__", "modified"})

@@ -22,11 +22,11 @@ from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.engine.rescue import free_job
 from lovely.remotetask.engine.transactions import Transactor
 from lovely.remotetask.interfaces import PROCESSING, QUEUED
+from lovely.remotetask.job import time_at
 from lovely.remotetask.remote.mongo.claiming import Worker, claim_next, extend, waiting
 from lovely.remotetask.remote.mongo.database import JOBS
 from lovely.remotetask.remote.mongo.documents import id_of
 from lovely.remotetask.remote.mongo.session import Session
-from lovely.remotetask.remote.values import time_at
 from lovely.remotetask.setting import read
 
 #: No more jobs than this are freed at one look.

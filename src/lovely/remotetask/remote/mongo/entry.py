@@ -10,6 +10,7 @@ from typing import Any
 
 from lovely.remotetask.errors import InvalidInput, InvalidResult, RemoteTaskError
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING
+from lovely.remotetask.job import time_at
 from lovely.remotetask.remote.mongo.database import ITEMS, JOBS, Database, Document
 from lovely.remotetask.remote.mongo.documents import (
     NOTES,
@@ -19,7 +20,6 @@ from lovely.remotetask.remote.mongo.documents import (
     load_job,
     load_plain,
 )
-from lovely.remotetask.remote.values import time_at
 
 #: The name of a collection, and the ``_id`` of a document in it.
 Key = tuple[str, Any]

@@ -12,6 +12,7 @@ from bson import ObjectId
 from zope.interface import implementer
 
 from lovely.remotetask.errors import InvalidArgument, JobNotFound, is_kind, shown
+from lovely.remotetask.job import time_at
 from lovely.remotetask.remote.interfaces import IJobFactories, IJobs
 from lovely.remotetask.remote.job import Job, attach, record_of
 from lovely.remotetask.remote.mongo.connection import Connection
@@ -19,7 +20,6 @@ from lovely.remotetask.remote.mongo.database import FACTORIES, ITEMS, JOBS, Docu
 from lovely.remotetask.remote.mongo.documents import DocumentRecord, dump_item, dump_job, id_of
 from lovely.remotetask.remote.mongo.entry import Entry
 from lovely.remotetask.remote.scheduler import SchedulerBase
-from lovely.remotetask.remote.values import time_at
 
 log = logging.getLogger("lovely.remotetask.remote")
 
