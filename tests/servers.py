@@ -88,9 +88,14 @@ class ZeoServer:
 
 def open_zeo(address: tuple[str, int], **options: Any) -> ZODB.DB:
     """Open what a ZEO server serves; the options are those of the database."""
+    return ZODB.DB(zeo_storage(address), **options)
+
+
+def zeo_storage(address: tuple[str, int]) -> Any:
+    """Return the storage that a ZEO server serves."""
     from ZEO.ClientStorage import ClientStorage
 
-    return ZODB.DB(ClientStorage(address, wait_timeout=60), **options)
+    return ClientStorage(address, wait_timeout=60)
 
 
 def _free_port() -> int:
@@ -116,6 +121,11 @@ def open_postgres(dsn: str, cache_local_mb: int | None = None, **options: Any) -
 
     :param cache_local_mb: how much is kept on this side; None is RelStorage's default.
     """
+    return ZODB.DB(postgres_storage(dsn, cache_local_mb), **options)
+
+
+def postgres_storage(dsn: str, cache_local_mb: int | None = None) -> Any:
+    """Return a storage in PostgreSQL, without history.  See `open_postgres`."""
     from relstorage.adapters.postgresql import PostgreSQLAdapter
     from relstorage.options import Options
     from relstorage.storage import RelStorage
@@ -124,7 +134,7 @@ def open_postgres(dsn: str, cache_local_mb: int | None = None, **options: Any) -
     if cache_local_mb is not None:
         of_storage.cache_local_mb = cache_local_mb
     adapter = PostgreSQLAdapter(dsn=dsn, options=of_storage)
-    return ZODB.DB(RelStorage(adapter, options=of_storage), **options)
+    return RelStorage(adapter, options=of_storage)
 
 
 def postgres_answers(dsn: str) -> bool:

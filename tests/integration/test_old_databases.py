@@ -7,9 +7,20 @@ import json
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import closing
+from datetime import timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
+import transaction
+import ZODB
+from ZODB.FileStorage import FileStorage
+
+from lovely.remotetask.engine.upgrade import Upgrade
+from lovely.remotetask.store.check import check_all
+from servers import postgres_storage, zeo_storage
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -22,6 +33,8 @@ COMMANDS = {
     "clean": ["clean"],
     "add": ["add", "echo"],
 }
+
+UPGRADE = ["upgrade", "--timezone", "UTC"]
 
 
 def remotetask(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -62,11 +75,42 @@ def test_a_check_tells_it_as_a_problem(tmp_path: Path) -> None:
     assert (problem["site"], problem["service"], problem["job"]) == ("root", "tasks", None)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_an_upgrade_on_trial_tells_what_it_would_do(tmp_path: Path) -> None:
+    path = copied("written-by-0.5-python3.fs", tmp_path)
+    before = path.read_bytes()
+    ended = remotetask(path, *UPGRADE, "--dry-run")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert path.read_bytes() == before
+    assert ended.stdout == (
+        "tasks on root: would be upgraded, with 3 queued, 1 cancelled, 2 error, 1 completed, "
+        "2 delayed, 3 cronjob, 1 start later\n"
+    )
+
+
+def test_after_an_upgrade_the_commands_find_a_service_of_today(tmp_path: Path) -> None:
+    path = copied("written-by-0.5-python3.fs", tmp_path)
+    [told] = json.loads(remotetask(path, *UPGRADE, "--json").stdout)
+    assert (told["service"], told["jobs"]["queued"], told["dropped"]) == ("tasks", 3, 0)
+    assert remotetask(path, "check").returncode == 0
+    [status] = json.loads(remotetask(path, "status", "--json").stdout)
+    assert status["jobs"]["cronjob"] == 3
+    again = remotetask(path, *UPGRADE)
+    assert again.returncode == 0
+    assert again.stdout.startswith("Nothing to upgrade")
+
+
+def test_a_time_zone_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    path = copied("written-by-0.5-python3.fs", tmp_path)
+    ended = remotetask(path, "upgrade", "--timezone", "Mars/Olympus")
+    assert ended.returncode == 2
+    assert "Mars/Olympus" in ended.stderr
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "upgrade"])
 def test_a_database_of_python_2(tmp_path: Path, command: str) -> None:
     path = copied("written-by-0.5-python2.fs", tmp_path)
     before = path.read_bytes()
-    ended = remotetask(path, *COMMANDS[command])
+    ended = remotetask(path, *({**COMMANDS, "upgrade": UPGRADE}[command]))
     assert (ended.returncode, ended.stdout) == (1, "")
     assert path.read_bytes() == before
     [line] = ended.stderr.splitlines()
@@ -80,3 +124,28 @@ def test_a_file_that_is_no_database_is_not_taken_for_one_of_python_2(tmp_path: P
     path.write_text("not a database at all, but a text")
     [line] = remotetask(path, "check").stderr.splitlines()
     assert line == f"remotetask: file://{path} cannot be opened: {path} is no FileStorage"
+
+
+@pytest.mark.parametrize("server", ["zeo", "postgres_dsn"])
+def test_a_service_behind_a_server_is_upgraded_too(
+    tmp_path: Path, request: pytest.FixtureRequest, server: str, register: Any
+) -> None:
+    register("echo", lambda input: input)
+    make = zeo_storage if server == "zeo" else postgres_storage
+    address = request.getfixturevalue(server)
+    old = FileStorage(str(copied("written-by-0.5-python3.fs", tmp_path)))
+    with closing(old), closing(make(address)) as storage:  # a database would make a root
+        storage.copyTransactionsFrom(old)
+    with closing(ZODB.DB(make(address))) as db:
+        connection = db.open()
+        service = connection.root()["tasks"]
+        upgrade = Upgrade(service, timezone.utc, time.time(), True)
+        while (report := upgrade.step()) is None:
+            transaction.commit()
+        transaction.commit()
+        assert sum(report.jobs.values()) == len(service.jobs) == 13
+        service.process()
+        transaction.commit()
+        assert service.getStatus(connection.root()["ids"]["queued"]) == "completed"
+        assert list(check_all(service, time.time(), False, transaction.abort)) == []
+        transaction.abort()

@@ -179,14 +179,14 @@ class StaleDocument(RemoteTaskError, TransientError):
 
 
 class OldRecord(RemoteTaskError, POSError):  # a POSError, which ZODB does not wrap
-    """A record of lovely.remotetask 0.5 is neither read nor written by this release."""
+    """A record of lovely.remotetask 0.5 is neither read nor written before it is upgraded."""
 
     @classmethod
     def of(cls, what: str) -> OldRecord:
         """Return the error of something that 0.5 has written."""
         return cls(
-            f"{what} was written by lovely.remotetask 0.5; this release neither reads nor "
-            f"changes it: see 'Coming from 0.5' in the documentation"
+            f"{what} was written by lovely.remotetask 0.5; 'remotetask upgrade' brings it to "
+            f"today's records: see 'Coming from 0.5' in the documentation"
         )
 
 

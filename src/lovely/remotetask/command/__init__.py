@@ -19,6 +19,7 @@ From top to bottom; each uses only those below it.
 ``pause``     ``remotetask pause``
 ``resume``    ``remotetask resume``
 ``workers``   ``remotetask workers``
+``upgrade``   ``remotetask upgrade``
 ``pausing``   what the verbs that pause and resume share
 ``jobtable``  how jobs are shown and found
 ``services``  the services that patterns name, for verbs that look after them

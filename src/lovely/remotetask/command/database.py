@@ -238,9 +238,8 @@ def _why_no_format(path: str) -> str:
         is_of_python_2 = file.read(4) == b"FS21"
     if is_of_python_2:
         return (
-            "Python 2 has written it.  What is in it can be converted by zodbupdate, but jobs of "
-            "lovely.remotetask 0.5 are not read even then: see 'Coming from 0.5' in the "
-            "documentation"
+            "Python 2 has written it.  First zodbupdate has to convert it, then 'remotetask "
+            "upgrade' the services of lovely.remotetask 0.5: see 'Coming from 0.5' in the documentation"
         )
     return f"{path} is no FileStorage"
 

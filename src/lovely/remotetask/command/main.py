@@ -55,6 +55,7 @@ VERBS = {
     "pause": "hold back all jobs, or those of a task",
     "resume": "let jobs be claimed again",
     "workers": "say who works",
+    "upgrade": "bring services of lovely.remotetask 0.5 to today's records",
 }
 
 

@@ -13,6 +13,7 @@ From top to bottom; each uses only those below it.
 ``claims``        what one worker has in hand
 ``hand``          what a worker of any store has in hand
 ``news``          whether there may be work
+``upgrade``       brings a service of 0.5 to today's records
 ``inline``        runs jobs in the caller's transaction
 ``service``       what every service has: its parts and its settings
 ``adding``        takes new jobs

@@ -17,5 +17,6 @@ From top to bottom; each uses only those below it.
 ``tree``         all jobs by id
 ``notes``        what is noted about running jobs
 ``worker``       which process holds which jobs
+``oldjobs``      jobs that 0.5 has written, as jobs of today
 ``predecessor``  services that 0.5 has written
 """

@@ -26,7 +26,12 @@ def check_not_old(service: Any) -> None:
 
     :raises OldRecord: it is one.
     """
+    if is_old(service):
+        raise OldRecord.of(f"the service {service.__name__!r}")
+
+
+def is_old(service: Any) -> bool:
+    """Say whether 0.5 has written a service, and nothing has brought it to today's records."""
     service._p_activate()
     stored = vars(service)
-    if "_queue" in stored and "queue" not in stored:
-        raise OldRecord.of(f"the service {service.__name__!r}")
+    return "_queue" in stored and "queue" not in stored
