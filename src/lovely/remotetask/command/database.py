@@ -239,7 +239,8 @@ def _why_no_format(path: str) -> str:
     if is_of_python_2:
         return (
             "Python 2 has written it.  First zodbupdate has to convert it, then 'remotetask "
-            "upgrade' the services of lovely.remotetask 0.5: see 'Coming from 0.5' in the documentation"
+            "upgrade' the services of lovely.remotetask 0.5: see 'Coming from 0.5' in the "
+            "documentation"
         )
     return f"{path} is no FileStorage"
 
