@@ -3,5 +3,7 @@
 
 From top to bottom; each uses only those below it.
 
+``pyramid``    applications of Pyramid
+``servers``    whether this process is a server
 ``autostart``  by patterns in its configuration
 """

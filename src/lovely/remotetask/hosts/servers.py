@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Whether this process is a server.
+
+Consoles, scripts and tests open the same databases and make the same applications, and must leave
+the jobs alone.  What kind of process this is, nobody says; so servers are known by how they start.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+#: Programs that serve one application in one process, as it was made there.
+_SERVING = {"pserve", "waitress-serve", "uvicorn", "hypercorn"}
+
+#: Programs that may fork after the application has been made.
+_FORKING = {"gunicorn"}
+
+#: Modules that only servers have which run Python inside of themselves.
+_EMBEDDING = ("uwsgi", "mod_wsgi")
+
+
+def _program() -> str:
+    path = Path(sys.argv[0] if sys.argv else "")
+    name = path.parent.name if path.name == "__main__.py" else path.name  # as `python -m` has it
+    return name.removesuffix(".exe").removesuffix("-script.py")
+
+
+def forks() -> bool:
+    """Say whether this is a server that may fork before it serves: no thread may run there yet."""
+    return _program() in _FORKING or any(name in sys.modules for name in _EMBEDDING)
+
+
+def is_server() -> bool:
+    """Say whether this process is a server that is known, and no console, script or test."""
+    return _program() in _SERVING or forks()
