@@ -15,7 +15,7 @@ release = installed_version("lovely.remotetask")
 version = release
 
 extensions = ["sphinx.ext.autodoc", "house"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "examples"]
 
 html_theme = "furo"
 html_title = f"{project} {release}"
