@@ -33,6 +33,7 @@ from lovely.remotetask.remote.testing import EchoJob, ErrorJob, FatalErrorJob
 from lovely.remotetask.remote.worker import MultiJobWorker, SchedulerWorker
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
+from lovely.remotetask.store.joblog import JobLog
 from lovely.remotetask.store.worker import Worker
 from lovely.remotetask.task import SimpleTask
 
@@ -131,6 +132,8 @@ def _run(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:
     for name in ("error", "again", "worn"):
         job = service.jobs[ids[name]]  # no paths of a machine
         job.failures = tuple(failure._replace(traceback=TRACEBACK) for failure in job.failures)
+    log = service.jobs[ids["completed"]].log = JobLog()
+    log.lines, log.left_out = ((START + 10.0, "INFO", 1, "done"),), 3
     worn = service.jobs[ids["worn"]]
     worn.deaths, worn.conflicts, worn.collisions = 1, 2, 3
 
@@ -154,6 +157,7 @@ def _hold(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:
         job.start("former", START + 230.0)
         former.held = (*former.held, job.id)
     service.progress[ids["running"]] = Progress(1, 2, "half way")
+    service.lines[ids["running"]] = (((START + 235.0, "INFO", 1, "half way"),), 1)
     service.cancel(ids["to be cancelled"])
     service.jobs[ids["edited"]].update(cron="15 * * * *", timezone="UTC")
     for name in ("just ended", "unwanted"):

@@ -114,6 +114,8 @@ class Job(Persistent):
     `lovely.remotetask.store.queue` sets it.
     ``note`` str: for people; given to ``add``.
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
+    ``log`` `JobLog`: what its runs have logged, if they have; only `lovely.remotetask.store.joblog`
+    sets it.
     ``is_unwanted`` bool: the job has ended, and is to be removed instead of filed; set by
     ``clean``.
     """
@@ -136,6 +138,7 @@ class Job(Persistent):
     place: int | float | str | None = None
     failures: tuple[Failure, ...] = ()
     note: str | None = None
+    log: Any = None
     retry: RetryPolicy | None = None
     is_unwanted: bool = False
 
