@@ -109,6 +109,8 @@ def _set_up(service: TaskService) -> None:
     service.max_deaths = 5
     service.max_input_bytes = 10_000
     service.max_input_depth = 10
+    service.around = ()
+    service.log_level = 30
     service.processorFactory = MultiProcessor
     service.processorArguments = {"waitTime": 0.5, "maxThreads": 2}
     service.retention = {"completed": Retention(None, 1000), "error": Retention(1e9)}
@@ -132,6 +134,7 @@ def _run(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:
     for name in ("error", "again", "worn"):
         job = service.jobs[ids[name]]  # no paths of a machine
         job.failures = tuple(failure._replace(traceback=TRACEBACK) for failure in job.failures)
+    service.jobs[ids["completed"]].carried = {"language": "cs"}
     log = service.jobs[ids["completed"]].log = JobLog()
     log.lines, log.left_out = ((START + 10.0, "INFO", 1, "done"),), 3
     worn = service.jobs[ids["worn"]]

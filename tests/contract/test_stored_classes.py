@@ -302,6 +302,7 @@ SHAPES: dict[str, Any] = {
     },
     "lovely.remotetask.job.Job": {
         "attempt": "int",
+        "carried": "dict of str: str",
         "color": "anything",
         "completed_at": "float",
         "created_at": "float",
@@ -439,10 +440,12 @@ SHAPES: dict[str, Any] = {
         "retry_on": "tuple of class",
     },
     "lovely.remotetask.service.TaskService": {
+        "around": "tuple",
         "edits": "IOBTree",
         "jobs": "JobTree",
         "lease_seconds": "float",
         "lines": "IOBTree",
+        "log_level": "int",
         "max_deaths": "int",
         "max_input_bytes": "int",
         "max_input_depth": "int",

@@ -292,6 +292,13 @@ class ITaskService(IService):
         title="Deepest input", description="Levels; None sets no bound.", required=False
     )
 
+    around = Tuple(
+        title="Around",
+        description="Names of what is put around each job, from the outermost to the innermost; "
+        "see `lovely.remotetask.register_around`.",
+        value_type=TextLine(),
+    )
+
     log_level = Int(
         title="Log level",
         description="Of what jobs log, lines of this level of `logging` and above are kept; None "

@@ -39,6 +39,9 @@ MAX_THREADS = 1_000
 #: So many statuses are taken at once, some of them more than once.
 MAX_STATUSES = 1_000
 
+#: No more than this is put around the jobs of a service.
+MAX_NAMES = 100
+
 #: No level of `logging` is higher.
 MAX_LEVEL = 1_000
 
@@ -183,6 +186,17 @@ def check_log_level(value: Any) -> int | None:
     return number
 
 
+def check_around(value: Any) -> tuple[str, ...]:
+    """Return names of what is put around jobs."""
+    names = list_of(
+        (value,) if is_kind(value, str) else value, "around", InvalidArgument, MAX_NAMES
+    )
+    for name in names:
+        if not is_kind(name, str) or not plain(name):
+            raise InvalidArgument(f"around must be names, not {shown(name)}")
+    return tuple(map(plain, names))
+
+
 def _items(value: Any, name: str) -> dict[Any, Any]:
     try:
         if issubclass(type(value), Mapping):
@@ -194,6 +208,7 @@ def _items(value: Any, name: str) -> dict[Any, Any]:
 
 #: By the name of the setting: what returns it as it is to be stored.
 CHECKS: dict[str, Callable[[Any], Any]] = {
+    "around": check_around,
     "lease_seconds": check_lease_seconds,
     "log_level": check_log_level,
     "max_deaths": check_max_deaths,

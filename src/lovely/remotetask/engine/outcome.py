@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from lovely.remotetask.around import around_of, call_within
 from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.loglines import LogLines, keeping_lines
 from lovely.remotetask.base.ownership import wrote
@@ -132,7 +133,11 @@ def call_task(
     input = check_storable(job.input, InvalidInput, "the input")
     with running_in(job.id, context), keeping_lines(lines):
         try:
-            output = call_isolated(task, service, job.id, input)
+            arounds = around_of(service, job)
+            if arounds:
+                output = call_isolated(call_within, arounds, job, task, service, input)
+            else:
+                output = call_isolated(task, service, job.id, input)
             check_output(task, output)
             connection = service._p_jar
             return check_storable(output, InvalidResult, "the result", connection=connection)

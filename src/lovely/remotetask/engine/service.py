@@ -50,7 +50,8 @@ class Service(Persistent):
     seconds, ``max_deaths`` int: deaths of its process after which a job is an error,
     ``retention`` dict of final status -> `Retention`, ``max_input_bytes`` and
     ``max_input_depth`` int or None: see `check_limits`, ``log_level`` int or
-    None: see `LogLines`.  The service's own record is written by nothing else.
+    None: see `LogLines`, ``around`` tuple of str: see `register_around`.
+    The service's own record is written by nothing else.
     """
 
     jobs: Any = None  # each service has its own; security declarations want a default
@@ -69,6 +70,7 @@ class Service(Persistent):
     max_input_bytes: int | None = None
     max_input_depth: int | None = None
     log_level: int | None = logging.INFO
+    around: tuple[str, ...] = ()
 
     def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
         service = super().__new__(cls)
