@@ -33,6 +33,7 @@ from lovely.remotetask.remote.testing import EchoJob, ErrorJob, FatalErrorJob
 from lovely.remotetask.remote.worker import MultiJobWorker, SchedulerWorker
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
+from lovely.remotetask.store.joblog import JobLog
 from lovely.remotetask.store.worker import Worker
 from lovely.remotetask.task import SimpleTask
 
@@ -108,6 +109,8 @@ def _set_up(service: TaskService) -> None:
     service.max_deaths = 5
     service.max_input_bytes = 10_000
     service.max_input_depth = 10
+    service.around = ()
+    service.log_level = 30
     service.processorFactory = MultiProcessor
     service.processorArguments = {"waitTime": 0.5, "maxThreads": 2}
     service.retention = {"completed": Retention(None, 1000), "error": Retention(1e9)}
@@ -131,6 +134,9 @@ def _run(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:
     for name in ("error", "again", "worn"):
         job = service.jobs[ids[name]]  # no paths of a machine
         job.failures = tuple(failure._replace(traceback=TRACEBACK) for failure in job.failures)
+    service.jobs[ids["completed"]].carried = {"language": "cs"}
+    log = service.jobs[ids["completed"]].log = JobLog()
+    log.lines, log.left_out = ((START + 10.0, "INFO", 1, "done"),), 3
     worn = service.jobs[ids["worn"]]
     worn.deaths, worn.conflicts, worn.collisions = 1, 2, 3
 
@@ -154,6 +160,7 @@ def _hold(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:
         job.start("former", START + 230.0)
         former.held = (*former.held, job.id)
     service.progress[ids["running"]] = Progress(1, 2, "half way")
+    service.lines[ids["running"]] = (((START + 235.0, "INFO", 1, "half way"),), 1)
     service.cancel(ids["to be cancelled"])
     service.jobs[ids["edited"]].update(cron="15 * * * *", timezone="UTC")
     for name in ("just ended", "unwanted"):

@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("processor",),
     ("engine",),
     ("store",),
-    ("job", "task"),
+    ("job", "task", "around"),
     ("context",),
     ("base",),
     ("schedule", "retry", "setting", "record"),

@@ -85,6 +85,8 @@ def test_the_package_exports_these_names_and_no_others() -> None:
         "TaskContext",
         "TaskError",
         "TaskService",
+        "register_around",
+        "register_context",
         "task",
     ]
     for name in remotetask.__all__:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import datetime, timezone
@@ -37,6 +38,7 @@ ALLOWED = {
     "lovely.remotetask.job.Edit",
     "lovely.remotetask.job.Failure",
     "lovely.remotetask.job.Job",
+    "lovely.remotetask.store.joblog.JobLog",
     "lovely.remotetask.store.tree.JobTree",
     "lovely.remotetask.job.Progress",
     "lovely.remotetask.store.ready.Lane",
@@ -125,6 +127,7 @@ def populated_db(file_db: ZODB.DB, register: Any) -> ZODB.DB:
     """A database with a service where everything has happened."""
 
     def fail(input: Any) -> None:
+        logging.getLogger("shop").warning("about to fail")
         raise TaskError("no")
 
     register("echo", lambda input: input)
@@ -216,7 +219,7 @@ def test_every_class_path_can_be_found() -> None:
 
 
 def test_no_attribute_of_a_service_is_stored_but_its_parts(file_db: ZODB.DB) -> None:
-    parts = {"jobs", "queue", "workers", "requests", "progress", "edits"}
+    parts = {"jobs", "queue", "workers", "requests", "progress", "edits", "lines"}
     assert set(TaskService().__dict__) == parts
     assert set(RemoteProcessor().__dict__) == {*parts, "factories", "scheduler"}
 
@@ -299,6 +302,7 @@ SHAPES: dict[str, Any] = {
     },
     "lovely.remotetask.job.Job": {
         "attempt": "int",
+        "carried": "dict of str: str",
         "color": "anything",
         "completed_at": "float",
         "created_at": "float",
@@ -308,6 +312,7 @@ SHAPES: dict[str, Any] = {
         "id": "int",
         "input": "anything",
         "is_unwanted": "bool",
+        "log": "JobLog",
         "output": "anything",
         "owner": "str",
         "place": "float | int | str",
@@ -344,6 +349,7 @@ SHAPES: dict[str, Any] = {
         "factories": "JobFactories",
         "scheduler": "Scheduler",
         "jobs": "JobTree",
+        "lines": "IOBTree",
         "progress": "IOBTree",
         "queue": "JobQueue",
         "requests": "IITreeSet",
@@ -434,9 +440,12 @@ SHAPES: dict[str, Any] = {
         "retry_on": "tuple of class",
     },
     "lovely.remotetask.service.TaskService": {
+        "around": "tuple",
         "edits": "IOBTree",
         "jobs": "JobTree",
         "lease_seconds": "float",
+        "lines": "IOBTree",
+        "log_level": "int",
         "max_deaths": "int",
         "max_input_bytes": "int",
         "max_input_depth": "int",
@@ -453,6 +462,10 @@ SHAPES: dict[str, Any] = {
         "size": "Length",
     },
     "lovely.remotetask.store.index.EntryPage": "tuple of int",
+    "lovely.remotetask.store.joblog.JobLog": {
+        "left_out": "int",
+        "lines": "tuple of tuple of float | int | str",
+    },
     "lovely.remotetask.store.queue.JobQueue": {
         "indexes": "dict of str: EndedIndex | TimeIndex",
         "parked": "OOBTree",

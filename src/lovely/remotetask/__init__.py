@@ -3,6 +3,7 @@
 
 from typing import TYPE_CHECKING
 
+from lovely.remotetask.around import register_around, register_context
 from lovely.remotetask.engine.retention import Retention
 from lovely.remotetask.errors import RemoteTaskError, RetryLater, TaskError
 from lovely.remotetask.retry import RetryPolicy
@@ -23,5 +24,7 @@ __all__ = [
     "TaskContext",
     "TaskError",
     "TaskService",
+    "register_around",
+    "register_context",
     "task",
 ]

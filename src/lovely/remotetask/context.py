@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from lovely.remotetask.base.loglines import keep_unseen
 from lovely.remotetask.errors import JobCancelled, ServiceNotStored
 
 # Subscribed only for those who check types: Python 3.10 cannot.
@@ -22,6 +23,11 @@ class _JobLog(_Adapter):
     def process(self, msg: Any, kwargs: Any) -> tuple[str, Any]:
         """See `logging.LoggerAdapter`."""
         return f"job {(self.extra or {})['jobid']}: {msg}", kwargs
+
+    def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
+        """See `logging.LoggerAdapter`.  Lines of any level come into the log of the job."""
+        keep_unseen(self.logger, level, msg, args)
+        super().log(level, msg, *args, **kwargs)
 
 
 class TaskContext:

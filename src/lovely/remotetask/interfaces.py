@@ -292,6 +292,20 @@ class ITaskService(IService):
         title="Deepest input", description="Levels; None sets no bound.", required=False
     )
 
+    around = Tuple(
+        title="Around",
+        description="Names of what is put around each job, from the outermost to the innermost; "
+        "see `lovely.remotetask.register_around`.",
+        value_type=TextLine(),
+    )
+
+    log_level = Int(
+        title="Log level",
+        description="Of what jobs log, lines of this level of `logging` and above are kept; None "
+        "keeps none.",
+        required=False,
+    )
+
     def getAvailableTasks():
         """Return a dict of the tasks that jobs can be added for: name -> task.
 
@@ -538,6 +552,19 @@ class ITaskService(IService):
 
     def getProgress(jobid):
         """Return the last `lovely.remotetask.job.Progress` of a running job, or None.
+
+        :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read in this process.
+
+        Transaction: reads only.
+        """
+
+    def getLog(jobid):
+        """Return what the runs of a job have logged: a list of lines, the oldest first.
+
+        Of each ``time`` (seconds since the epoch), ``level`` (its name), ``attempt`` and
+        ``text`` are told.  The last 200 lines are kept, or fewer that are long; then the first
+        one says how many are missing.  Those of a job that runs come about a second late.
 
         :raises JobNotFound: a KeyError.
         :raises JobUnusable: its record cannot be read in this process.

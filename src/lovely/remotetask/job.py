@@ -114,6 +114,10 @@ class Job(Persistent):
     `lovely.remotetask.store.queue` sets it.
     ``note`` str: for people; given to ``add``.
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
+    ``carried`` dict of str -> plain data: what travels with the job, see `register_context`; set
+    when it is added.
+    ``log`` `JobLog`: what its runs have logged, if they have; only `lovely.remotetask.store.joblog`
+    sets it.
     ``is_unwanted`` bool: the job has ended, and is to be removed instead of filed; set by
     ``clean``.
     """
@@ -136,6 +140,8 @@ class Job(Persistent):
     place: int | float | str | None = None
     failures: tuple[Failure, ...] = ()
     note: str | None = None
+    log: Any = None
+    carried: dict[str, Any] | None = None
     retry: RetryPolicy | None = None
     is_unwanted: bool = False
 

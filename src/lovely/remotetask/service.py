@@ -14,6 +14,7 @@ from zope.location.location import Location
 
 from lovely.remotetask import setting
 from lovely.remotetask.base.guard import check_begun
+from lovely.remotetask.base.loglines import LogLine
 from lovely.remotetask.base.ownership import check_parts
 from lovely.remotetask.engine import control, later, registry
 from lovely.remotetask.engine.adding import (
@@ -54,6 +55,7 @@ from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.count import count_jobs
+from lovely.remotetask.store.joblog import log_of
 from lovely.remotetask.store.listing import Page
 from lovely.remotetask.store.pauses import paused_tasks
 from lovely.remotetask.store.predecessor import check_not_old
@@ -70,6 +72,7 @@ Task = str | Callable[..., Any]
 Ids = list[int]
 Workers = list[WorkerState]
 Names = list[str | None]
+LogLines = list[LogLine]
 
 
 @implementer(ITaskService)
@@ -224,6 +227,10 @@ class TaskService(Service, Location):
         """See `ITaskService`."""
         progress: Progress | None = self.progress.get(find_job(self, jobid).id)
         return progress
+
+    def getLog(self, jobid: int) -> LogLines:
+        """See `ITaskService`."""
+        return log_of(self, find_job(self, jobid))
 
     def job(self, jobid: int) -> Job:
         """See `ITaskService`."""

@@ -8,6 +8,7 @@ it had not been set.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -37,6 +38,12 @@ MAX_THREADS = 1_000
 
 #: So many statuses are taken at once, some of them more than once.
 MAX_STATUSES = 1_000
+
+#: No more than this is put around the jobs of a service.
+MAX_NAMES = 100
+
+#: No level of `logging` is higher.
+MAX_LEVEL = 1_000
 
 #: How long jobs of one status are kept: seconds, and a number of jobs; None is no bound.
 Bounds = tuple[float | None, int | None]
@@ -166,6 +173,30 @@ def _check_bounds(status: str, value: Any) -> Bounds:
     return seconds, bound_of(count, "max_count")
 
 
+def check_log_level(value: Any) -> int | None:
+    """Return the least level of the log lines that are kept; None keeps none."""
+    if value is None:
+        return None
+    number = whole_of(value)
+    if number is None and is_kind(value, str):
+        named = logging.getLevelName(plain(value).upper())
+        number = named if type(named) is int else None
+    if number is None or not 0 <= number <= MAX_LEVEL:
+        raise InvalidArgument(f"log_level must be a level of logging, or None, not {shown(value)}")
+    return number
+
+
+def check_around(value: Any) -> tuple[str, ...]:
+    """Return names of what is put around jobs."""
+    names = list_of(
+        (value,) if is_kind(value, str) else value, "around", InvalidArgument, MAX_NAMES
+    )
+    for name in names:
+        if not is_kind(name, str) or not plain(name):
+            raise InvalidArgument(f"around must be names, not {shown(name)}")
+    return tuple(map(plain, names))
+
+
 def _items(value: Any, name: str) -> dict[Any, Any]:
     try:
         if issubclass(type(value), Mapping):
@@ -177,7 +208,9 @@ def _items(value: Any, name: str) -> dict[Any, Any]:
 
 #: By the name of the setting: what returns it as it is to be stored.
 CHECKS: dict[str, Callable[[Any], Any]] = {
+    "around": check_around,
     "lease_seconds": check_lease_seconds,
+    "log_level": check_log_level,
     "max_deaths": check_max_deaths,
     "max_input_bytes": partial(bound_of, name="max_input_bytes"),
     "max_input_depth": partial(bound_of, name="max_input_depth"),

@@ -25,6 +25,7 @@ from lovely.remotetask.command.signals import Signals
 SECONDS = 30  # within which a command must have ended
 
 TASKS = """
+    import logging
     from pathlib import Path
     from time import sleep
     import ZODB
@@ -33,6 +34,7 @@ TASKS = """
 
     @task("wait")
     def wait(name):
+        logging.getLogger("shop").info("%s is about to wait", name)
         Path(f"{name}.started").touch()
         while not Path("go").exists():
             sleep(0.01)
@@ -235,3 +237,18 @@ def test_a_traceback_is_shown_to_who_asks_for_it(tmp_path: Path, remotetask: Any
     ended = remotetask("run", "memory://", "--import", "broken", "--verbose", cwd=tmp_path)
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
+
+
+def test_lines_that_nobody_is_shown_are_kept_with_their_job(
+    shop: Path, opened: Any, run: Any
+) -> None:
+    (shop / "go").touch()
+    with run(shop) as process:
+        wait_for_file(shop / "second.started", process)
+        process.terminate()
+        stderr = process.communicate(timeout=SECONDS)[1]
+    assert "about to wait" not in stderr
+    with opened(FileStorage(str(shop / "Data.fs"))) as (root, _):
+        service = root["tasks"]
+        first = next(job for job in service.jobs.values() if job.input == "first")
+        assert [line.text for line in service.getLog(first.id)] == ["first is about to wait"]

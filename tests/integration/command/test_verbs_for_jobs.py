@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import subprocess
@@ -115,6 +116,19 @@ def test_a_job_is_shown_with_its_traceback(ended: dict[str, int], told: Told, re
     assert (one["status"], one["input"], one["error"]) == ("error", "'way'", "no way")
     assert one["failures"][0]["type"] == "TaskError"
     assert "there is no job 4711" in told("job", "4711", code=1)
+
+
+def test_a_job_is_shown_with_what_it_has_logged(
+    place: Any, register: Any, told: Told, result: Told
+) -> None:
+    register("tell", lambda input: logging.getLogger("shop").warning("it is %s", input))
+    with place.service() as service:
+        jobid = service.add("tell", "late")
+        service.process()
+    assert " WARNING (1) it is late\n" in told("job", jobid)
+    [one] = result("job", jobid)
+    [line] = one["log"]
+    assert (line["level"], line["attempt"], line["text"]) == ("WARNING", 1, "it is late")
 
 
 def test_jobs_run_again(ended: dict[str, int], told: Told, result: Told, place: Any) -> None:

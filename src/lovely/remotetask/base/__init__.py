@@ -11,5 +11,6 @@ From top to bottom; each uses only those below it.
 ``site``         sites and paths, and which services live in this process
 ``guard``        lets nobody end a transaction that is in use, or write without one
 ``isolation``    gives a thread back as it was
+``loglines``     what is logged in a thread while a job runs there
 ``processpool``  functions that run in other processes
 """

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from datetime import datetime, timezone
 
+from lovely.remotetask.base.loglines import LogLine
 from lovely.remotetask.command.jobtable import add_ids, age_of, match_of, told_of
 from lovely.remotetask.command.output import DONE, Output
 from lovely.remotetask.command.services import (
@@ -16,10 +17,12 @@ from lovely.remotetask.command.services import (
 )
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.errors import shown
+from lovely.remotetask.store.joblog import log_of
 
 DESCRIPTION = """\
-Shows a job with all that is known of it: its times, its input and result (shortened), and the
-traceback of its last failure.  Import the modules whose classes stand in it.
+Shows a job with all that is known of it: its times, its input and result (shortened), the
+traceback of its last failure, and what it has logged.  Import the modules whose classes stand in
+it.
 
 examples:
   remotetask job zeo://localhost:8100 1638120004
@@ -56,7 +59,9 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
                 "progress": None if progress is None else list(progress),
             }
             failures = [failure._asdict() for failure in job.failures]
-            told.append({**names_of(match), **facts, "failures": failures})
+            lines = log_of(match.service, job)
+            log = [line._asdict() for line in lines]
+            told.append({**names_of(match), **facts, "failures": failures, "log": log})
             output.tell(f"{title_of(match)}: {job!r}")
             rows = [(name, value) for name, value in facts.items() if value not in (None, False)]
             output.columns((), [[f"{name}:", _text_of(value)] for name, value in rows])
@@ -68,8 +73,17 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
                 last = job.failures[-1]
                 output.tell(f"  attempt {last.attempt} failed:\n")
                 output.tell(last.traceback.rstrip() or f"{last.type}: {last.message}")
+            if lines:
+                output.tell("  log:\n")
+            for line in lines:
+                output.tell(_line_of(line))
     output.result(told)
     return DONE
+
+
+def _line_of(line: LogLine) -> str:
+    at = datetime.fromtimestamp(line.time, timezone.utc)
+    return f"{at:%Y-%m-%d %H:%M:%S} {line.level} ({line.attempt}) {line.text}"
 
 
 def _text_of(value: object) -> str:

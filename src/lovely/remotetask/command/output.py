@@ -22,6 +22,9 @@ BY_SIGNAL = 128
 #: Seconds between two lines of progress where there is no terminal.
 PROGRESS_SECONDS = 1.0
 
+#: How the names of the package's own loggers begin.
+SHOWN = ("lovely.remotetask", "remotetask.job")
+
 #: Of a long list of problems this many are shown.
 MAX_SHOWN = 10
 
@@ -112,6 +115,18 @@ def set_up_logging(is_verbose: bool, package: int, jobs: int) -> bool:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.ERROR)
     root.handlers[0].addFilter(lambda record: record.name not in served)  # no line comes twice
     return True
+
+
+def show_from(level: int) -> None:
+    """Let the root logger, which `set_up_logging` has made write, show lines from a level on.
+
+    Lines of tasks are made from ``INFO`` on, as they are kept with their jobs.
+    """
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.handlers[0].addFilter(
+        lambda record: record.levelno >= level or record.name.startswith(SHOWN)
+    )
 
 
 class Output:

@@ -16,7 +16,7 @@ from lovely.remotetask.command.database import (
     open_database,
     without_password,
 )
-from lovely.remotetask.command.output import DONE, FAILED, Output, set_up_logging
+from lovely.remotetask.command.output import DONE, FAILED, Output, set_up_logging, show_from
 from lovely.remotetask.command.services import named_services
 from lovely.remotetask.command.signals import Signals, leave_now
 from lovely.remotetask.engine.registry import leave
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     shown = without_password(arguments.uri)
     db = open_database(arguments.uri)
     if is_ours:
-        logging.getLogger().setLevel(logging.WARNING)  # what cannot be opened is told once, by us
+        show_from(logging.WARNING)  # what cannot be opened is told once, by us
     try:
         with Signals() as signals:
             started = start_services(db, split_patterns(arguments.autostart))

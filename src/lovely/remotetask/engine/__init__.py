@@ -21,6 +21,7 @@ From top to bottom; each uses only those below it.
 ``control``       finds, starts, repeats, reschedules, cancels and pauses jobs
 ``finding``       what is asked of the lists of jobs
 ``progress``      cancel requests and progress of a running job
+``joblogs``       notes what running jobs log
 ``rescue``        frees what dead workers held
 ``claim``         what a claim writes
 ``filing``        files the jobs whose runs have ended

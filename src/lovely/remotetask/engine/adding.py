@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from lovely.remotetask import setting
+from lovely.remotetask.around import captured
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.storable import check_limits, check_storable
 from lovely.remotetask.engine import registry
@@ -129,8 +130,16 @@ def _has_lost_a_job(service: Any) -> bool:
     return service.jobs.get(last.id) is not last
 
 
+def _take_along(jobs: list[Job]) -> None:
+    carried = captured()
+    if carried is not None:
+        for job in jobs:
+            job.carried = carried
+
+
 def add_job(service: Any, job: Job) -> None:
     """Put a new job where it waits."""
+    _take_along([job])
     service._v_last = service.jobs[job.id] = job
     service.queue.file(job)
     registry.wake_after_commit(service)
@@ -140,6 +149,7 @@ def add_ready(service: Any, jobs: list[Job]) -> None:
     """Put many new jobs into the ready queue."""
     if not jobs:
         return
+    _take_along(jobs)
     service._v_last = jobs[-1]
     service.jobs.add({job.id: job for job in jobs})
     service.queue.file_ready(jobs)

@@ -28,10 +28,12 @@ from typing import Any
 from ZODB.POSException import ConflictError
 
 from lovely.remotetask.base.guard import guarded
+from lovely.remotetask.base.loglines import LogLines
 from lovely.remotetask.base.ownership import is_id_again, wrote
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.engine.claim import can_share, take
 from lovely.remotetask.engine.claims import Claims
+from lovely.remotetask.engine.joblogs import JobLogs
 from lovely.remotetask.engine.outcome import call_task, finish, postpone, settle
 from lovely.remotetask.engine.progress import ProgressMonitor
 from lovely.remotetask.engine.protocol import Claim, Deadline, Outcome, Stopping
@@ -51,6 +53,7 @@ from lovely.remotetask.errors import (
 )
 from lovely.remotetask.interfaces import ERROR
 from lovely.remotetask.job import Job, job_log
+from lovely.remotetask.store.joblog import new_lines
 from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.task import TaskContext, Tasks
 
@@ -90,6 +93,7 @@ class Execution:
         self.on_deadline: Callable[[], None] = lambda: None
         self.deadlines: list[Deadline] = []
         self._hurries_until = -math.inf
+        self.logs = JobLogs(claims.transact, claims.monotonic)
 
     # -- run ------------------------------------------------------------------------
 
@@ -108,6 +112,8 @@ class Execution:
             session.abort()
             status = None
             job_log.warning("job %s: no longer held, its run is not kept", claim.name)
+        finally:
+            self.logs.end(claim)
         self._claims.let_go(claim)
         seconds = self._claims.monotonic() - begun
         job_log.debug(
@@ -179,8 +185,9 @@ class Execution:
         service = session.begin()
         job = self._held_job(service, claim)
         wrote(service, job)  # before the task runs, for it may take long
+        lines = self.logs.begin(service, job, claim)
         with guarded(session.manager), entered(session.site(service)):
-            self._call(session, service, job, claim, Tasks(service.find_task))
+            self._call(session, service, job, claim, Tasks(service.find_task), lines)
         if conflicts:
             job.conflicts += conflicts
         status = job.status
@@ -188,7 +195,15 @@ class Execution:
         session.commit()
         return status
 
-    def _call(self, session: Session, service: Any, job: Job, claim: Claim, tasks: Any) -> None:
+    def _call(
+        self,
+        session: Session,
+        service: Any,
+        job: Job,
+        claim: Claim,
+        tasks: Any,
+        lines: LogLines | None,
+    ) -> None:
         """Call the task of a job, in the service's site, and write down the result."""
         if claim.jobid in service.requests:
             raise JobCancelled
@@ -196,10 +211,11 @@ class Execution:
         if task is None:
             raise RetryLater(1.0, f"task {job.task!r} is not registered here")
         with self._deadline(claim, task):
-            output = call_task(service, job, task, partial(self._context, service, claim, task))
+            context = partial(self._context, service, claim, task)
+            output = call_task(service, job, task, context, lines)
         if not session.is_open:
             raise TransactionMeddled("a task must not close the connection it runs in")
-        finish(service, job, output, self._claims.clock())
+        finish(service, job, output, self._claims.clock(), lines)
 
     def run_together(self, session: Session, claims: list[Claim]) -> list[Outcome] | None:
         """Run reserved jobs, whose tasks declare ``shared_commit``, in one transaction.
@@ -225,7 +241,7 @@ class Execution:
                         raise Fenced
                     left.append((job.place, job.id))
                     take(service, job, claim.owner, self._claims.clock())
-                    self._call(session, service, job, claim, tasks)
+                    self._call(session, service, job, claim, tasks, new_lines(service, job))
                     statuses.append(job.status)
             session.manager.get().note(f"remotetask {len(claims)} jobs")
             session.commit()
@@ -284,7 +300,7 @@ class Execution:
             job = self._held_job(service, claim)
             with entered(session.site(service)):
                 task = service.find_task(job.task)
-                settle(service, job, task, error, self._claims.clock())
+                settle(service, job, task, error, self._claims.clock(), self.logs.of(claim))
             return job.status
 
         status = self._claims.transact(session, change)

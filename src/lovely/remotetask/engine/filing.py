@@ -10,6 +10,7 @@ from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.engine.retention import remove_job
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
+from lovely.remotetask.store.joblog import take_lines
 from lovely.remotetask.store.notes import take_note
 from lovely.remotetask.store.quarantine import load
 from lovely.remotetask.store.worker import find_worker, remove_worker
@@ -39,6 +40,7 @@ def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
         service.queue.remove(job)
         job.cancel(now)
     take_note(service.progress, jobid)
+    take_lines(service, jobid, job)
     edit = take_note(service.edits, jobid)
     if edit is not None and job is not None and job.take_over(edit):
         try:

@@ -14,6 +14,7 @@ from transaction import Savepoint
 from transaction.interfaces import NoTransaction, TransientError
 
 from lovely.remotetask.base.guard import guarded
+from lovely.remotetask.base.loglines import LogLines
 from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import entered, site_of
 from lovely.remotetask.engine.claim import take
@@ -30,6 +31,7 @@ from lovely.remotetask.errors import (
 )
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Job
+from lovely.remotetask.store.joblog import new_lines
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.worker import worker_record
 from lovely.remotetask.task import TaskContext
@@ -200,15 +202,16 @@ def run_inline(
 def _run_once(service: Any, job: Job, task: Any, clock: Clock) -> BaseException | None:
     """Run the job, and return what it has raised."""
     wrote(service, job)  # before the task runs, for it may take long
+    lines = new_lines(service, job)
     error: BaseException | None
     if job.id in service.requests:
         error = JobCancelled()
     elif task is None:
         error = RetryLater(1.0, f"task {job.task!r} is not registered here")
     else:
-        error = _attempt(service, job, task, clock)
+        error = _attempt(service, job, task, clock, lines)
     if error is not None:
-        settle(service, job, task, error, clock())
+        settle(service, job, task, error, clock(), lines)
     return error
 
 
@@ -219,15 +222,17 @@ def _is_taken_again(service: Any, job: Job, owner: str, now: float, at_once_seco
     return take(service, job, owner, job.due)
 
 
-def _attempt(service: Any, job: Job, task: Any, clock: Clock) -> BaseException | None:
+def _attempt(
+    service: Any, job: Job, task: Any, clock: Clock, lines: LogLines | None
+) -> BaseException | None:
     """Call the task and keep its result; return its error, when nothing of it is kept."""
     manager = _manager(service)
     place = nullcontext() if manager is None else _taken_back(manager, job)
     try:
         with place:
             context = partial(TaskContext, service, job.id, job.attempt)
-            output = call_task(service, job, task, context)
-            finish(service, job, output, clock())
+            output = call_task(service, job, task, context, lines)
+            finish(service, job, output, clock(), lines)
     except (TransientError, CannotTakeBack):
         raise
     except (Exception, SystemExit) as error:

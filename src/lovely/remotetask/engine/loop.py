@@ -75,6 +75,7 @@ class Loop:
             engine, self._needs_maintenance, self.wake, self._replace, self.ledger.abandon
         )
         engine.execution.on_deadline = self.maintenance.notify
+        engine.execution.logs.on_news = self.maintenance.notify
         engine.upkeep.on_missed = self.maintenance.hurry
         self.maintenance_thread: threading.Thread | None = None
         self.thread: threading.Thread | None = None

@@ -82,6 +82,9 @@ class Maintenance:
                 # A connection only while it looks: a database has few in its pool.
                 with self._claims.open_beside() as session:
                     lease = self.tick(session)
+            elif self._execution.logs.has_news:
+                with self._claims.open_beside() as session:
+                    self._execution.logs.note(session)
             elif monotonic() < (due := self._next_due(ticked + lease / 3)):
                 self._news.wait(min(due - monotonic(), threading.TIMEOUT_MAX))
                 self._news.clear()
@@ -100,6 +103,7 @@ class Maintenance:
             self._first, self._to_check = 0, sys.maxsize
         if claims.in_hand and claims.monotonic() - claims.last_sign >= lease / 3:
             claims.beat(session)
+        self._execution.logs.note(session)
         if self._upkeep.free_dead(session, lease):
             self._on_freed()
         end = claims.monotonic() + CHORE_SECONDS

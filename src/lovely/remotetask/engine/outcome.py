@@ -7,7 +7,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from lovely.remotetask.around import around_of, call_within
 from lovely.remotetask.base.isolation import call_isolated
+from lovely.remotetask.base.loglines import LogLines, keeping_lines
 from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.errors import (
@@ -23,6 +25,7 @@ from lovely.remotetask.errors import (
 )
 from lovely.remotetask.job import Failure, Job
 from lovely.remotetask.retry import DEFAULT_POLICY, MAX_COLLISIONS, collision_wait_seconds
+from lovely.remotetask.store.joblog import add_lines
 from lovely.remotetask.task import TaskContext, check_output, running_in
 
 #: Characters that are kept of a message, and of a traceback (its end).
@@ -52,12 +55,22 @@ def failure_of(
     )
 
 
-def settle(service: Any, job: Job, task: Any, error: BaseException, now: float) -> None:
+def settle(
+    service: Any,
+    job: Job,
+    task: Any,
+    error: BaseException,
+    now: float,
+    lines: LogLines | None = None,
+) -> None:
     """Write down that an attempt failed: another one later, or the end of the job.
 
     Nothing that the exception or the retry policy does keeps this from its end.
+
+    :param lines: what the attempt has logged.
     """
     wrote(service, job)
+    add_lines(service, job, lines)
     try:
         message = job.message_of(error)
     except BaseException:  # the code of an adapter
@@ -101,19 +114,30 @@ def _wait_seconds(job: Job, task: Any, error: BaseException) -> float | None:
     return None if wait is None else seconds_of(wait, "the wait")
 
 
-def call_task(service: Any, job: Job, task: Any, context: Callable[[], TaskContext]) -> Any:
+def call_task(
+    service: Any,
+    job: Job,
+    task: Any,
+    context: Callable[[], TaskContext],
+    lines: LogLines | None = None,
+) -> Any:
     """Call the task of a job, and check what it returns.
 
     The task gets a copy of the input, and what is returned here is a copy of its result: what
     the task changes in them must not be stored with the record, now or by a later attempt.
 
+    :param lines: keep what is logged meanwhile.
     :raises InvalidInput: the input cannot be copied.
     :raises InvalidResult: the result cannot be stored or breaks the task's schema.
     """
     input = check_storable(job.input, InvalidInput, "the input")
-    with running_in(job.id, context):
+    with running_in(job.id, context), keeping_lines(lines):
         try:
-            output = call_isolated(task, service, job.id, input)
+            arounds = around_of(service, job)
+            if arounds:
+                output = call_isolated(call_within, arounds, job, task, service, input)
+            else:
+                output = call_isolated(task, service, job.id, input)
             check_output(task, output)
             connection = service._p_jar
             return check_storable(output, InvalidResult, "the result", connection=connection)
@@ -122,9 +146,13 @@ def call_task(service: Any, job: Job, task: Any, context: Callable[[], TaskConte
             raise
 
 
-def finish(service: Any, job: Job, output: Any, now: float) -> None:
-    """Keep the result, of a job that `wrote` knows; a cron job waits for its next time."""
+def finish(service: Any, job: Job, output: Any, now: float, lines: LogLines | None = None) -> None:
+    """Keep the result, of a job that `wrote` knows; a cron job waits for its next time.
+
+    :param lines: what the run has logged.
+    """
     job.finish(output, now)
+    add_lines(service, job, lines)
     _rest(service, job)
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "Deadline",
     "Engine",
     "Execution",
+    "JobLogs",
     "News",
     "Outcome",
     "Session",
@@ -130,6 +131,20 @@ class Claims(Protocol):
         """Give a sign of life."""
 
 
+class JobLogs(Protocol):
+    """What the running jobs of one worker log.
+
+    :ivar has_news: whether some of it is to be noted.
+    :ivar on_news: called when that comes to be so, in the thread of a job.
+    """
+
+    has_news: bool
+    on_news: Callable[[], None]
+
+    def note(self, session: Session) -> None:
+        """Note what has been logged up to now by jobs that run for some time."""
+
+
 class Execution(Protocol):
     """The runs of what one worker has claimed.
 
@@ -139,6 +154,10 @@ class Execution(Protocol):
 
     deadlines: list[Deadline]
     on_deadline: Callable[[], None]
+
+    @property
+    def logs(self) -> JobLogs:
+        """What its runs log."""
 
     def run(self, session: Session, claim: Claim) -> Outcome:
         """Run one attempt, and keep what became of it."""

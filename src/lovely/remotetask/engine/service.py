@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,12 +44,14 @@ class Service(Persistent):
     Stored: ``jobs`` `JobTree`: id -> `Job`.  ``queue`` `JobQueue`.  ``workers`` OOBTree:
     worker id -> `Worker`.  ``requests`` IITreeSet: ids of running jobs whose cancelling
     was asked for.  ``progress`` IOBTree: id of a running job -> `Progress`.  ``edits`` IOBTree:
-    id of a running job -> `Edit`, see `CronJob.update`.  Set by the application, if at all:
+    id of a running job -> `Edit`, see `CronJob.update`.  ``lines`` IOBTree: id of a running job ->
+    what it has logged up to now, see `store.joblog`.  Set by the application, if at all:
     ``taskInterface``, ``processorFactory``, ``processorArguments``, ``lease_seconds`` float
     seconds, ``max_deaths`` int: deaths of its process after which a job is an error,
     ``retention`` dict of final status -> `Retention`, ``max_input_bytes`` and
-    ``max_input_depth`` int or None: see `check_limits`.  The service's own record is written
-    by nothing else.
+    ``max_input_depth`` int or None: see `check_limits`, ``log_level`` int or
+    None: see `LogLines`, ``around`` tuple of str: see `register_around`.
+    The service's own record is written by nothing else.
     """
 
     jobs: Any = None  # each service has its own; security declarations want a default
@@ -57,6 +60,7 @@ class Service(Persistent):
     requests: Any = _part()
     progress: Any = _part()
     edits: Any = _part()
+    lines: Any = IOBTree()  # of a service that was stored without; never changed
     taskInterface: Any = ITask
     processorFactory: Any  # its default is that of the class
     processorArguments: dict[str, Any] = {"waitTime": 1.0}  # noqa: RUF012 (never changed in place)
@@ -65,6 +69,8 @@ class Service(Persistent):
     retention: dict[str, Retention] = DEFAULT_RETENTION
     max_input_bytes: int | None = None
     max_input_depth: int | None = None
+    log_level: int | None = logging.INFO
+    around: tuple[str, ...] = ()
 
     def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
         service = super().__new__(cls)
@@ -86,7 +92,7 @@ class Service(Persistent):
     def parts(self) -> Iterator[tuple[Any, ...]]:
         """Yield what has to belong to one database, behind what it is reached from."""
         queue = self.queue
-        notes = (self.requests, self.progress, self.edits)
+        notes = (self.requests, self.progress, self.edits, self.lines)
         yield self, self.jobs, queue, self.workers, *notes
         yield queue, queue.ready  # not earlier: one that was disowned may have nothing
 
@@ -112,6 +118,7 @@ class Service(Persistent):
         self.requests = IITreeSet()
         self.progress = IOBTree()
         self.edits = IOBTree()
+        self.lines = IOBTree()
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Not a property: by the time its setter refuses, Persistent would have noted a change.

@@ -10,6 +10,7 @@ From top to bottom; each uses only those below it.
 ``ready``        the ready queue
 ``pauses``       which tasks are paused
 ``memory``       what a worker remembers of the ready queue
+``joblog``       what the runs of a job have logged
 ``timeindex``    where jobs wait for a time
 ``ended``        the index of the jobs that have ended
 ``index``        what both indexes by time are made of

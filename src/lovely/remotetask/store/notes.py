@@ -12,7 +12,7 @@ from lovely.remotetask.base.ownership import check_path
 
 def notes_of(service: Any) -> dict[str, Any]:
     """Return what holds the notes about running jobs, by name."""
-    return {name: getattr(service, name) for name in ("requests", "progress", "edits")}
+    return {name: getattr(service, name) for name in ("requests", "progress", "edits", "lines")}
 
 
 def take_note(notes: Any, jobid: int) -> Any:
