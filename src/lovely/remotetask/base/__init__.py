@@ -12,4 +12,6 @@ From top to bottom; each uses only those below it.
 ``guard``        lets nobody end a transaction that is in use, or write without one
 ``isolation``    gives a thread back as it was
 ``processpool``  functions that run in other processes
+``coroutine``    coroutines, run to their ends
+``function``     whether functions can be called as tasks are, and elsewhere
 """

@@ -14,6 +14,7 @@ From top to bottom; each uses only those below it.
 ``hand``          what a worker of any store has in hand
 ``news``          whether there may be work
 ``inline``        runs jobs in the caller's transaction
+``schedules``     schedules by their keys: made, changed, removed and listed
 ``service``       what every service has: its parts and its settings
 ``adding``        takes new jobs
 ``waiting``       waits for jobs to end

@@ -24,6 +24,7 @@ from lovely.remotetask.engine.rescue import orphans, rescue
 from lovely.remotetask.errors import (
     CannotTakeBack,
     JobCancelled,
+    LoopIsRunning,
     RetryLater,
     describe,
     is_read_fault,
@@ -229,6 +230,10 @@ def _attempt(service: Any, job: Job, task: Any, clock: Clock) -> BaseException |
             output = call_task(service, job, task, context)
             finish(service, job, output, clock())
     except (TransientError, CannotTakeBack):
+        raise
+    except LoopIsRunning:  # the caller's fault, and no attempt of the job
+        job.give_back(clock())
+        service.queue.file(job)
         raise
     except (Exception, SystemExit) as error:
         if is_read_fault(error):

@@ -126,6 +126,13 @@ class Service(Persistent):
             check_not_old(self)
         super().__delattr__(name)
 
+    def ensure_declared(self) -> dict[str, int]:
+        """Let there be the schedules that are declared here; each worker does that at its start.
+
+        :returns: the ids of their jobs, by key.
+        """
+        return {}
+
     def find_task(self, name: str) -> Any:
         """Return the task with a name, which is called as `ITask` says, or None."""
         return look_up(self.taskInterface, name)
