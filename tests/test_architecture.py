@@ -178,6 +178,8 @@ def imports_that_point_up(sources: Sources) -> list[str]:
 def _points_down(sources: Sources, importer: str, imported: str) -> bool:
     if room(importer) != room(imported):
         return floor(room(importer)) < floor(room(imported))
+    if importer.endswith(f".{FRONT}"):  # it names what is in its folder
+        return True
     above, below = _place(sources, importer), _place(sources, imported)
     return above is not None and below is not None and above <= below
 
@@ -364,6 +366,7 @@ FOLDERS: Sources = {
         (imports_that_point_up, "engine.execution", "from ..service import TaskService"),
         (imports_that_point_up, "engine.session", "from .execution import Engine"),
         (imports_that_point_up, "web.operations", "from . import pages"),
+        (imports_that_point_up, "web.operations", "from lovely.remotetask.web import anything"),
         (imports_that_point_up, "retry", "def wait():\n    from . import job"),
         (imports_that_point_up, "retry", "if TYPE_CHECKING:\n    from . import job"),
         (imports_that_point_up, "retry", "import_module('lovely.remotetask.job')"),

@@ -57,7 +57,7 @@ from lovely.remotetask.store.pauses import paused_tasks
 from lovely.remotetask.store.predecessor import check_not_old
 from lovely.remotetask.store.tree import MAX_JOB_ID
 from lovely.remotetask.store.worker import WorkerState, list_workers
-from lovely.remotetask.task import available, check_name
+from lovely.remotetask.task import check_name
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 
@@ -81,7 +81,7 @@ class TaskService(Service, Location):
 
     def getAvailableTasks(self) -> dict[str, Any]:
         """See `ITaskService`."""
-        return available(self.taskInterface)
+        return dict(self.registered_tasks())
 
     def add(
         self,
