@@ -258,6 +258,16 @@ def test_what_cannot_be_called_as_a_task_is_refused_at_the_registration(
         assert look_up(ITask, "numbers.later") is None
 
 
+def test_a_subclass_may_call_its_function_as_it_likes() -> None:
+    class Telling(SimpleTask):
+        def __call__(self, service: Any, jobid: int, input: Any) -> Any:
+            return self.func(service, jobid, input)
+
+    assert Telling(three)(None, 7, "x") == "x"
+    with pytest.raises(InvalidArgument):
+        Telling(count_up)
+
+
 def test_a_local_function_is_refused_for_another_process() -> None:
     def local(input: Any) -> Any:
         return input

@@ -11,10 +11,10 @@ from typing import Any
 from lovely.remotetask.errors import InvalidArgument, is_kind, shown
 
 
-def check_function(function: Any, arguments: Sequence[str]) -> None:
+def check_function(function: Any, arguments: Sequence[str] | None) -> None:
     """Check that a function takes some arguments, and returns a result when it is called.
 
-    :param arguments: what they are, by position.
+    :param arguments: what they are, by position; None is not known.
     :raises InvalidArgument: it does not.
     """
     function = _unbound(function)
@@ -25,6 +25,8 @@ def check_function(function: Any, arguments: Sequence[str]) -> None:
             raise InvalidArgument(
                 f"{shown(function)} is a generator, which cannot be kept: a task returns its result"
             )
+    if arguments is None:
+        return
     try:
         # Of a wrapper its own arguments count, and not those of what it wraps.
         signature = inspect.signature(function, follow_wrapped=False)
