@@ -153,7 +153,8 @@ def _hold(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:
     for name in ("running", "to be cancelled", "just ended", "unwanted"):
         ids[name] = service.add("echo", name)
     ids["edited"] = service.addCronJob("echo", "edited", cron="30 * * * *")
-    held = ["running", "to be cancelled", "just ended", "unwanted", "edited"]
+    ids["replaced"] = service.ensure("replaced", "echo", "old", cron="30 * * * *")
+    held = ["running", "to be cancelled", "just ended", "unwanted", "edited", "replaced"]
     for name in held:
         job = service.jobs[ids[name]]
         service.queue.remove(job)
@@ -163,6 +164,7 @@ def _hold(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:
     service.lines[ids["running"]] = (((START + 235.0, "INFO", 1, "half way"),), 1)
     service.cancel(ids["to be cancelled"])
     service.jobs[ids["edited"]].update(cron="15 * * * *", timezone="UTC")
+    service.ensure("replaced", "echo", "new", cron="15 * * * *", retry=RetryPolicy())
     for name in ("just ended", "unwanted"):
         service.jobs[ids[name]].finish(name, START + 240.0)
     service.jobs[ids["unwanted"]].is_unwanted = True
@@ -185,6 +187,11 @@ def _wait(service: TaskService, ids: dict[str, int]) -> None:
     service.queue.park(service.jobs[ids["parked"]])
     ids["without zone"] = service.addCronJob("echo", minute=(45,), timezone="Asia/Tokyo")
     service.queue.count_later(service.jobs[ids["without zone"]], END)
+    ids["keyed"] = service.ensure("a key", "echo", "keyed", hour=(3,), timezone="Europe/Vienna")
+    declared = SimpleTask(TASKS["late"], cron="0 3 * * *")
+    registry.registerUtility(declared, ITask, name="declared")
+    ids["declared"] = service.ensure_declared()["declared"]
+    registry.unregisterUtility(provided=ITask, name="declared")
 
 
 def _set_up_remote(remote: RemoteProcessor) -> None:

@@ -58,8 +58,10 @@ KNOWN_TO_DRIVERS = (*DRIVERS, "engine.protocol", "errors")
 # No room has more lines, but for these: room -> why.
 MAX_LINES = 405
 LONG: dict[str, str] = {
+    "service": "each method of the API stands here, with no more than a call",
     "interfaces": "the contract book is read in one piece",
     "remote.interfaces": "so is that of the second door",
+    "errors": "so is the tree of errors",
     "job": "the paths of its two records are those of the first API, and for ever",
 }
 
@@ -177,6 +179,8 @@ def imports_that_point_up(sources: Sources) -> list[str]:
 def _points_down(sources: Sources, importer: str, imported: str) -> bool:
     if room(importer) != room(imported):
         return floor(room(importer)) < floor(room(imported))
+    if importer.endswith(f".{FRONT}"):  # it names what is in its folder
+        return True
     above, below = _place(sources, importer), _place(sources, imported)
     return above is not None and below is not None and above <= below
 
@@ -363,6 +367,7 @@ FOLDERS: Sources = {
         (imports_that_point_up, "engine.execution", "from ..service import TaskService"),
         (imports_that_point_up, "engine.session", "from .execution import Engine"),
         (imports_that_point_up, "web.operations", "from . import pages"),
+        (imports_that_point_up, "web.operations", "from lovely.remotetask.web import anything"),
         (imports_that_point_up, "retry", "def wait():\n    from . import job"),
         (imports_that_point_up, "retry", "if TYPE_CHECKING:\n    from . import job"),
         (imports_that_point_up, "retry", "import_module('lovely.remotetask.job')"),

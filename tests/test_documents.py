@@ -6,7 +6,7 @@ they would be shuffled.  What runs is every ``>>>`` line, and every ``code-block
 Python that is only shown stands after ``.. skip: next``.
 
 A program of ``docs/examples`` is run as its readers do, where a page says ``.. program: NAME``;
-what it prints is in the console block that follows.
+what it prints is in the console block that follows.  Tests that stand there are run by pytest.
 """
 
 from __future__ import annotations
@@ -88,7 +88,24 @@ def test_a_program_prints_what_its_page_says(name: str, tmp_path: Path) -> None:
 def test_every_example_is_a_program_or_imported_by_one() -> None:
     texts = {path.stem: path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.py")}
     for name in texts.keys() - {Path(program).stem for program in programs()}:
-        assert any(f"from {name} import" in text for text in texts.values()), name
+        imports = (f"from {name} import", f"import {name}\n")
+        is_imported = any(line in text for text in texts.values() for line in imports)
+        assert is_imported or name.startswith("test_"), name
+
+
+@pytest.mark.parametrize("name", [path.name for path in EXAMPLES.glob("test_*.py")])
+def test_the_tests_of_an_example_pass(name: str, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stdout
+    count = (EXAMPLES / name).read_text(encoding="utf-8").count("\ndef test_")
+    assert f"{count} passed" in ended.stdout
 
 
 def test_a_wrong_example_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

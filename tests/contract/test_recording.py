@@ -48,6 +48,7 @@ JOBS: dict[str, tuple[str, Any, Any]] = {
     "just ended": (COMPLETED, "just ended", "just ended"),
     "unwanted": (COMPLETED, "unwanted", "unwanted"),
     "edited": (PROCESSING, "edited", None),
+    "replaced": (PROCESSING, "old", None),
     "queued": (QUEUED, None, None),
     "many 1": (QUEUED, "one", None),
     "many 2": (QUEUED, "two", None),
@@ -56,6 +57,8 @@ JOBS: dict[str, tuple[str, Any, Any]] = {
     "cron": (CRONJOB, "cron", None),
     "parked": (QUEUED, "parked", None),
     "without zone": (CRONJOB, None, None),
+    "keyed": (CRONJOB, "keyed", None),
+    "declared": (CRONJOB, None, None),
 }
 
 #: Name of a job -> when it was created, started, completed and is due, in seconds after `START`.
@@ -72,6 +75,7 @@ TIMES: dict[str, tuple[float | None, ...]] = {
     "just ended": (210.0, 230.0, 240.0, None),
     "unwanted": (210.0, 230.0, 240.0, None),
     "edited": (210.0, 230.0, None, None),
+    "replaced": (210.0, 230.0, None, None),
     "queued": (300.0, None, None, None),
     "many 1": (300.0, None, None, None),
     "many 2": (300.0, None, None, None),
@@ -80,6 +84,8 @@ TIMES: dict[str, tuple[float | None, ...]] = {
     "cron": (300.0, None, None, 4064400.0),
     "parked": (300.0, None, None, None),
     "without zone": (300.0, None, None, None),
+    "keyed": (300.0, None, None, 10800.0),
+    "declared": (300.0, None, None, 14400.0),
 }
 
 #: Name of a job -> what else is told of it.
@@ -113,6 +119,9 @@ DETAILS: dict[str, dict[str, Any]] = {
     },
     "parked": {"place": "late"},
     "without zone": {"minute": (45,), "timezone": "Asia/Tokyo"},
+    "replaced": {"key": "replaced", "cron": "30 * * * *", "is_declared": False},
+    "keyed": {"key": "a key", "hour": (3,), "timezone": "Europe/Vienna", "is_declared": False},
+    "declared": {"key": "declared", "cron": "0 3 * * *", "is_declared": True},
 }
 
 #: What has become of the jobs after a call of `process` at `END`, and two hours later: status and
@@ -123,6 +132,7 @@ AT_ONCE: dict[str, tuple[str, Any]] = {
     "running": (COMPLETED, "echo of running"),
     "to be cancelled": (CANCELLED, None),
     "edited": (CRONJOB, None),
+    "replaced": (CRONJOB, None),
     "queued": (COMPLETED, "echo of None"),
     "many 1": (COMPLETED, "echo of one"),
     "many 2": (COMPLETED, "echo of two"),
@@ -132,6 +142,7 @@ AFTER_HOURS: dict[str, tuple[str, Any]] = {
     "again": (COMPLETED, "stumble of input"),
     "worn": (COMPLETED, "stumble of None"),
     "edited": (CRONJOB, "echo of edited"),
+    "replaced": (CRONJOB, "echo of new"),
     "delayed": (COMPLETED, "echo of delayed"),
     "without zone": (CRONJOB, "echo of None"),
 }
@@ -184,7 +195,7 @@ def test_a_job_is_what_it_was(job: Any, name: str) -> None:
     assert tuple(None if at is None else at - START for at in times) == TIMES[name]
     details = DETAILS.get(name, {})
     assert {attribute: getattr(found, attribute) for attribute in details} == details
-    is_cron_job = found.status in (CRONJOB, DELAYED) or name == "edited"
+    is_cron_job = found.status in (CRONJOB, DELAYED) or name in ("edited", "replaced")
     assert type(found) is (CronJob if is_cron_job else Job)
 
 
@@ -201,7 +212,10 @@ def test_what_is_noted_of_running_jobs(service: Any, job: Any) -> None:
     assert dict(service.progress) == {job("running").id: Progress(1, 2, "half way")}
     assert list(service.requests) == [job("to be cancelled").id]
     edit = Edit((), (), (), (), (), "UTC", "15 * * * *", None)
-    assert dict(service.edits) == {job("edited").id: edit}
+    assert set(service.edits) == {job("edited").id, job("replaced").id}
+    assert service.edits[job("edited").id] == edit
+    replacement = service.edits[job("replaced").id]
+    assert (replacement.task, replacement.input, replacement.cron) == ("echo", "new", "15 * * * *")
     assert job("to be cancelled").is_cancel_requested
 
 
@@ -231,7 +245,8 @@ def test_its_jobs_go_on(service: Any, job: Any, register: Any) -> None:
         assert check_all(service, now, repair=False) == []
         service._p_jar.transaction_manager.commit()
     assert job("running").attempt == 2
-    assert job("edited").cron == "15 * * * *"
+    assert job("edited").cron == job("replaced").cron == "15 * * * *"
+    assert job("replaced").input == "new"
     assert not len(service.workers)
     assert service.startJob(job("later").id)
     service.process(END + 7200.0)

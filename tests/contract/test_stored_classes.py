@@ -270,6 +270,8 @@ SHAPES: dict[str, Any] = {
         "hour": "tuple | tuple of int",
         "id": "int",
         "input": "anything",
+        "is_declared": "bool",
+        "key": "str",
         "minute": "tuple | tuple of int",
         "missed": "int",
         "month": "tuple | tuple of int",
@@ -471,6 +473,7 @@ SHAPES: dict[str, Any] = {
         "parked": "OOBTree",
         "paused": "OOSet",
         "ready": "ReadyQueue",
+        "schedules": "OOBTree",
     },
     "lovely.remotetask.store.ready.Lane": {
         "added": "Length",

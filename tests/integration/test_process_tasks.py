@@ -391,11 +391,15 @@ def test_a_result_that_cannot_be_pickled_is_an_error(yard: Yard, name: str) -> N
 def test_a_function_that_cannot_be_imported_is_a_clear_error(
     yard: Yard, workplace: Any, register: Any
 ) -> None:
-    register("it", lambda input: input, executor="process", retry=ONCE)
+    def misnamed(input: Any) -> Any:
+        return input
+
+    misnamed.__qualname__ = "misnamed"
+    register("it", misnamed, executor="process", retry=ONCE)
     status, _, error = yard.end(*workplace.add("it", None))
     assert status == ERROR
     assert error is not None
-    assert "lambda" in error
+    assert "misnamed" in error
     assert "pickle" in error
     assert yard.call("double", 2)[1] == 4  # the pool is as good as before
 

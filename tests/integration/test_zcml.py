@@ -80,6 +80,7 @@ MANAGED = (
     *("clean", "remove_oldest", "process", "processNext", "claimNextJob"),
     *("startProcessing", "stopProcessing", "startAll"),
     *("list_workers", "retry_all", "pause", "resume"),
+    *("ensure_declared", "remove_schedule"),
 )
 
 

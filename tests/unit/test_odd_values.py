@@ -256,6 +256,7 @@ class Place:
         service.add("odd.echo")
         service.add("odd.echo", startLater=True)
         self.cron = service.addCronJob("odd.echo", cron="0 0 1 1 *")
+        service.ensure("there", "odd.echo", cron="0 0 1 1 *")
         self.delayed = service.addCronJob("odd.echo", delay=1e6)
         self.running = service.addCronJob("odd.echo", cron="* * * * *")
         for turn in range(3):
@@ -348,6 +349,21 @@ def number_of(name: str, place: Place, value: Any) -> None:
     place.service.addCronJob("odd.echo", **{name: [value]})
 
 
+@calls("key", "task", "input", "retry", *FIELDS, "delay", "timezone", "cron")
+def ensure(name: str, place: Place, value: Any) -> None:
+    place.service.ensure(**{"key": "new", "task": "odd.echo", name: value})
+
+
+@calls("task", "input", "retry", *FIELDS, "delay", "timezone", "cron")
+def ensure_again(name: str, place: Place, value: Any) -> None:
+    place.service.ensure(**{"key": "there", "task": "odd.echo", name: value})
+
+
+@calls("")
+def remove_schedule(name: str, place: Place, value: Any) -> None:
+    place.service.remove_schedule(value)
+
+
 @calls(*FIELDS, "delay", "timezone", "cron")
 def update(name: str, place: Place, value: Any) -> None:
     for kind in ("cron", "delayed", "running"):
@@ -415,6 +431,11 @@ def policy_failures(name: str, place: Place, value: Any) -> None:
 @calls("delay_seconds", "message")
 def retry_later(name: str, place: Place, value: Any) -> None:
     str(RetryLater(**{name: value}))
+
+
+@calls("cron", "timezone", "service")
+def declaration(name: str, place: Place, value: Any) -> None:
+    SimpleTask(abs, **{"cron": "@daily", name: value})
 
 
 TASK = ("inputSchema", "outputSchema", "context", "retry", "timeout_seconds")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -206,24 +206,111 @@ def test_a_name_that_cannot_be_written_is_refused(
     assert not service.jobs
 
 
+def two(context: Any, input: Any) -> Any:
+    return input
+
+
+def three(service: Any, jobid: int, input: Any) -> Any:
+    return input
+
+
+def named_only(*, input: Any) -> Any:
+    return input
+
+
+def passing_a_connection(function: Any) -> Any:
+    @wraps(function)
+    def wrapper(input: Any) -> Any:
+        return function("connection", input)
+
+    return wrapper
+
+
 @pytest.mark.parametrize(
-    ("function", "words"),
+    ("function", "options", "words"),
     [
-        (wait, "is asynchronous"),
-        (wait_and_yield, "is asynchronous"),
-        (partial(wait), "is asynchronous"),
-        (Waiter(), "is asynchronous"),
-        (staticmethod(wait), "is asynchronous"),
-        (count_up, "is a generator"),
-        (partial(count_up), "is a generator"),
+        (wait_and_yield, {}, "is a generator"),
+        (partial(wait_and_yield), {}, "is a generator"),
+        (count_up, {}, "is a generator"),
+        (partial(count_up), {}, "is a generator"),
+        (lambda: 1, {}, r"takes \(\), but is called with 1 argument: \(input\); too many"),
+        (two, {}, r"called with 1 argument: \(input\).*with context=True it gets \(context, input"),
+        (three, {}, r"is an ITask, and is registered as such"),
+        (double, {"context": True}, r"called with 2 arguments: \(context, input\)"),
+        (named_only, {}, "called with 1 argument"),
+        (partial(double, 5), {}, "called with 1 argument"),
+        (wait, {"context": True}, "called with 2 arguments"),
+        (lambda input: 1, {"executor": "process"}, "a lambda has no name"),
+        (partial(lambda input: 1), {"executor": "process"}, "a lambda has no name"),
+        (passing_a_connection(two), {"executor": "process"}, None),
     ],
     ids=repr,
 )
-def test_what_returns_no_result_is_refused_at_the_registration(function: Any, words: str) -> None:
-    for register in (SimpleTask, task("numbers.later")):
+def test_what_cannot_be_called_as_a_task_is_refused_at_the_registration(
+    function: Any, options: dict[str, Any], words: str | None
+) -> None:
+    for register in (partial(SimpleTask, **options), task("numbers.later", **options)):
+        if words is None:
+            register(function)
+            continue
         with pytest.raises(InvalidArgument, match=words):
             register(function)
-    assert look_up(ITask, "numbers.later") is None
+        assert look_up(ITask, "numbers.later") is None
+
+
+def test_a_subclass_may_call_its_function_as_it_likes() -> None:
+    class Telling(SimpleTask):
+        def __call__(self, service: Any, jobid: int, input: Any) -> Any:
+            return self.func(service, jobid, input)
+
+    assert Telling(three)(None, 7, "x") == "x"
+    with pytest.raises(InvalidArgument):
+        Telling(count_up)
+
+
+def test_a_local_function_is_refused_for_another_process() -> None:
+    def local(input: Any) -> Any:
+        return input
+
+    class Local:
+        def __call__(self, input: Any) -> Any:
+            return input
+
+    for function in (local, partial(local), Local(), Local().__call__):
+        with pytest.raises(InvalidArgument, match="what is defined in a function"):
+            SimpleTask(function, executor="process")
+
+
+@pytest.mark.parametrize(
+    "function", [passing_a_connection(two), [].append, len, str, dict, print, max], ids=repr
+)
+def test_what_can_be_called_with_an_input_is_taken_whatever_it_tells(function: Any) -> None:
+    assert SimpleTask(function).func is function
+
+
+@pytest.mark.parametrize(
+    "function", [wait, partial(wait), Waiter(), staticmethod(wait), Waiter().__call__], ids=repr
+)
+def test_an_asynchronous_function_is_a_task(service: TaskService, function: Any) -> None:
+    task("later")(function)
+    jobid = service.add("later", 5)
+    service.process()
+    assert service.getResult(jobid) == 5
+
+
+def test_a_task_that_is_named_after_its_script_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def greet(input: Any) -> Any:
+        return input
+
+    monkeypatch.setattr(greet, "__module__", "__main__")
+    monkeypatch.setattr(greet, "__qualname__", "greet")
+    task("a name")(greet)
+    assert not caplog.messages
+    task(greet)
+    [message] = caplog.messages
+    assert "task __main__.greet is named after the script" in message
 
 
 def test_what_the_package_calls_task_is_the_decorator_and_the_module_of_the_first_api() -> None:

@@ -10,7 +10,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lovely.remotetask.base.loglines import keep_unseen
-from lovely.remotetask.errors import JobCancelled, ServiceNotStored
+from lovely.remotetask.errors import (
+    JobCancelled,
+    JobInterrupted,
+    JobTimeout,
+    RemoteTaskError,
+    ServiceNotStored,
+)
 
 # Subscribed only for those who check types: Python 3.10 cannot.
 if TYPE_CHECKING:
@@ -53,12 +59,15 @@ class TaskContext:
         is_cancelled: Callable[[], bool] = lambda: False,
         progress: Callable[[float, float | None, str], None] = lambda done, total, message: None,
         monotonic: Callable[[], float] = time.monotonic,
+        is_given_up: Callable[[], bool] = lambda: False,
     ) -> None:
         self.service = service
         self.jobid = jobid
         self.attempt = attempt
         self._monotonic = monotonic
+        self._timeout_seconds = timeout_seconds
         self._deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
+        self._is_given_up = is_given_up
         self.is_stopping = should_stop
         self._is_cancelled = is_cancelled
         self._progress = progress
@@ -118,6 +127,18 @@ class TaskContext:
         Transaction: reads only, through a connection of its own.
         """
         return self._is_cancelled()
+
+    def why_stop(self) -> RemoteTaskError | None:
+        """Return the error as which the run has to end now, or None: it can go on.
+
+        Transaction: reads only, through a connection of its own.
+        """
+        if self._is_given_up():
+            return JobInterrupted()
+        remaining = self.time_remaining()
+        if remaining is not None and remaining <= 0:
+            return JobTimeout(f"the job ran longer than {self._timeout_seconds} s")
+        return JobCancelled() if self._is_cancelled() else None
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the task's timeout, or None when it has none.

@@ -15,6 +15,7 @@
     ├── JobFailed                 a job that was waited for is an error, or was cancelled
     ├── JobNotDone (TimeoutError) a job that was waited for has not ended in time
     ├── CannotTakeBack            a job failed inline, and its writes are stuck: abort
+    ├── LoopIsRunning (RuntimeError)  a coroutine was to be run amid an event loop
     ├── InvalidResult             a result that cannot be stored, or breaks its schema
     ├── TransactionInProgress     the engine was called inside a transaction with changes
     ├── ServiceNotStored          a service that is not in a database was to be started
@@ -148,6 +149,10 @@ class JobFailed(RemoteTaskError):
 
 class JobNotDone(RemoteTaskError, TimeoutError):
     """The job has not ended in time."""
+
+
+class LoopIsRunning(RemoteTaskError, RuntimeError):
+    """This thread runs an event loop, so no asynchronous task can run in it: use another thread."""
 
 
 class InvalidResult(RemoteTaskError):

@@ -184,6 +184,16 @@ class ICronJob(IJob):
 
     timezone = TextLine(title="Time zone", description="IANA name; None is UTC.", required=False)
 
+    key = TextLine(
+        title="Key", description="Given to `ITaskService.ensure`, or None.", required=False
+    )
+
+    is_declared = Bool(
+        title="Is declared",
+        description="Whether the decorator `task` has declared the schedule.",
+        required=True,
+    )
+
     missed = Int(title="Missed", description="How many slots passed without a run of their own.")
 
     def update(
@@ -386,6 +396,74 @@ class ITaskService(IService):
         Transaction: caller commits.
         """
 
+    def ensure(
+        key,
+        task,
+        input=None,
+        minute=(),
+        hour=(),
+        dayOfMonth=(),
+        month=(),
+        dayOfWeek=(),
+        delay=None,
+        timezone=None,
+        cron=None,
+        retry=None,
+    ):
+        """Let there be a schedule with this key, as it is told here; return the id of its job.
+
+        For each deployment to call, and each start of an application: what is there already is
+        left alone, and what is there otherwise is changed, its task and its input too; nothing is
+        written if nothing is to be changed.  Of two who make the same one at once only one
+        commits, and the other finds it when the transaction is repeated.  The next run is counted
+        from now on if the times are others than before.  While the job runs a change is kept apart,
+        and takes effect when the run has ended.
+
+        A job that has ended, or was asked to stop, has no claim to its key any more: there will
+        be another one.
+
+        :param key: a str of 1 to 1,000 characters, of your choice.
+        :raises InvalidArgument: see `add`; the key makes no sense.
+        :raises InvalidSchedule: see `addCronJob`, whose arguments these are.
+        :raises JobUnusable: the record of its job cannot be read and written in this process.
+
+        Transaction: caller commits.
+        """
+
+    def ensure_declared():
+        """Let there be the schedules that tasks declare by ``@task(cron=...)``.
+
+        Each worker does that when it starts, in a transaction of its own, so that hardly anybody
+        has to call it.  The key of such a schedule is the name of its task.  One that has failed
+        for good is left until its declaration changes; one that cannot be is logged.
+
+        :returns: a dict of the ids of their jobs by key.
+
+        Transaction: caller commits.
+        """
+
+    def remove_schedule(key):
+        """End the schedule with this key; say whether there was one.
+
+        Its job is cancelled, or asked to stop if it runs, and the key is free.
+
+        :raises InvalidArgument: the key makes no sense.
+        :raises JobUnusable: the record of its job cannot be read and written in this process.
+
+        Transaction: caller commits.
+        """
+
+    def schedules():
+        """Return a list of all schedules, with and without a key: when they run, and have run.
+
+        Of each ``id``, ``key``, ``task``, ``schedule``, ``timezone``, ``status``, ``next_run``,
+        ``last_run``, ``outcome``, ``error``, ``is_paused`` and ``is_declared`` are told, see
+        `lovely.remotetask.engine.schedules.ScheduleState`.  Delayed jobs are among them if they
+        have a key.  What cannot be read here is left out.
+
+        Transaction: reads only.
+        """
+
     def startJob(jobid):
         """Queue a job that was added with ``startLater``.
 
@@ -418,7 +496,8 @@ class ITaskService(IService):
         :param input: another input, for which the task must be registered here; see `add`.
         :raises JobNotFound: a KeyError.
         :raises JobUnusable: its record cannot be read and written in this process.
-        :raises InvalidArgument: the job waits, runs or is completed; a ValueError.
+        :raises InvalidArgument: the job waits, runs or is completed, or another one is the schedule
+            with its key by now; a ValueError.
         :raises InvalidInput: the input cannot be accepted; a ValueError.
         :raises TaskNotFound: an input was given, and the task is not registered; a ValueError.
         :raises UnknownZone: this machine does not know the time zone of its schedule.

@@ -21,8 +21,9 @@ from persistent import Persistent
 from zope.interface import implementer
 
 from lovely.remotetask.base.guard import check_begun
-from lovely.remotetask.base.ownership import check_path
+from lovely.remotetask.base.ownership import check_path, wrote
 from lovely.remotetask.base.site import service_of
+from lovely.remotetask.base.storable import is_stored_alike
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidSchedule,
@@ -345,6 +346,8 @@ def keep_edit(edits: Any, job: Job, edit: Any) -> None:
     check_begun(job)
     if job._p_jar is not None:
         job._p_jar.readCurrent(job)
+        if isinstance(edit, Persistent):
+            wrote(job, edit)
     edits[job.id] = edit
 
 
@@ -361,6 +364,10 @@ class Edit(NamedTuple):
     delay: float | None
 
 
+#: What else `CronJob.become` takes over.
+_GIVEN = ("task", "input", "retry", "is_declared")
+
+
 @implementer(ICronJob)
 class CronJob(Job):
     """A job that waits for a time.  See `ICronJob`.
@@ -375,6 +382,8 @@ class CronJob(Job):
     ``slot`` float seconds since the epoch: up to here all slots are served or missed; set
     when the schedule is counted anew, and when the job starts and ends.
     ``missed`` int: slots that passed without a run of their own.
+    ``key`` str: that of the schedule; ``is_declared`` bool: `task` has declared it; both set by
+    ``ensure`` and ``ensure_declared``.
     """
 
     minute: tuple[int, ...] = ()
@@ -388,6 +397,8 @@ class CronJob(Job):
     edits: Any = None
     slot: float | None = None
     missed: int = 0
+    key: str | None = None
+    is_declared: bool = False
 
     def __init__(
         self,
@@ -443,17 +454,49 @@ class CronJob(Job):
             schedule.cron,
             delay,
         )
-        if self.status == PROCESSING and self.edits is not None:
-            keep_edit(self.edits, self, edit)
-        else:
+        if self.status != PROCESSING or self.edits is None:
             self._apply(edit)
+            return
+        change: Edit | CronJob = edit
+        if isinstance(pending := self.pending, CronJob):
+            given = pending.task, pending.input
+            change = CronJob(self.id, *given, retry=pending.retry, **edit._asdict())
+            change.is_declared = pending.is_declared
+        keep_edit(self.edits, self, change)
 
-    def _apply(self, edit: Edit) -> None:
-        for name, value in zip(Edit._fields, edit, strict=True):
-            setattr(self, name, value)
+    def _apply(self, edit: Any) -> None:
+        for name in Edit._fields:
+            setattr(self, name, getattr(edit, name))
 
-    def take_over(self, edit: Edit) -> bool:
-        """Heed what `update` was given while the job ran; say whether it waits for a time.
+    @property
+    def pending(self) -> Edit | CronJob | None:
+        """What it is to be after the run: a schedule, or a job like it; None: what it is."""
+        runs = self.status == PROCESSING and self.edits is not None
+        return self.edits.get(self.id) if runs else None
+
+    def is_like(self, other: CronJob) -> bool:
+        """Say whether `become` would change nothing; input is compared as it is stored."""
+        after = self.pending or self
+        given = after if isinstance(after, CronJob) else self
+        return (
+            all(getattr(after, name) == getattr(other, name) for name in Edit._fields)
+            and (given.task, given.retry, given.is_declared)
+            == (other.task, other.retry, other.is_declared)
+            and is_stored_alike(given.input, other.input)
+        )
+
+    def become(self, other: CronJob) -> None:
+        """Be what another job is that was never stored: its task, its input, its schedule.
+
+        While the job runs that is kept apart, and takes effect when the run has ended.
+        """
+        if self.status == PROCESSING and self.edits is not None:
+            keep_edit(self.edits, self, other)
+        else:
+            self.take_over(other)
+
+    def take_over(self, edit: Edit | CronJob) -> bool:
+        """Heed what was set while the job ran; say whether it waits for a time.
 
         A job with a delay that has run its once is over, but not one that has a schedule now.
         """
@@ -462,6 +505,9 @@ class CronJob(Job):
             return False
         self._forget("is_unwanted")
         self._apply(edit)
+        if isinstance(edit, CronJob):
+            for name in _GIVEN:
+                setattr(self, name, getattr(edit, name))
         return True
 
     @property

@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from math import isnan
 from typing import Any
 
 from zope.interface import implementer
@@ -16,7 +15,7 @@ from lovely.remotetask import setting
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.loglines import LogLine
 from lovely.remotetask.base.ownership import check_parts
-from lovely.remotetask.engine import control, later, registry
+from lovely.remotetask.engine import control, later, registry, schedules
 from lovely.remotetask.engine.adding import (
     add_job,
     add_ready,
@@ -45,7 +44,6 @@ from lovely.remotetask.errors import (
     is_kind,
     is_true,
     moment_of,
-    number_of,
     plain,
     shown,
 )
@@ -61,7 +59,7 @@ from lovely.remotetask.store.pauses import paused_tasks
 from lovely.remotetask.store.predecessor import check_not_old
 from lovely.remotetask.store.tree import MAX_JOB_ID
 from lovely.remotetask.store.worker import WorkerState, list_workers
-from lovely.remotetask.task import available, check_name
+from lovely.remotetask.task import check_name
 
 __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 
@@ -73,6 +71,7 @@ Ids = list[int]
 Workers = list[WorkerState]
 Names = list[str | None]
 LogLines = list[LogLine]
+States = list[schedules.ScheduleState]
 
 
 @implementer(ITaskService)
@@ -85,7 +84,7 @@ class TaskService(Service, Location):
 
     def getAvailableTasks(self) -> dict[str, Any]:
         """See `ITaskService`."""
-        return available(self.taskInterface)
+        return dict(self.registered_tasks())
 
     def add(
         self,
@@ -149,20 +148,49 @@ class TaskService(Service, Location):
         """See `ITaskService`."""
         check_parts(self)
         name, input = self._checked(task, input, retry)
-        job = CronJob(
-            self._generateIds(1)[0],
-            name,
-            input,
-            minute,
-            hour,
-            dayOfMonth,
-            month,
-            dayOfWeek,
-            delay,
-            timezone,
-            cron,
-            retry,
-        )
+        sets = minute, hour, dayOfMonth, month, dayOfWeek
+        return self._add_timed(CronJob(0, name, input, *sets, delay, timezone, cron, retry))
+
+    def ensure(
+        self,
+        key: str,
+        task: Task,
+        input: Any = None,
+        minute: Iterable[int] = (),
+        hour: Iterable[int] = (),
+        dayOfMonth: Iterable[int] = (),
+        month: Iterable[int] = (),
+        dayOfWeek: Iterable[int] = (),
+        delay: float | None = None,
+        timezone: str | None = None,
+        cron: str | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> int:
+        """See `ITaskService`."""
+        key = schedules.check_key(key)
+        sets = minute, hour, dayOfMonth, month, dayOfWeek
+        name, input = self._checked(task, input, retry)
+        job = CronJob(0, name, input, *sets, delay, timezone, cron, retry)
+        job.key = key
+        return schedules.ensure(self, job, self._add_timed)
+
+    def ensure_declared(self) -> dict[str, int]:
+        """See `ITaskService`."""
+        check_begun(self)
+        check_parts(self)
+        return schedules.ensure_declared(self, self._add_timed)
+
+    def remove_schedule(self, key: str) -> bool:
+        """See `ITaskService`."""
+        return schedules.remove(self, schedules.check_key(key))
+
+    def schedules(self) -> States:
+        """See `ITaskService`."""
+        check_parts(self)
+        return schedules.states(self)
+
+    def _add_timed(self, job: CronJob) -> int:
+        [job.id] = self._generateIds(1)
         add_job(self, self._timed(job))
         return job.id
 
@@ -268,7 +296,7 @@ class TaskService(Service, Location):
         limit = setting.bound_of(limit, "limit")
         if limit is not None:
             limit = min(limit, MAX_JOB_ID)
-        return remove_oldest(self, status, limit, _end(before))
+        return remove_oldest(self, status, limit, setting.end_of(before))
 
     def retry_all(
         self, task: str | None = None, before: float | None = None, limit: int = 500
@@ -279,7 +307,7 @@ class TaskService(Service, Location):
         number = setting.bound_of(limit, "limit")
         if not number:
             raise InvalidArgument(f"limit must be an int of 1 or more, not {shown(limit)}")
-        return control.retry_all(self, task_name(task), _end(before), number)
+        return control.retry_all(self, task_name(task), setting.end_of(before), number)
 
     def pause(self, task: str | None = None) -> None:
         """See `ITaskService`."""
@@ -373,13 +401,6 @@ class TaskService(Service, Location):
     ) -> Page:
         """See `ITaskService`."""
         return list_page(self, ERROR, task, order, after, limit)
-
-
-def _end(before: float | None) -> float | None:
-    end = None if before is None else number_of(before)
-    if end is not None and isnan(end):
-        raise InvalidArgument(f"before must be seconds since the epoch, not {shown(before)}")
-    return end
 
 
 def _time(now: float | None) -> float:

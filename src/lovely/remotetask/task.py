@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
@@ -14,6 +14,7 @@ from zope.interface import Interface, implementer
 from zope.interface.interface import InterfaceClass
 
 from lovely.remotetask.base import processpool
+from lovely.remotetask.base.function import check_function, is_asynchronous, why_not_importable
 from lovely.remotetask.base.lookup import Tasks, available, look_up
 from lovely.remotetask.base.schemas import problems_with
 from lovely.remotetask.context import TaskContext, current_context, running_in
@@ -31,6 +32,7 @@ from lovely.remotetask.errors import (
 )
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.schedule import make_schedule
 
 __all__ = [
     "EchoTask",
@@ -46,10 +48,23 @@ __all__ = [
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+log = logging.getLogger("lovely.remotetask")
+
+#: What a module is called that runs as a script, and no other process calls it so.
+MAIN = "__main__"
+
+#: A coroutine whose time is over is cancelled; it is given up when it has not ended after so many
+#: seconds more.
+GRACE_SECONDS = 5.0
+
 
 @implementer(ITask)
 class SimpleTask:
     """Make a task of a function of one argument, the input.
+
+    The function may be an ``async def``: it is run to its end in the thread of the job, in an
+    event loop of its own.  When the job is cancelled, its time is over, or its process ends and
+    waits no longer, ``asyncio.CancelledError`` is raised where it waits.
 
     :param inputSchema: an interface; `ITaskService.add` refuses input that breaks it.
     :param outputSchema: an interface; a result that breaks it is the job's error.
@@ -59,14 +74,22 @@ class SimpleTask:
         afterwards is not kept; None sets no bound.
     :param shared_commit: the function changes nothing outside its ZODB, so that several
         quick jobs may share one commit; if one of them fails, all are run again.
-    :param executor: ``"process"`` calls the function in another processpool, where it can use
+    :param executor: ``"process"`` calls the function in another process, where it can use
         a core of its own and is killed by its timeout.  It must be a plain function of its
         input that can be imported by its name.
+    :param cron: a cron expression: workers of the service see to it when they start that there
+        is this schedule, with the name of the task as its key, and None as its input; see
+        `ITaskService.ensure_declared`.
+    :param timezone: the time zone of the schedule, an IANA name; None is UTC.
+    :param service: the name of the service that is to have the schedule; None is each service
+        that knows the task.
     :param max_jobs_per_process: with ``executor="process"``: a process that has run so many jobs
         ends, and a new one takes its place, which gives back what has piled up in its memory;
         None lets it live as long as this process.
-    :raises InvalidArgument: an argument makes no sense, or the function is a coroutine or a
-        generator function: what it returns when it is called is no result.
+    :raises InvalidArgument: an argument makes no sense, or the function does not take what it is
+        called with, or is a generator function: what it returns when it is called is no result.
+    :raises InvalidSchedule: the cron expression or the time zone makes no sense.
+    :raises InvalidInput: with a schedule: the input schema does not allow None.
     """
 
     inputSchema: Any = Interface
@@ -84,8 +107,14 @@ class SimpleTask:
         shared_commit: bool = False,
         executor: str | None = None,
         max_jobs_per_process: int | None = None,
+        cron: str | None = None,
+        timezone: str | None = None,
+        service: str | None = None,
     ) -> None:
-        _check_function(func)
+        context = is_true(context, "context")
+        given = ("context", "input") if context else ("input",)
+        is_called_here = type(self).__call__ is SimpleTask.__call__  # a subclass may do otherwise
+        check_function(func, given if is_called_here else None)
         if retry is not None and not is_kind(retry, RetryPolicy):
             raise InvalidArgument(f"retry takes a RetryPolicy, not {shown(retry)}")
         if timeout_seconds is not None and not seconds_of(timeout_seconds, "timeout_seconds"):
@@ -97,7 +126,6 @@ class SimpleTask:
         for name, schema in (("inputSchema", inputSchema), ("outputSchema", outputSchema)):
             if schema is not None and not is_kind(schema, InterfaceClass):
                 raise InvalidArgument(f"{name} must be an interface, not {shown(schema)}")
-        context = is_true(context, "context")
         max_jobs = 0 if max_jobs_per_process is None else whole_of(max_jobs_per_process) or 0
         if max_jobs_per_process is not None and (max_jobs < 1 or executor is None):
             raise InvalidArgument(
@@ -107,6 +135,8 @@ class SimpleTask:
         if executor is not None:
             if context:
                 raise InvalidArgument("a task in another process has no context")
+            if (reason := why_not_importable(func)) is not None:
+                raise InvalidArgument(f"{shown(func)} with executor='process': {reason}")
             processpool.check_installed()
         self.func = func
         if inputSchema is not None:
@@ -119,6 +149,21 @@ class SimpleTask:
         self.shared_commit = is_true(shared_commit, "shared_commit")
         self.executor = executor
         self.max_jobs_per_process = max_jobs_per_process
+        self.grace_seconds = GRACE_SECONDS if is_asynchronous(func) else 0.0
+        self._declare(cron, timezone, service)
+
+    def _declare(self, cron: str | None, timezone: str | None, service: str | None) -> None:
+        for name, text in (("cron", cron), ("timezone", timezone), ("service", service)):
+            if text is not None and not is_kind(text, str):
+                raise InvalidArgument(f"{name} must be a str, not {shown(text)}")
+            if text is not None and cron is None:
+                raise InvalidArgument(f"{name} is that of a schedule, which cron tells")
+        if cron is not None:
+            make_schedule(cron=cron, timezone=timezone)
+            check_input(self, None)
+        self.cron = cron
+        self.timezone = timezone
+        self.service = service
 
     def __call__(self, service: Any, jobid: int, input: Any) -> Any:
         """See `ITask`."""
@@ -166,7 +211,9 @@ def task(name: Any = None, **options: Any) -> Any:
     `SimpleTask` (``@task(retry=...)``).  The function stays what it is.  Other callables, such
     as a ``functools.partial``, have no name of their own, and need to be given one.
 
-    :param name: the name of the task; by default the dotted name of the function.
+    :param name: the name of the task; by default the dotted name of the function.  That of a
+        script's function begins with ``__main__``, which is logged: a worker that imports the
+        module finds it under another name.
     :raises InvalidArgument: there is no name, or it cannot be one; and see `SimpleTask`.
 
     Transaction: none.
@@ -180,6 +227,12 @@ def task(name: Any = None, **options: Any) -> Any:
         made = SimpleTask(function, **options)
         task_name = _dotted_name(function) if is_bare or name is None else plain(name)
         check_name(task_name)
+        if task_name.startswith(f"{MAIN}.") and (is_bare or name is None):
+            log.warning(
+                "task %s is named after the script: a worker that imports the module does not find"
+                ' it by this name; @task("a name") gives it one',
+                task_name,
+            )
         getGlobalSiteManager().registerUtility(made, ITask, name=task_name, event=False)
         return function
 
@@ -209,27 +262,6 @@ def check_name(name: str) -> None:
         is_text = "\0" not in name
     if not is_text:
         raise InvalidArgument(f"{shown(name)} cannot be the name of a task")
-
-
-def _check_function(function: Any) -> None:
-    if is_kind(function, staticmethod):
-        function = function.__func__
-    if not callable(function):
-        raise InvalidArgument(f"a task is made of a callable, not of {shown(function)}")
-    for code in (function, type(function).__call__):  # of a callable object its method counts
-        try:
-            is_async = iscoroutinefunction(code) or isasyncgenfunction(code)
-            is_generator = isgeneratorfunction(code)
-        except Exception:  # an object that tells not what it is
-            continue
-        if is_async:
-            raise InvalidArgument(
-                f"{shown(function)} is asynchronous: a task that calls it by asyncio.run is not"
-            )
-        if is_generator:
-            raise InvalidArgument(
-                f"{shown(function)} is a generator, which cannot be kept: a task returns its result"
-            )
 
 
 def check_input(task: Any, input: Any) -> None:

@@ -13,4 +13,6 @@ From top to bottom; each uses only those below it.
 ``isolation``    gives a thread back as it was
 ``loglines``     what is logged in a thread while a job runs there
 ``processpool``  functions that run in other processes
+``coroutine``    coroutines, run to their ends
+``function``     whether functions can be called as tasks are, and elsewhere
 """

@@ -20,6 +20,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lovely.remotetask.base.coroutine import is_coroutine, run_to_end
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
@@ -229,6 +230,8 @@ def _obey(order: bytes) -> bytes:
     function, input = pickle.loads(order)
     try:
         result = function(input)
+        if is_coroutine(result):
+            result = run_to_end(result)
     except BaseException as error:  # what ended the loop there would break the pool
         return pickle.dumps((None, _Raised.of(error)))
     try:

@@ -105,6 +105,17 @@ def why_unstorable(values: Iterable[Any]) -> str | None:
     return None
 
 
+def is_stored_alike(one: Any, other: Any) -> bool:
+    """Say whether two values, each of which survives being stored, are stored as the same.
+
+    Persistent objects in them have to be the same ones.
+    """
+    (bytes_of_one, held), (bytes_of_other, others) = map(_pickled, (one, other))
+    return bytes_of_one.getvalue() == bytes_of_other.getvalue() and list(map(id, held)) == list(
+        map(id, others)
+    )
+
+
 def _pickled(value: Any) -> tuple[io.BytesIO, list[Any]]:
     """Return a pickle, and the persistent objects and weak references that it names."""
     persistent: list[Any] = []

@@ -18,6 +18,7 @@ From top to bottom; each uses only those below it.
 ``run_now``   ``remotetask run-now``
 ``pause``     ``remotetask pause``
 ``resume``    ``remotetask resume``
+``schedules`` ``remotetask schedules``
 ``workers``   ``remotetask workers``
 ``upgrade``   ``remotetask upgrade``
 ``pausing``   what the verbs that pause and resume share

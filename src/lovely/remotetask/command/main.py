@@ -54,6 +54,7 @@ VERBS = {
     "run-now": "let jobs run at once that wait for a time",
     "pause": "hold back all jobs, or those of a task",
     "resume": "let jobs be claimed again",
+    "schedules": "list the schedules, and what came of their last runs",
     "workers": "say who works",
     "upgrade": "bring services of lovely.remotetask 0.5 to today's records",
 }

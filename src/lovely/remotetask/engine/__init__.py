@@ -15,6 +15,7 @@ From top to bottom; each uses only those below it.
 ``news``          whether there may be work
 ``upgrade``       brings a service of 0.5 to today's records
 ``inline``        runs jobs in the caller's transaction
+``schedules``     schedules by their keys: made, changed, removed and listed
 ``service``       what every service has: its parts and its settings
 ``adding``        takes new jobs
 ``waiting``       waits for jobs to end

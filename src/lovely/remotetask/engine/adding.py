@@ -26,7 +26,7 @@ from lovely.remotetask.errors import (
 )
 from lovely.remotetask.job import Job
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.task import available, check_input
+from lovely.remotetask.task import check_input
 
 #: Characters of a note.
 MAX_NOTE = 1_000
@@ -70,11 +70,8 @@ def name_of_task(service: Any, task: Any) -> Any:
     """
     if is_kind(task, str) or not callable(task):
         return task
-    names = [
-        name
-        for name, known in available(service.taskInterface).items()
-        if getattr(known, "func", None) is task
-    ]
+    tasks = service.registered_tasks()
+    names = list({name: 0 for name, known in tasks if getattr(known, "func", None) is task})
     if not names:
         raise TaskNotFound(f"no task is registered for {shown(task)}")
     if len(names) > 1:

@@ -38,7 +38,7 @@ from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.store.worker import find_worker, remove_worker, worker_record
-from lovely.remotetask.task import Tasks
+from lovely.remotetask.task import MAIN, Tasks
 
 #: After a rival was seen, the strict order is left for so many seconds.
 RIVAL_SECONDS = 10.0
@@ -58,7 +58,7 @@ class Claims(Hand):
         db: Any,
         path: ServicePath | list[str],
         pause: Callable[[float], bool],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = lambda: time.time(),  # which a test may have replaced
         monotonic: Callable[[], float] = time.monotonic,
         accepts: Callable[[Job], bool] = lambda job: True,
     ) -> None:
@@ -204,6 +204,8 @@ class Claims(Hand):
         if task is None and job.task not in self._missing_tasks:
             self._missing_tasks.add(job.task)
             text = "job %s: task %r is not registered here; its jobs wait until it is"
+            if job.task.startswith(f"{MAIN}."):
+                text += "; a script has registered it under its own name, see @task"
             job_log.warning(text, job.__name__, job.task)
 
     def _retire(self, service: Any, held: list[int]) -> list[Claim]:

@@ -32,7 +32,7 @@ from lovely.remotetask.interfaces import (
     STARTLATER,
 )
 from lovely.remotetask.job import CronJob, Job, keep_edit
-from lovely.remotetask.store import pauses
+from lovely.remotetask.store import pauses, schedulekeys
 from lovely.remotetask.store.quarantine import MISSING, why_unreadable, why_unusable
 
 #: In the place of an input that stays what it is.
@@ -50,11 +50,12 @@ def find_job(service: Any, jobid: Any) -> Job:
     job: Job | None = None if number is None else service.jobs.get(number)
     if job is None:
         raise JobNotFound(f"there is no job {shown(jobid)}")
-    _check_usable(jobid, why_unreadable(job, jobid))
+    check_usable(jobid, why_unreadable(job, jobid))
     return job
 
 
-def _check_usable(jobid: int, reason: str | None) -> None:
+def check_usable(jobid: int, reason: str | None) -> None:
+    """Raise why a job is of no use here, if it is not."""
     if reason == MISSING:
         raise JobNotFound(f"there is no job {jobid}: {reason}")
     if reason is not None:
@@ -67,7 +68,7 @@ def start_job(service: Any, jobid: int) -> bool:
     job = find_job(service, jobid)
     if job.status != STARTLATER:
         return False
-    _check_usable(jobid, why_unusable(job, jobid))
+    check_usable(jobid, why_unusable(job, jobid))
     service.queue.remove(job)
     job.wait(None)
     service.queue.file(job)
@@ -83,7 +84,7 @@ def reschedule(service: Any, jobid: int) -> None:
         return
     if not isinstance(job, CronJob) or job.status not in (CRONJOB, DELAYED):
         raise InvalidArgument(f"job {jobid} waits for no time, it is {job.status}")
-    _check_usable(jobid, why_unusable(job, jobid))
+    check_usable(jobid, why_unusable(job, jobid))
     service.queue.reschedule(job, time.time())
     registry.wake_after_commit(service)
 
@@ -98,9 +99,13 @@ def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
     job = _find_filed(service, jobid)
     if job.status not in (ERROR, CANCELLED):
         raise InvalidArgument(f"job {job.__name__} is {job.status}: there is nothing to repeat")
-    _check_usable(jobid, why_unusable(job, jobid))
+    check_usable(jobid, why_unusable(job, jobid))
+    if (rival := schedulekeys.rival_of(service, job)) is not None:
+        raise InvalidArgument(f"job {job.__name__}: job {rival} is the schedule with its key now")
     service.queue.remove(job)
     job.renew(time.time())
+    if isinstance(job, CronJob) and job.key is not None:
+        schedulekeys.hold(service.queue, job)
     if given is not NOT_GIVEN:
         job.input = given
     service.queue.file(job)
@@ -132,7 +137,7 @@ def retry_all(service: Any, task: str | None, before: float | None, limit: int) 
         for job in page.jobs:
             if before is not None and (job.completed_at or 0.0) >= before:
                 return retried
-            if why_unusable(job, job.id) is None:
+            if why_unusable(job, job.id) is None and not schedulekeys.rival_of(service, job):
                 retry(service, job.id)
                 retried += 1
             if retried == limit:
@@ -150,7 +155,7 @@ def run_now(service: Any, jobid: int) -> None:
         raise InvalidArgument(f"job {job.__name__} waits for no time, it is {job.status}")
     if job.is_ready:
         return
-    _check_usable(jobid, why_unusable(job, jobid))
+    check_usable(jobid, why_unusable(job, jobid))
     service.queue.refile(job, time.time())
     registry.wake_after_commit(service)
 
@@ -183,7 +188,7 @@ def set_due(service: Any, job: Job, due: float | None) -> None:
     if job.status == PROCESSING:
         keep_edit(service.edits, job, due)
         return
-    _check_usable(job.id, why_unusable(job, job.id))
+    check_usable(job.id, why_unusable(job, job.id))
     if due is None:  # not in the ready queue once more: workers remember what is stale there
         due = min(job.created_at, time.time())
     service.queue.refile(job, due)
@@ -209,10 +214,11 @@ def cancel_job(service: Any, job: Job) -> None:
         check_path(service.requests, job.id)
         service.requests.insert(job.id)
         return
-    _check_usable(job.id, why_unusable(job, job.id))
+    check_usable(job.id, why_unusable(job, job.id))
     service.queue.remove(job)
     job.cancel(time.time())
     service.queue.file(job)
+    schedulekeys.let_go(service.queue, job)
 
 
 def discard(service: Any, jobid: int) -> None:

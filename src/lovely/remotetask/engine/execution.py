@@ -267,13 +267,13 @@ class Execution:
         seconds = getattr(task, "timeout_seconds", None)
         if seconds is None or getattr(task, "executor", None) is not None:
             return nullcontext()  # another process is killed by its own clock
-        return self._watched(claim, seconds)
+        # What can be cancelled has a moment to come to its end.
+        return self._watched(claim, seconds, getattr(task, "grace_seconds", 0.0))
 
     @contextmanager
-    def _watched(self, claim: Claim, seconds: float) -> Iterator[None]:
-        deadline = Deadline(
-            claim, self._claims.monotonic() + seconds, seconds, threading.current_thread()
-        )
+    def _watched(self, claim: Claim, seconds: float, grace_seconds: float) -> Iterator[None]:
+        end = self._claims.monotonic() + seconds + grace_seconds
+        deadline = Deadline(claim, end, seconds, threading.current_thread())
         self.deadlines.append(deadline)
         self.on_deadline()
         try:
@@ -368,4 +368,5 @@ class Execution:
             is_cancelled=monitor.is_cancelled,
             progress=monitor.report,
             monotonic=self._claims.monotonic,
+            is_given_up=lambda: not self._claims.has(claim),
         )

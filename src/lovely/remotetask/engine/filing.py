@@ -8,11 +8,12 @@ from typing import Any
 
 from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.engine.retention import remove_job
-from lovely.remotetask.interfaces import PROCESSING
-from lovely.remotetask.job import SCHEDULE_ERRORS, Job
+from lovely.remotetask.interfaces import ERROR, PROCESSING
+from lovely.remotetask.job import SCHEDULE_ERRORS, Job, job_log
 from lovely.remotetask.store.joblog import take_lines
 from lovely.remotetask.store.notes import take_note
-from lovely.remotetask.store.quarantine import load
+from lovely.remotetask.store.quarantine import load, why_unusable
+from lovely.remotetask.store.schedulekeys import let_go
 from lovely.remotetask.store.worker import find_worker, remove_worker
 
 
@@ -42,17 +43,28 @@ def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
     take_note(service.progress, jobid)
     take_lines(service, jobid, job)
     edit = take_note(service.edits, jobid)
-    if edit is not None and job is not None and job.take_over(edit):
+    if edit is not None and job is not None and _is_usable(edit, job) and job.take_over(edit):
         try:
             service.queue.reschedule(job, now)
         except SCHEDULE_ERRORS:  # others, who have no part in the edit, have to go on
             service.queue.count_later(job, now)
     if job is None:
         return False
+    if job.is_final and (job.status != ERROR or job.is_unwanted):
+        let_go(service.queue, job)
     if job.is_final and job.is_unwanted:
         remove_job(service, jobid)
         return False
     return job.is_final or isinstance(job.place, float)
+
+
+def _is_usable(edit: Any, job: Job) -> bool:
+    """Say whether what a job is to be can be stored here; else others would have to wait."""
+    reason = why_unusable(edit, job.id) if isinstance(edit, Job) else None
+    if reason is not None:
+        text = "job %s: what it was to be from now on is of no use here, it stays what it is: %s"
+        job_log.error(text, job.__name__, reason)
+    return reason is None
 
 
 def release(service: Any, worker_id: str, jobid: int, now: float) -> None:

@@ -25,6 +25,7 @@ from lovely.remotetask.engine.rescue import orphans, rescue
 from lovely.remotetask.errors import (
     CannotTakeBack,
     JobCancelled,
+    LoopIsRunning,
     RetryLater,
     describe,
     is_read_fault,
@@ -234,6 +235,10 @@ def _attempt(
             output = call_task(service, job, task, context, lines)
             finish(service, job, output, clock(), lines)
     except (TransientError, CannotTakeBack):
+        raise
+    except LoopIsRunning:  # the caller's fault, and no attempt of the job
+        job.give_back(clock())
+        service.queue.file(job)
         raise
     except (Exception, SystemExit) as error:
         if is_read_fault(error):

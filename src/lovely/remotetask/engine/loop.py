@@ -233,6 +233,7 @@ class Loop:
         with engine.claims.open() as session:
             if engine.news.is_exclusive:
                 engine.upkeep.free_orphans(session)
+            engine.upkeep.ensure_declared(session)
             engine.news.listen(session, self)
             self.give_back_left(session)
             while self.running and not self.ledger.is_abandoned():

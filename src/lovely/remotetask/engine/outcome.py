@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from lovely.remotetask.around import around_of, call_within
+from lovely.remotetask.base.coroutine import is_coroutine, run_to_end
 from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.loglines import LogLines, keeping_lines
 from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.base.storable import check_storable
+from lovely.remotetask.context import current_context
 from lovely.remotetask.errors import (
     InvalidInput,
     InvalidResult,
@@ -135,15 +138,23 @@ def call_task(
         try:
             arounds = around_of(service, job)
             if arounds:
-                output = call_isolated(call_within, arounds, job, task, service, input)
+                call = partial(_result_of, task)
+                output = call_isolated(call_within, arounds, job, call, service, input)
             else:
-                output = call_isolated(task, service, job.id, input)
+                output = call_isolated(_result_of, task, service, job.id, input)
             check_output(task, output)
             connection = service._p_jar
             return check_storable(output, InvalidResult, "the result", connection=connection)
         except BaseException as error:
             check_honest(error)
             raise
+
+
+def _result_of(task: Any, service: Any, jobid: int, input: Any) -> Any:
+    output = task(service, jobid, input)
+    if is_coroutine(output):
+        return run_to_end(output, current_context(service, jobid).why_stop)
+    return output
 
 
 def finish(service: Any, job: Job, output: Any, now: float, lines: LogLines | None = None) -> None:

@@ -208,6 +208,9 @@ class Upkeep(Protocol):
     def free_orphans(self, session: Session) -> int:
         """Free what other processes held, where none can be alive."""
 
+    def ensure_declared(self, session: Session) -> None:
+        """Let there be the schedules that are declared in this process."""
+
     def free_dead(self, session: Session, lease_seconds: float) -> int:
         """Free what those held who have given no sign of life; return the number of jobs."""
 

@@ -9,6 +9,7 @@ from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR
 from lovely.remotetask.setting import bounds_of
 from lovely.remotetask.store.notes import notes_of, take_note
 from lovely.remotetask.store.quarantine import load, why_unusable
+from lovely.remotetask.store.schedulekeys import let_go
 
 #: No more jobs than this are removed in one transaction of the retention.
 PRUNE_SIZE = 500
@@ -46,6 +47,7 @@ def remove_oldest(service: Any, status: str, limit: int | None, before: float | 
         job = load(service.jobs, jobid)
         # What cannot be read was filed here when it had ended.
         if jobid in service.jobs and (job is None or job.is_final):
+            let_go(service.queue, job)
             remove_job(service, jobid)
         removed += 1
     return removed

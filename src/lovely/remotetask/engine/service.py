@@ -24,7 +24,7 @@ from lovely.remotetask.store.predecessor import Part, check_not_old
 from lovely.remotetask.store.queue import JobQueue
 from lovely.remotetask.store.tree import JobTree, holds_new
 from lovely.remotetask.store.worker import LEASE_SECONDS
-from lovely.remotetask.task import look_up
+from lovely.remotetask.task import available, look_up
 
 #: How names begin that even a service of 0.5 may get: those of ZODB, what is not stored, and
 #: where it stands, so that it can be taken out of a container.
@@ -132,6 +132,17 @@ class Service(Persistent):
         if not name.startswith(_NOT_OURS):
             check_not_old(self)
         super().__delattr__(name)
+
+    def ensure_declared(self) -> dict[str, int]:
+        """Let there be the schedules that are declared here; each worker does that at its start.
+
+        :returns: the ids of their jobs, by key.
+        """
+        return {}
+
+    def registered_tasks(self) -> list[tuple[str, Any]]:
+        """Return the names and the tasks that are registered here; of one name the last counts."""
+        return list(available(self.taskInterface).items())
 
     def find_task(self, name: str) -> Any:
         """Return the task with a name, which is called as `ITask` says, or None."""

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from lovely.remotetask.base.site import entered
 from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.identity import Observer, local_ids
 from lovely.remotetask.engine.rescue import orphans, rescue
@@ -66,6 +67,18 @@ class Upkeep:
         found = orphans(session.begin())
         session.abort()
         return self.free(session, found)
+
+    def ensure_declared(self, session: Session) -> None:
+        """See `protocol.Upkeep`.
+
+        Transaction: commits.
+        """
+
+        def change(service: Any) -> None:
+            with entered(session.site(service)):
+                service.ensure_declared()
+
+        self._claims.transact(session, change)
 
     def free_dead(self, session: Session, lease_seconds: float) -> int:
         """See `protocol.Upkeep`.

@@ -6,6 +6,7 @@ From top to bottom; each uses only those below it.
 ``check``        compares jobs and indexes, and mends
 ``listing``      pages of jobs, in the order of a time
 ``count``        how many jobs there are
+``schedulekeys``  which job is the schedule with a key
 ``queue``        all places where jobs wait or rest
 ``ready``        the ready queue
 ``pauses``       which tasks are paused

@@ -21,6 +21,7 @@ from lovely.remotetask.base.shelf import Shelf
 from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
+from lovely.remotetask.store import schedulekeys
 from lovely.remotetask.store.index import EntryPage
 from lovely.remotetask.store.notes import notes_of, take_note
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
@@ -85,6 +86,11 @@ def check_jobs(
             problems.append(Problem(jobid, "a clock far ahead has set when it is due"))
             if repair:
                 service.queue.count_anew(job, now)
+        if (key_trouble := schedulekeys.trouble_of(service, job)) is not None:
+            text, is_mendable = key_trouble
+            problems.append((Problem if is_mendable else LeftAlone)(jobid, text))
+            if repair and is_mendable:
+                schedulekeys.hold(service.queue, job)
     return problems, jobids[-1] + 1 if len(jobids) == size else 0
 
 
@@ -116,6 +122,7 @@ def check_records(service: Any, repair: bool, with_jobs: bool = True) -> list[Pr
         ),
         "ready queue": sum(_take_lost_segments(lane, repair) for lane in queue.ready.lanes),
         "index of parked jobs": _take_lost_lots(queue.parked, repair),
+        "list of keys": _take_lost_values(queue.schedules, lambda jobid: False, repair),
         "list of workers": _take_lost_values(service.workers, _is_lost, repair),
     }
     for status, index in queue.indexes.items():
@@ -300,6 +307,11 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
                 yield Problem(jobid, f"an entry of the jobs parked for {name!r} is stale")
                 if repair:
                     lot.remove(when, jobid)
+    for key, jobid in list(service.queue.schedules.items()):
+        if schedulekeys.is_stale(service, key, jobid):
+            yield Problem(jobid, f"the key {key!r} of a schedule stands for none")
+            if repair:
+                schedulekeys.drop(service.queue, key, jobid)
     for name, notes in notes_of(service).items():
         for jobid in list(notes):
             job = load(service.jobs, jobid)

@@ -62,7 +62,8 @@ class JobQueue(Persistent):
     ``parked`` OOBTree of lot -> `TimeIndex`, keyed by creation: jobs whose task was not
     registered where they were to be claimed, in lots by status and task name, and jobs whose
     time zone was not known there, by zone; ``paused`` OOSet of str: the names of paused tasks,
-    whose jobs are parked too when they come to be claimed, or `ALL`.
+    whose jobs are parked too when they come to be claimed, or `ALL`; ``schedules`` OOBTree of key
+    -> id of the schedule with it, there once a key was used, see `schedulekeys`.
 
     ``job.place`` says where a waiting job is filed: an int is the key of its segment in
     the ready queue, a float its time in the index of its status, a str the lot it is parked in.
@@ -70,6 +71,7 @@ class JobQueue(Persistent):
     """
 
     paused: Any = OOSet()  # of a queue that was stored without; never changed
+    schedules: Any = OOBTree()  # likewise
 
     def __init__(self) -> None:
         self.ready = ReadyQueue()

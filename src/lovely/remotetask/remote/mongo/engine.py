@@ -215,6 +215,9 @@ class Upkeep:
         """See `protocol.Upkeep`: others may always be alive."""
         return 0
 
+    def ensure_declared(self, session: Session) -> None:
+        """See `protocol.Upkeep`."""
+
     def free_dead(self, session: Session, lease_seconds: float) -> int:
         """See `protocol.Upkeep`.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""What applications need to test their tasks and what they add them to."""
+"""A service in memory in the place of the real one, and tasks in the place of the real ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from zope.interface import Interface, implementer
 
 from lovely.remotetask.interfaces import ITask
 from lovely.remotetask.service import TaskService
+from lovely.remotetask.task import available, look_up
 
 # In the class of services `list` is a method.
 Ids = list[int]
@@ -24,7 +25,9 @@ class ITaskStub(ITask):
 class TaskServiceStub(TaskService):
     """A service for tests: in memory, with job ids that count from 1, without a thread.
 
-    Register it in the place of the real service, and call `process` to run the jobs.
+    Register it in the place of the real service, and call `process` or `run_all` to run the jobs.
+    It knows the tasks of the application; one that is registered for `ITaskStub` takes the place
+    of the one with its name.
     """
 
     taskInterface = ITaskStub
@@ -34,6 +37,15 @@ class TaskServiceStub(TaskService):
         first = self._last_id + 1
         self._last_id += count
         return list(range(first, self._last_id + 1))
+
+    def find_task(self, name: str) -> Any:
+        """See `Service`."""
+        found = super().find_task(name)
+        return look_up(ITask, name) if found is None else found
+
+    def registered_tasks(self) -> list[tuple[str, Any]]:
+        """See `Service`."""
+        return [*available(ITask).items(), *super().registered_tasks()]
 
     def startProcessing(self) -> None:
         """Refuse: jobs of a stub run when `process` is called.
