@@ -133,6 +133,8 @@ def in_zope(job: Any, context: Any) -> Iterator[None]:
         site = _enter(app, getSite(), request, come)
         _log_in(app, site, request, come, context)
         yield
+        # What waits for the commit (indexing, in Plone) is to see all this, as in a request.
+        context.connection.transaction_manager.get()._callBeforeCommitHooks()
     finally:
         setRequest(None)
         request.close()
