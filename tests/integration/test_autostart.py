@@ -198,14 +198,27 @@ def test_a_service_that_is_not_there_is_an_error(
     ]
 
 
-def test_an_object_that_is_no_site_is_not_found(
+def test_an_object_that_is_no_site_is_told_apart_from_none(
     sites: Sites, configure: Configure, lines: Any
 ) -> None:
     sites.root["folder"] = Folder()
     transaction.commit()
     configure("folder@*")
     assert sites.open() == set()
-    assert ("ERROR", "site folder not found") in lines()
+    said = "site folder not found: what is there is no site, with a registry of its own"
+    assert ("ERROR", said) in lines()
+
+
+def test_a_site_in_a_folder_is_found_by_its_path(
+    sites: Sites, configure: Configure, lines: Any
+) -> None:
+    folder = sites.root["folder"] = Folder()
+    folder["site1"] = sites.root["site1"]
+    del sites.root["site1"]
+    transaction.commit()
+    configure("folder/site1@TestTaskService1, folder/site9@*")
+    assert sites.open() == {"TestTaskService1"}
+    assert ("ERROR", "site folder/site9 not found") in lines()
 
 
 @pytest.mark.parametrize("broken", ["nonsense", "site1@", "@"])

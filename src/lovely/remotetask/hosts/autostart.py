@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: ZPL-2.1
 """Start services when the database is opened, by patterns from the configuration.
 
-A pattern is ``site@service``: the name of a site in the root object, and the name the
-service is registered under.  ``@service`` is a service of the root, and ``*`` stands for
-all: ``site@*``, ``*@service``, ``*@*``.
+A pattern is ``site@service``: the name of a site in the root object, or its path from there
+(``folder/site``), and the name the service is registered under.  ``@service`` is a service of the
+root, and ``*`` stands for all: ``site@*``, ``*@service``, ``*@*``.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -27,7 +28,8 @@ log = logging.getLogger("lovely.remotetask")
 #: The section of the product configuration.
 PRODUCT_NAME = "lovely.remotetask"
 
-#: Set to 0, off, no or false in console runs and tests: then nothing is started.
+#: Set to 0, off, no or false: then nothing is started.  Set to 1, on, yes or true, services are
+#: started in processes too that are no server; see `lovely.remotetask.hosts.servers`.
 SWITCH = "REMOTETASK_AUTOSTART"
 
 
@@ -71,7 +73,7 @@ def bootStrapSubscriber(event: Any) -> None:
 
     Transaction: reads only, through a connection of its own.
     """
-    if is_switched_off(SWITCH):
+    if is_switched_off(SWITCH) or "Zope2" in sys.modules:  # there `hosts.zope` does it
         return
     log.info("handling event IStartRemoteTasksEvent")
     try:
@@ -109,7 +111,7 @@ def _start_matching(database_root: Any, pattern: str, site_name: str, service_na
     started = found = 0
     for match in _matching(database_root, site_name, service_name):
         if match.site is None:
-            log.error("site %s not found", match.site_name)
+            log.error(_why_no_site(database_root, match.site_name), match.site_name)
         elif match.service is not None:
             found += 1
             with entered(match_site(match)):
@@ -119,6 +121,13 @@ def _start_matching(database_root: Any, pattern: str, site_name: str, service_na
     if has_star and not found:
         log.warning("no services started by directive %s", pattern)
     return started
+
+
+def _why_no_site(database_root: Any, site_name: str) -> str:
+    root = database_root.get(ROOT_NAME, database_root)
+    if _object_at(root, site_name) is None:
+        return "site %s not found"
+    return "site %s not found: what is there is no site, with a registry of its own"
 
 
 class Match(NamedTuple):
@@ -187,8 +196,19 @@ def _sites(root: Any, site_name: str) -> Iterator[tuple[str, Any]]:
             if ISite.providedBy(candidate):
                 yield name, candidate
     else:
-        site = root.get(site_name)
+        site = _object_at(root, site_name)
         yield site_name, site if ISite.providedBy(site) else None
+
+
+def _object_at(root: Any, path: str) -> Any:
+    """Return what lies at a path below the root object, or None."""
+    found = root
+    for name in path.strip("/").split("/"):
+        get = getattr(found, "get", None)
+        found = None if get is None else get(name)
+        if found is None:
+            return None
+    return found
 
 
 def _services(site: Any, is_root: bool) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ Settings, all of them optional:
 ``remotetask.database``
     the name of the database, where ``zodbconn.uri.NAME`` configures several
 ``remotetask.work``
-    whether this process works on jobs.  ``auto``, the default, is in servers: `is_server`;
+    whether this process works on jobs.  ``auto``, the default, is in servers: `starts_here`;
     ``true`` is anywhere, ``false`` nowhere
 
 Views find the service at ``request.tasks``, in the request's own transaction.
@@ -34,7 +34,7 @@ from pyramid_zodbconn import get_connection
 from lovely.remotetask.engine.registry import is_switched_off
 from lovely.remotetask.errors import JobNotFound
 from lovely.remotetask.hosts.autostart import SWITCH, start_services
-from lovely.remotetask.hosts.servers import forks, is_server
+from lovely.remotetask.hosts.servers import forks, starts_here
 from lovely.remotetask.interfaces import ITaskService
 from lovely.remotetask.service import TaskService
 
@@ -61,7 +61,7 @@ class Tasks:
         work = str(settings.get("remotetask.work", "auto")).strip().lower()
         if not self.name or "@" in self.name:
             raise ConfigurationError(f"remotetask.service = {self.name!r} is no name of a service")
-        self.works = is_server() if work == "auto" else asbool(work)
+        self.works = starts_here() if work == "auto" else asbool(work)
         self._lock = threading.Lock()
         self._begun_in: int | None = None  # a process id: a fork has no threads
 

@@ -7,11 +7,15 @@ the jobs alone.  What kind of process this is, nobody says; so servers are known
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+from lovely.remotetask.engine.registry import is_switched_off
+from lovely.remotetask.hosts.autostart import SWITCH
+
 #: Programs that serve one application in one process, as it was made there.
-_SERVING = {"pserve", "waitress-serve", "uvicorn", "hypercorn"}
+_SERVING = {"pserve", "runwsgi", "waitress-serve", "uvicorn", "hypercorn"}
 
 #: Programs that may fork after the application has been made.
 _FORKING = {"gunicorn"}
@@ -22,6 +26,8 @@ _EMBEDDING = ("uwsgi", "mod_wsgi")
 
 def _program() -> str:
     path = Path(sys.argv[0] if sys.argv else "")
+    if path.parts[-3:] == ("Zope2", "Startup", "serve.py"):  # as buildout starts it
+        return "runwsgi"
     name = path.parent.name if path.name == "__main__.py" else path.name  # as `python -m` has it
     return name.removesuffix(".exe").removesuffix("-script.py")
 
@@ -34,3 +40,10 @@ def forks() -> bool:
 def is_server() -> bool:
     """Say whether this process is a server that is known, and no console, script or test."""
     return _program() in _SERVING or forks()
+
+
+def starts_here() -> bool:
+    """Say whether services are to be started in this process: in servers, unless told otherwise."""
+    if is_switched_off(SWITCH):
+        return False
+    return is_server() or os.environ.get(SWITCH, "").lower() in ("1", "on", "yes", "true")

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Makes the site for the tests in a real Plone, with a service and users; run by zconsole."""
+
+import transaction
+from AccessControl.SecurityManagement import newSecurityManager
+from plone import api
+from Products.CMFPlone.factory import addPloneSite
+from zope.component.hooks import setSite
+
+from lovely.remotetask.hosts.zope import install
+
+app = globals()["app"]
+newSecurityManager(None, app.acl_users.getUserById("admin").__of__(app.acl_users))
+addPloneSite(
+    app,
+    "Plone",
+    title="Shop",
+    setup_content=False,
+    default_language="de",
+    extension_ids=("plone.app.contenttypes:default",),
+)
+setSite(app.Plone)
+for name, roles in {"jane": ("Member", "Site Administrator"), "joe": ("Member",)}.items():
+    api.user.create(
+        email=f"{name}@example.com", username=name, password="Secret-12345", roles=roles
+    )
+install(app.Plone)
+transaction.commit()
