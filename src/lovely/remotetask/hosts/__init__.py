@@ -3,10 +3,12 @@
 
 From top to bottom; each uses only those below it.
 
-``content``    content of Zope and Plone as input of jobs
-``zope``       Zope and Plone: a request, a site and a user for each job
-``zcml``       what ZCML says of tasks
-``pyramid``    applications of Pyramid
-``servers``    whether this process is a server
-``autostart``  by patterns in its configuration
+``content``      content of Zope and Plone as input of jobs
+``zope``         Zope and Plone: a request, a site and a user for each job
+``interaction``  a principal for each job, where zope.security asks for one
+``users``        as whom a job runs
+``zcml``         what ZCML says of tasks
+``pyramid``      applications of Pyramid
+``servers``      whether this process is a server
+``autostart``    by patterns in its configuration
 """

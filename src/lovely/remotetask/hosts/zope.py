@@ -42,8 +42,11 @@ from lovely.remotetask.hosts.autostart import (
     getAutostartServiceNames,
     start_services,
 )
+from lovely.remotetask.hosts.users import UserGone, named_user, run_as
 from lovely.remotetask.interfaces import ITaskService
 from lovely.remotetask.service import TaskService
+
+__all__ = ["UserGone", "install", "run_as", "set_up", "uninstall"]
 
 log = logging.getLogger("lovely.remotetask")
 
@@ -54,40 +57,18 @@ NAME = "lovely.remotetask.zope"
 MAX_FOLDERS = 10_000
 
 _come: ContextVar[dict[str, Any] | None] = ContextVar("come", default=None)
-_run_as: ContextVar[str | None] = ContextVar("run_as", default=None)
 
 #: Database and object id of a site -> its path, which is checked before it is used.
 _paths: dict[tuple[str, bytes], tuple[str, ...]] = {}
 
 
-class UserGone(TaskError):
-    """The user as whom the job is to run is not there any more."""
-
-
 # -- where a job is added ------------------------------------------------------------------------
-
-
-@contextmanager
-def run_as(user_id: str) -> Iterator[None]:
-    """Let the jobs that are added in the ``with`` block run as this user, not the current one.
-
-    :param user_id: an id that the ``acl_users`` of the service's site, or of the root, knows when
-        the job runs.
-    :raises InvalidArgument: it is no text.
-    """
-    if not isinstance(user_id, str) or not user_id:
-        raise InvalidArgument(f"run_as takes the id of a user, not {user_id!r}")
-    token = _run_as.set(user_id)
-    try:
-        yield
-    finally:
-        _run_as.reset(token)
 
 
 def capture() -> dict[str, Any] | None:
     """Return what travels with a job that is added now: the user, and how URLs are made."""
     found: dict[str, Any] = {}
-    named = _run_as.get()
+    named = named_user()
     user = getSecurityManager().getUser()
     user_id = named or (None if user is None else user.getId())
     if user_id is not None:
@@ -242,7 +223,7 @@ def _log_in(app: Any, site: Any, request: Any, come: dict[str, Any], context: An
         where = "/".join(folder.getPhysicalPath()[:-1]) or "/"
         context.connection.transaction_manager.get().setUser(user_id, where)
         return
-    raise UserGone(f"the user {user_id!r}, as whom the job is to run, is not there any more")
+    raise UserGone.of(user_id)
 
 
 # -- configuration ---------------------------------------------------------------------------------
