@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("processor",),
     ("engine",),
     ("store",),
-    ("job", "task", "around"),
+    ("job", "task", "around", "events"),
     ("context",),
     ("base",),
     ("schedule", "retry", "setting", "record"),

@@ -15,6 +15,7 @@ from zope.interface import Attribute, Interface
 from zope.interface.common.mapping import IEnumerableMapping
 from zope.schema import (
     Bool,
+    Bytes,
     Choice,
     Datetime,
     Dict,
@@ -780,6 +781,77 @@ class IProcessor(Interface):
 
         Transaction: must not run in one; commits.
         """
+
+
+class IJobEvent(Interface):
+    """Something has happened to a job, and was committed.
+
+    Subscribers of `zope.event`, and handlers in the global component registry, are told in the
+    process that did it, once, in the thread that has committed.  They must leave the transaction
+    of that thread alone, and are given plain data.  What one of them raises is logged.
+    """
+
+    service = TextLine(title="Service", description="Its path in the database, such as shop.tasks.")
+
+    database_name = TextLine(title="Database", description="What the database calls itself.")
+
+    service_oid = Bytes(
+        title="Object id",
+        description="Of the service; None where the process knows its path alone.",
+        required=False,
+    )
+
+    jobid = Int(title="Id", description="The id of the job.")
+
+    name = TextLine(title="Name", description="What its service calls the job.")
+
+    task = TextLine(title="Task", description="The name of the task.")
+
+    attempt = Int(title="Attempt", description="How often the job was claimed.")
+
+    status = Choice(title="Status", description="That of the job behind it.", values=STATUSES)
+
+    time = Float(title="Time", description="Seconds since the epoch.")
+
+
+class IJobAdded(IJobEvent):
+    """A job was added."""
+
+
+class IJobStarted(IJobEvent):
+    """A worker begins to run a job.  Of jobs that share a commit it is told when that is done."""
+
+
+class IJobCompleted(IJobEvent):
+    """A run has ended well; the status of a schedule tells that it goes on."""
+
+    seconds = Float(title="Seconds", description="Since the job was claimed.")
+
+
+class IJobAttemptFailed(IJobEvent):
+    """An attempt has failed, and the job, or its schedule, goes on."""
+
+    seconds = Float(title="Seconds", description="Since the job was claimed.")
+
+    failure = Field(title="Failure", description="The `lovely.remotetask.job.Failure`.")
+
+
+class IJobFailed(IJobEvent):
+    """A job is an error: its last attempt has failed."""
+
+    seconds = Float(title="Seconds", description="Since the job was claimed.")
+
+    failure = Field(title="Failure", description="The `lovely.remotetask.job.Failure`.")
+
+
+class IJobCancelled(IJobEvent):
+    """A job was cancelled: before it ran, by its task, or behind a run."""
+
+
+class IJobRescued(IJobEvent):
+    """A job was freed whose process has died; if it is an error now, that is told too."""
+
+    failure = Field(title="Failure", description="The `lovely.remotetask.job.Failure`.")
 
 
 class IStartRemoteTasksEvent(Interface):

@@ -29,6 +29,7 @@ From top to bottom; each uses only those below it.
 ``identity``      who a worker is, and whether others are still alive
 ``transactions``  repeats transactions, and waits for the storage
 ``session``       a connection and its transactions
+``telling``       tells what has happened to jobs, after the commit
 ``later``         starts services, at once or when they are committed
 ``registry``      what runs in this process
 ``wakeup``        what the storage tells by itself

@@ -15,6 +15,7 @@ from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.filing import release
 from lovely.remotetask.engine.finding import list_page
 from lovely.remotetask.engine.retention import remove_job
+from lovely.remotetask.engine.telling import note
 from lovely.remotetask.errors import (
     InvalidArgument,
     JobNotFound,
@@ -22,6 +23,7 @@ from lovely.remotetask.errors import (
     shown,
     whole_of,
 )
+from lovely.remotetask.events import JobCancelled
 from lovely.remotetask.interfaces import (
     CANCELLED,
     CRONJOB,
@@ -213,6 +215,7 @@ def cancel_job(service: Any, job: Job) -> None:
     service.queue.remove(job)
     job.cancel(time.time())
     service.queue.file(job)
+    note(service, job, JobCancelled)
 
 
 def discard(service: Any, jobid: int) -> None:
