@@ -107,8 +107,9 @@ def is_heard(kind: type) -> bool:
     """Say whether anybody hears events of a class: a subscriber, or a global handler."""
     if any(subscriber not in _deaf for subscriber in zope.event.subscribers):
         return True
-    adapters: Any = getGlobalSiteManager().adapters
-    return bool(adapters.subscriptions((implementedBy(kind),), None))
+    adapters = getGlobalSiteManager().adapters
+    kinds = (implementedBy(kind),)  # type: ignore[no-untyped-call]
+    return bool(adapters.subscriptions(kinds, None))
 
 
 def notify(events: Iterable[JobEvent]) -> None:
