@@ -60,6 +60,7 @@ MAX_LINES = 405
 LONG: dict[str, str] = {
     "interfaces": "the contract book is read in one piece",
     "remote.interfaces": "so is that of the second door",
+    "errors": "the tree of errors, and what tells them apart, is read in one piece",
     "job": "the paths of its two records are those of the first API, and for ever",
 }
 

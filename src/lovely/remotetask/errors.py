@@ -14,6 +14,7 @@
     ├── TransactionMeddled        a task committed, aborted, began or doomed the transaction
     ├── JobFailed                 a job that was waited for is an error, or was cancelled
     ├── JobNotDone (TimeoutError) a job that was waited for has not ended in time
+    ├── CannotUndo                what a job has done cannot be undone, or not by itself
     ├── CannotTakeBack            a job failed inline, and its writes are stuck: abort
     ├── InvalidResult             a result that cannot be stored, or breaks its schema
     ├── TransactionInProgress     the engine was called inside a transaction with changes
@@ -148,6 +149,10 @@ class JobFailed(RemoteTaskError):
 
 class JobNotDone(RemoteTaskError, TimeoutError):
     """The job has not ended in time."""
+
+
+class CannotUndo(RemoteTaskError):
+    """What the job has done cannot be undone."""
 
 
 class InvalidResult(RemoteTaskError):

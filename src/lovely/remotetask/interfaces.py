@@ -455,6 +455,26 @@ class ITaskService(IService):
         Transaction: caller commits.
         """
 
+    def undo(jobid, by=None):
+        """Undo a completed job: all that its task has written, its result, and its status.
+
+        They were one commit, which the storage takes back, if nobody has written to the same
+        objects since.  The job is ``cancelled`` then, with a note that says who it was and when;
+        its failures, its attempts and its log are kept.  It does not run again by itself, but by
+        `retry`.  What the task has done outside of this database stays.
+
+        :param by: who does it, for the note; None is the user of the process, and the machine.
+        :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read in this process.
+        :raises InvalidArgument: the job is not completed; a ValueError.
+        :raises CannotUndo: what it has written was changed since, its transaction was packed away
+            or has run other jobs too, or the storage keeps no history.  Nothing is changed.
+        :raises TransactionInProgress: the caller's transaction has changes.
+        :raises ServiceNotStored: the service is in no database, or not committed yet.
+
+        Transaction: must not run in one with changes; commits.
+        """
+
     def pause(task=None):
         """Let no job be claimed any more, or none of one task, in any process.
 

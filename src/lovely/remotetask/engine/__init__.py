@@ -15,6 +15,7 @@ From top to bottom; each uses only those below it.
 ``news``          whether there may be work
 ``inline``        runs jobs in the caller's transaction
 ``service``       what every service has: its parts and its settings
+``undoing``       undoes what a job has done
 ``adding``        takes new jobs
 ``waiting``       waits for jobs to end
 ``control``       finds, starts, repeats, reschedules, cancels and pauses jobs

@@ -97,7 +97,7 @@ def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
     :raises InvalidArgument: it is no error, and was not cancelled.
     """
     check_begun(service)
-    job = _find_filed(service, jobid)
+    job = find_filed(service, jobid)
     if job.status not in (ERROR, CANCELLED):
         raise InvalidArgument(f"job {job.__name__} is {job.status}: there is nothing to repeat")
     _check_usable(jobid, why_unusable(job, jobid))
@@ -109,7 +109,7 @@ def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
     registry.wake_after_commit(service)
 
 
-def _find_filed(service: Any, jobid: int) -> Job:
+def find_filed(service: Any, jobid: int) -> Job:
     """Return a job that is where its record says, filed if need be.
 
     Otherwise its worker has yet to do that, and would do it by what it has seen: of the two one
@@ -147,7 +147,7 @@ def retry_all(service: Any, task: str | None, before: float | None, limit: int) 
 def run_now(service: Any, jobid: int) -> None:
     """Let a job that waits for a time be due at once; see `ITaskService.run_now`."""
     check_begun(service)
-    job = _find_filed(service, jobid)
+    job = find_filed(service, jobid)
     if job.status not in (QUEUED, DELAYED, CRONJOB):
         raise InvalidArgument(f"job {job.__name__} waits for no time, it is {job.status}")
     if job.is_ready:

@@ -55,6 +55,14 @@ def _extend(service: Any, job: Job, lines: tuple[Line, ...], count: int) -> None
     wrote(service, log)
 
 
+def restore_lines(service: Any, job: Job, kept: tuple[tuple[Line, ...], int] | None) -> None:
+    """Keep the log of a job, lines and how many were left out, although it was undone."""
+    if kept is not None:
+        log = job.log = JobLog()
+        log.lines, log.left_out = kept
+        wrote(service, job, log)
+
+
 def note_lines(service: Any, job: Job, lines: tuple[Line, ...], count: int) -> None:
     """Note what a run has logged up to now."""
     if "lines" not in vars(service):  # it was stored without
