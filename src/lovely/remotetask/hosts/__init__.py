@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""What starts the services of an application.
+"""What starts the services of an application, and tells its tools of jobs.
 
 From top to bottom; each uses only those below it.
 
-``autostart``  by patterns in its configuration
+``otel``        spans of OpenTelemetry
+``prometheus``  metrics for Prometheus
+``autostart``   by patterns in its configuration
 """
