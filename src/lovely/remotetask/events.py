@@ -105,8 +105,9 @@ def pass_over(subscriber: Callable[[Any], Any]) -> None:
 
 def is_heard(kind: type) -> bool:
     """Say whether anybody hears events of a class: a subscriber, or a global handler."""
-    if any(subscriber not in _deaf for subscriber in zope.event.subscribers):
-        return True
+    for subscriber in zope.event.subscribers:
+        if subscriber not in _deaf:
+            return True
     adapters = getGlobalSiteManager().adapters
     kinds = (implementedBy(kind),)  # type: ignore[no-untyped-call]
     return bool(adapters.subscriptions(kinds, None))

@@ -136,7 +136,8 @@ def _take_along(jobs: list[Job]) -> None:
     carried = captured()
     if carried is not None:
         for job in jobs:
-            job.carried = carried
+            if job.carried is None:  # else it inherits that of another one
+                job.carried = carried
 
 
 def add_job(service: Any, job: Job) -> None:

@@ -252,7 +252,9 @@ class Execution:
                     left.append((job.place, job.id))
                     take(service, job, claim.owner, self._claims.clock())
                     note(service, job, JobStarted, now=self._claims.clock())
-                    self._call(session, service, job, claim, tasks, new_lines(service, job))
+                    self._call(
+                        session, service, job, claim, tasks, new_lines(service, job, LogLines)
+                    )
                     statuses.append(job.status)
             session.manager.get().note(f"remotetask {len(claims)} jobs")
             session.commit()
