@@ -79,7 +79,7 @@ SETTINGS = (
 MANAGED = (
     *("clean", "remove_oldest", "process", "processNext", "claimNextJob"),
     *("startProcessing", "stopProcessing", "startAll"),
-    *("list_workers", "retry_all", "pause", "resume"),
+    *("list_workers", "retry_all", "pause", "resume", "undo"),
     *("ensure_declared", "remove_schedule"),
 )
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""What starts the services of an application.
+"""What starts the services of an application, and tells its tools of jobs.
 
 From top to bottom; each uses only those below it.
 
-``content``    content of Zope and Plone as input of jobs
-``zope``       Zope and Plone: a request, a site and a user for each job
-``zcml``       what ZCML says of tasks
-``pyramid``    applications of Pyramid
-``servers``    whether this process is a server
-``autostart``  by patterns in its configuration
+``content``     content of Zope and Plone as input of jobs
+``zope``        Zope and Plone: a request, a site and a user for each job
+``zcml``        what ZCML says of tasks
+``pyramid``     applications of Pyramid
+``servers``     whether this process is a server
+``otel``        spans of OpenTelemetry
+``prometheus``  metrics for Prometheus
+``autostart``   by patterns in its configuration
 """
