@@ -124,11 +124,13 @@ def open_postgres(
     :param cache_local_mb: how much is kept on this side; None is RelStorage's default.
     :param keep_history: whether transactions can be undone.
     """
-    return ZODB.DB(postgres_storage(dsn, cache_local_mb), **options)
+    return ZODB.DB(postgres_storage(dsn, cache_local_mb, keep_history), **options)
 
 
-def postgres_storage(dsn: str, cache_local_mb: int | None = None) -> Any:
-    """Return a storage in PostgreSQL, without history.  See `open_postgres`."""
+def postgres_storage(
+    dsn: str, cache_local_mb: int | None = None, keep_history: bool = False
+) -> Any:
+    """Return a storage in PostgreSQL.  See `open_postgres`."""
     from relstorage.adapters.postgresql import PostgreSQLAdapter
     from relstorage.options import Options
     from relstorage.storage import RelStorage
