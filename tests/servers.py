@@ -116,21 +116,26 @@ def _takes_connections(address: tuple[str, int]) -> bool:
 # -- PostgreSQL ------------------------------------------------------------------------------
 
 
-def open_postgres(dsn: str, cache_local_mb: int | None = None, **options: Any) -> ZODB.DB:
-    """Open a database in PostgreSQL, without history; the options are those of the database.
+def open_postgres(
+    dsn: str, cache_local_mb: int | None = None, keep_history: bool = False, **options: Any
+) -> ZODB.DB:
+    """Open a database in PostgreSQL; the options are those of the database.
 
     :param cache_local_mb: how much is kept on this side; None is RelStorage's default.
+    :param keep_history: whether transactions can be undone.
     """
-    return ZODB.DB(postgres_storage(dsn, cache_local_mb), **options)
+    return ZODB.DB(postgres_storage(dsn, cache_local_mb, keep_history), **options)
 
 
-def postgres_storage(dsn: str, cache_local_mb: int | None = None) -> Any:
-    """Return a storage in PostgreSQL, without history.  See `open_postgres`."""
+def postgres_storage(
+    dsn: str, cache_local_mb: int | None = None, keep_history: bool = False
+) -> Any:
+    """Return a storage in PostgreSQL.  See `open_postgres`."""
     from relstorage.adapters.postgresql import PostgreSQLAdapter
     from relstorage.options import Options
     from relstorage.storage import RelStorage
 
-    of_storage = Options(keep_history=False)
+    of_storage = Options(keep_history=keep_history)
     if cache_local_mb is not None:
         of_storage.cache_local_mb = cache_local_mb
     adapter = PostgreSQLAdapter(dsn=dsn, options=of_storage)

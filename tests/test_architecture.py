@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("processor",),
     ("engine",),
     ("store",),
-    ("job", "task", "around"),
+    ("job", "task", "around", "events"),
     ("context",),
     ("base",),
     ("schedule", "retry", "setting", "record"),
@@ -61,7 +61,7 @@ LONG: dict[str, str] = {
     "service": "each method of the API stands here, with no more than a call",
     "interfaces": "the contract book is read in one piece",
     "remote.interfaces": "so is that of the second door",
-    "errors": "so is the tree of errors",
+    "errors": "the tree of errors, and what tells them apart, is read in one piece",
     "job": "the paths of its two records are those of the first API, and for ever",
 }
 

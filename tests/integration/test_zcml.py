@@ -21,6 +21,9 @@ from zope.security.interfaces import ForbiddenAttribute, Unauthorized
 from zope.security.management import endInteraction, newInteraction
 
 import lovely.remotetask
+from lovely.remotetask.around import forget_around, forget_context
+from lovely.remotetask.hosts import interaction
+from lovely.remotetask.hosts.autostart import bootStrapSubscriber
 from lovely.remotetask.interfaces import ICronJob, IJob, ITask, ITaskService
 from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.remote import interfaces as remote_interfaces
@@ -37,21 +40,23 @@ VIEW, MANAGE, PUBLIC = "lovely.remotetask.View", "lovely.remotetask.Manage", Che
 
 
 @pytest.fixture(autouse=True)
-def loaded(empty_registry: None) -> Any:
-    return xmlconfig.file("configure.zcml", lovely.remotetask)
+def loaded(empty_registry: None) -> Iterator[Any]:
+    yield xmlconfig.file("configure.zcml", lovely.remotetask)
+    forget_around(interaction.NAME)
+    forget_context(interaction.NAME)
 
 
 def test_it_can_be_loaded_twice(loaded: Any) -> None:
     xmlconfig.file("configure.zcml", lovely.remotetask, context=loaded)
 
 
-def test_one_subscriber_waits_for_the_database() -> None:
+def test_what_is_around_jobs_is_there_before_services_start() -> None:
     handlers = [
         registration.handler
         for registration in getGlobalSiteManager().registeredHandlers()
         if registration.required == (IDatabaseOpenedWithRoot,)
     ]
-    assert len(handlers) == 1
+    assert handlers == [interaction.database_opened, bootStrapSubscriber]
 
 
 def test_opening_the_database_starts_the_configured_services(
@@ -79,7 +84,7 @@ SETTINGS = (
 MANAGED = (
     *("clean", "remove_oldest", "process", "processNext", "claimNextJob"),
     *("startProcessing", "stopProcessing", "startAll"),
-    *("list_workers", "retry_all", "pause", "resume"),
+    *("list_workers", "retry_all", "pause", "resume", "undo"),
     *("ensure_declared", "remove_schedule"),
 )
 

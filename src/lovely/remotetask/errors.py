@@ -14,6 +14,7 @@
     ├── TransactionMeddled        a task committed, aborted, began or doomed the transaction
     ├── JobFailed                 a job that was waited for is an error, or was cancelled
     ├── JobNotDone (TimeoutError) a job that was waited for has not ended in time
+    ├── CannotUndo                what a job has done cannot be undone, or not by itself
     ├── CannotTakeBack            a job failed inline, and its writes are stuck: abort
     ├── LoopIsRunning (RuntimeError)  a coroutine was to be run amid an event loop
     ├── InvalidResult             a result that cannot be stored, or breaks its schema
@@ -153,6 +154,10 @@ class JobNotDone(RemoteTaskError, TimeoutError):
 
 class LoopIsRunning(RemoteTaskError, RuntimeError):
     """This thread runs an event loop, so no asynchronous task can run in it: use another thread."""
+
+
+class CannotUndo(RemoteTaskError):
+    """What the job has done cannot be undone."""
 
 
 class InvalidResult(RemoteTaskError):

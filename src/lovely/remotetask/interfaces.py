@@ -15,6 +15,7 @@ from zope.interface import Attribute, Interface
 from zope.interface.common.mapping import IEnumerableMapping
 from zope.schema import (
     Bool,
+    Bytes,
     Choice,
     Datetime,
     Dict,
@@ -533,6 +534,26 @@ class ITaskService(IService):
         Transaction: caller commits.
         """
 
+    def undo(jobid, by=None):
+        """Undo a completed job: all that its task has written, its result, and its status.
+
+        They were one commit, which the storage takes back, if nobody has written to the same
+        objects since.  The job is ``cancelled`` then, with a note that says who it was and when;
+        its failures, its attempts and its log are kept.  It does not run again by itself, but by
+        `retry`.  What the task has done outside of this database stays.
+
+        :param by: who does it, for the note; None is the user of the process, and the machine.
+        :raises JobNotFound: a KeyError.
+        :raises JobUnusable: its record cannot be read in this process.
+        :raises InvalidArgument: the job is not completed; a ValueError.
+        :raises CannotUndo: what it has written was changed since, its transaction was packed away
+            or has run other jobs too, or the storage keeps no history.  Nothing is changed.
+        :raises TransactionInProgress: the caller's transaction has changes.
+        :raises ServiceNotStored: the service is in no database, or not committed yet.
+
+        Transaction: must not run in one with changes; commits.
+        """
+
     def pause(task=None):
         """Let no job be claimed any more, or none of one task, in any process.
 
@@ -859,6 +880,77 @@ class IProcessor(Interface):
 
         Transaction: must not run in one; commits.
         """
+
+
+class IJobEvent(Interface):
+    """Something has happened to a job, and was committed.
+
+    Subscribers of `zope.event`, and handlers in the global component registry, are told in the
+    process that did it, once, in the thread that has committed.  They must leave the transaction
+    of that thread alone, and are given plain data.  What one of them raises is logged.
+    """
+
+    service = TextLine(title="Service", description="Its path in the database, such as shop.tasks.")
+
+    database_name = TextLine(title="Database", description="What the database calls itself.")
+
+    service_oid = Bytes(
+        title="Object id",
+        description="Of the service; None where the process knows its path alone.",
+        required=False,
+    )
+
+    jobid = Int(title="Id", description="The id of the job.")
+
+    name = TextLine(title="Name", description="What its service calls the job.")
+
+    task = TextLine(title="Task", description="The name of the task.")
+
+    attempt = Int(title="Attempt", description="How often the job was claimed.")
+
+    status = Choice(title="Status", description="That of the job behind it.", values=STATUSES)
+
+    time = Float(title="Time", description="Seconds since the epoch.")
+
+
+class IJobAdded(IJobEvent):
+    """A job was added."""
+
+
+class IJobStarted(IJobEvent):
+    """A worker begins to run a job.  Of jobs that share a commit it is told when that is done."""
+
+
+class IJobCompleted(IJobEvent):
+    """A run has ended well; the status of a schedule tells that it goes on."""
+
+    seconds = Float(title="Seconds", description="Since the job was claimed.")
+
+
+class IJobAttemptFailed(IJobEvent):
+    """An attempt has failed, and the job, or its schedule, goes on."""
+
+    seconds = Float(title="Seconds", description="Since the job was claimed.")
+
+    failure = Field(title="Failure", description="The `lovely.remotetask.job.Failure`.")
+
+
+class IJobFailed(IJobEvent):
+    """A job is an error: its last attempt has failed."""
+
+    seconds = Float(title="Seconds", description="Since the job was claimed.")
+
+    failure = Field(title="Failure", description="The `lovely.remotetask.job.Failure`.")
+
+
+class IJobCancelled(IJobEvent):
+    """A job was cancelled: before it ran, by its task, or behind a run."""
+
+
+class IJobRescued(IJobEvent):
+    """A job was freed whose process has died; if it is an error now, that is told too."""
+
+    failure = Field(title="Failure", description="The `lovely.remotetask.job.Failure`.")
 
 
 class IStartRemoteTasksEvent(Interface):

@@ -35,6 +35,7 @@ from lovely.remotetask.engine.inline import (
 )
 from lovely.remotetask.engine.retention import clean, remove_oldest
 from lovely.remotetask.engine.service import Service
+from lovely.remotetask.engine.undoing import undo
 from lovely.remotetask.engine.waiting import result_of, wait_for
 from lovely.remotetask.errors import (
     InvalidArgument,
@@ -230,6 +231,10 @@ class TaskService(Service, Location):
         if input is not control.NOT_GIVEN:
             _, input = self._checked(find_job(self, jobid).task, input, None)
         control.retry(self, jobid, input)
+
+    def undo(self, jobid: int, by: str | None = None) -> None:
+        """See `ITaskService`."""
+        undo(self, jobid, by)
 
     def run_now(self, jobid: int) -> None:
         """See `ITaskService`."""

@@ -131,6 +131,34 @@ def test_a_job_is_shown_with_what_it_has_logged(
     assert (line["level"], line["attempt"], line["text"]) == ("WARNING", 1, "it is late")
 
 
+def test_a_job_is_undone(place: Any, register: Any, told: Told, result: Told) -> None:
+    register("write", lambda context, name: context.root.update({name: 1}), context=True)
+    with place.service() as service:
+        one, two = service.add("write", "one"), service.add("write", "two")
+    for _ in range(2):
+        with place.service() as service:
+            service.processNext()
+    assert "the commit" not in told("undo", two, "--by", "Ada")
+    [shown] = result("job", two)
+    assert (shown["status"], shown["transaction"]) == ("cancelled", None)
+    assert shown["note"].startswith("undone by Ada at ")
+    with place.root() as root:
+        assert "two" not in root
+    [undone] = result("undo", one)
+    assert (undone["job"], undone["outcome"]) == (one, "is undone")
+    assert "only a completed job is undone" in told("undo", one, code=2)
+
+
+def test_a_completed_job_is_shown_with_its_transaction(
+    jobs: dict[str, int], place: Any, told: Told
+) -> None:
+    with place.service() as service:
+        job = service.job(jobs[COMPLETED])
+        job._p_activate()
+        tid = job._p_serial
+    assert f" 0x{tid.hex()} of 20" in told("job", jobs[COMPLETED])
+
+
 def test_jobs_run_again(ended: dict[str, int], told: Told, result: Told, place: Any) -> None:
     assert told("retry", ended[CANCELLED]) == f"job {ended[CANCELLED]}: runs again\n"
     assert told("retry", "--all") == "tasks on root: 1 jobs run again\n"
@@ -220,7 +248,10 @@ def test_a_job_is_found_in_the_service_that_has_it(
 
 @pytest.mark.parametrize(
     "verb",
-    ["status", "jobs", "job", "retry", "cancel", "run-now", "pause", "resume", "workers", "wait"],
+    [
+        *("status", "jobs", "job", "retry", "cancel", "undo", "run-now", "pause", "resume"),
+        *("workers", "wait"),
+    ],
 )
 def test_the_help_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0

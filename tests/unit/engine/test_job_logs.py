@@ -200,6 +200,13 @@ def test_what_is_no_level_is_refused(service: TaskService, value: Any) -> None:
         service.log_level = value
 
 
+def test_of_a_run_that_has_ended_nothing_stays_in_memory(workshop: Any) -> None:
+    workshop.add("tell", 1)
+    workshop.add("fail")
+    workshop.work()
+    assert workshop.engine.execution.logs._runs == {}
+
+
 # -- while a job runs --------------------------------------------------------------------------
 
 

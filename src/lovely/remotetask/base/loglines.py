@@ -12,7 +12,7 @@ import logging
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from lovely.remotetask.errors import plain, text_of
@@ -24,6 +24,9 @@ MAX_CHARACTERS = 40_000
 #: Characters of a message, and of the traceback below it (its end).
 MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 4_000
+
+
+_lock = threading.Lock()
 
 
 class LogLine(NamedTuple):
@@ -65,14 +68,17 @@ class LogLines:
     :ivar count: how many lines there were.
     """
 
+    __slots__ = ("_attempt", "_lines", "_name", "count", "level")
+
     def __init__(self, level: int, name: str, attempt: int) -> None:
         self.level = level
         self.count = 0
-        self.on_line: Callable[[], None] = lambda: None
-        self._prefix = f"job {name}: "
+        self._name = name
         self._attempt = attempt
         self._lines: list[Line] = []
-        self._lock = threading.Lock()
+
+    def on_line(self) -> None:
+        """Be told of a line that was kept, in the thread that has logged it."""
 
     def keep(self, record: logging.LogRecord) -> None:
         """Keep a record, if its level is high enough."""
@@ -80,7 +86,7 @@ class LogLines:
             return
         level = plain(str(record.levelname))
         line = (float(record.created), level, self._attempt, self._text_of(record))
-        with self._lock:
+        with _lock:
             self.count += 1
             self._lines.append(line)
             if len(self._lines) >= 2 * MAX_LINES:
@@ -89,7 +95,7 @@ class LogLines:
 
     def kept(self) -> tuple[tuple[Line, ...], int]:
         """Return the lines that are kept up to now, and how many there were."""
-        with self._lock:
+        with _lock:
             return last_lines(self._lines), self.count
 
     def _text_of(self, record: logging.LogRecord) -> str:
@@ -97,7 +103,7 @@ class LogLines:
             text = plain(str(record.getMessage()))
         except BaseException:  # of the arguments, or they do not fit; `logging` complains of that
             text = text_of(record.msg)
-        text = text.removeprefix(self._prefix)[:MAX_MESSAGE]
+        text = text.removeprefix(f"job {self._name}: ")[:MAX_MESSAGE]
         if record.exc_info and record.exc_info[0] is not None:
             try:
                 below = "".join(traceback.format_exception(*record.exc_info)).rstrip()
@@ -108,7 +114,6 @@ class LogLines:
 
 
 _here = threading.local()
-_lock = threading.Lock()
 _is_installed = False
 
 

@@ -16,6 +16,7 @@ From top to bottom; each uses only those below it.
 ``retry``     ``remotetask retry``
 ``cancel``    ``remotetask cancel``
 ``run_now``   ``remotetask run-now``
+``undo``      ``remotetask undo``
 ``pause``     ``remotetask pause``
 ``resume``    ``remotetask resume``
 ``schedules`` ``remotetask schedules``

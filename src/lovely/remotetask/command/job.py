@@ -16,7 +16,9 @@ from lovely.remotetask.command.services import (
     title_of,
 )
 from lovely.remotetask.engine.control import find_job
+from lovely.remotetask.engine.undoing import time_of, transaction_of
 from lovely.remotetask.errors import shown
+from lovely.remotetask.job import Job
 from lovely.remotetask.store.joblog import log_of
 
 DESCRIPTION = """\
@@ -51,6 +53,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             facts = {
                 **told_of(job),
                 "note": job.note,
+                "transaction": _transaction_of(job),
                 "deaths": job.deaths,
                 "conflicts": job.conflicts,
                 "input": shown(job.input),
@@ -79,6 +82,11 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
                 output.tell(_line_of(line))
     output.result(told)
     return DONE
+
+
+def _transaction_of(job: Job) -> str | None:
+    tid = transaction_of(job)
+    return None if tid is None else f"0x{tid.hex()} of {time_of(tid):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _line_of(line: LogLine) -> str:

@@ -51,6 +51,7 @@ VERBS = {
     "wait": "wait until jobs have ended",
     "retry": "run errors and cancelled jobs again",
     "cancel": "take jobs back, or ask them to stop",
+    "undo": "undo what completed jobs have done",
     "run-now": "let jobs run at once that wait for a time",
     "pause": "hold back all jobs, or those of a task",
     "resume": "let jobs be claimed again",

@@ -17,6 +17,7 @@ From top to bottom; each uses only those below it.
 ``inline``        runs jobs in the caller's transaction
 ``schedules``     schedules by their keys: made, changed, removed and listed
 ``service``       what every service has: its parts and its settings
+``undoing``       undoes what a job has done
 ``adding``        takes new jobs
 ``waiting``       waits for jobs to end
 ``control``       finds, starts, repeats, reschedules, cancels and pauses jobs
@@ -31,6 +32,7 @@ From top to bottom; each uses only those below it.
 ``identity``      who a worker is, and whether others are still alive
 ``transactions``  repeats transactions, and waits for the storage
 ``session``       a connection and its transactions
+``telling``       tells what has happened to jobs, after the commit
 ``later``         starts services, at once or when they are committed
 ``registry``      what runs in this process
 ``wakeup``        what the storage tells by itself

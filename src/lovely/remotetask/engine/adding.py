@@ -15,6 +15,7 @@ from lovely.remotetask.around import captured
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.storable import check_limits, check_storable
 from lovely.remotetask.engine import registry
+from lovely.remotetask.engine.telling import note
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
@@ -24,6 +25,7 @@ from lovely.remotetask.errors import (
     seconds_of,
     shown,
 )
+from lovely.remotetask.events import JobAdded, is_heard
 from lovely.remotetask.job import Job
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.task import check_input
@@ -131,7 +133,8 @@ def _take_along(jobs: list[Job]) -> None:
     carried = captured()
     if carried is not None:
         for job in jobs:
-            job.carried = carried
+            if job.carried is None:  # else it inherits that of another one
+                job.carried = carried
 
 
 def add_job(service: Any, job: Job) -> None:
@@ -139,6 +142,7 @@ def add_job(service: Any, job: Job) -> None:
     _take_along([job])
     service._v_last = service.jobs[job.id] = job
     service.queue.file(job)
+    note(service, job, JobAdded)
     registry.wake_after_commit(service)
 
 
@@ -150,4 +154,7 @@ def add_ready(service: Any, jobs: list[Job]) -> None:
     service._v_last = jobs[-1]
     service.jobs.add({job.id: job for job in jobs})
     service.queue.file_ready(jobs)
+    if is_heard(JobAdded):
+        for job in jobs:
+            note(service, job, JobAdded)
     registry.wake_after_commit(service)

@@ -15,6 +15,7 @@ from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.filing import release
 from lovely.remotetask.engine.finding import list_page
 from lovely.remotetask.engine.retention import remove_job
+from lovely.remotetask.engine.telling import note
 from lovely.remotetask.errors import (
     InvalidArgument,
     JobNotFound,
@@ -22,6 +23,7 @@ from lovely.remotetask.errors import (
     shown,
     whole_of,
 )
+from lovely.remotetask.events import JobCancelled
 from lovely.remotetask.interfaces import (
     CANCELLED,
     CRONJOB,
@@ -96,7 +98,7 @@ def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
     :raises InvalidArgument: it is no error, and was not cancelled.
     """
     check_begun(service)
-    job = _find_filed(service, jobid)
+    job = find_filed(service, jobid)
     if job.status not in (ERROR, CANCELLED):
         raise InvalidArgument(f"job {job.__name__} is {job.status}: there is nothing to repeat")
     check_usable(jobid, why_unusable(job, jobid))
@@ -112,7 +114,7 @@ def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
     registry.wake_after_commit(service)
 
 
-def _find_filed(service: Any, jobid: int) -> Job:
+def find_filed(service: Any, jobid: int) -> Job:
     """Return a job that is where its record says, filed if need be.
 
     Otherwise its worker has yet to do that, and would do it by what it has seen: of the two one
@@ -150,7 +152,7 @@ def retry_all(service: Any, task: str | None, before: float | None, limit: int) 
 def run_now(service: Any, jobid: int) -> None:
     """Let a job that waits for a time be due at once; see `ITaskService.run_now`."""
     check_begun(service)
-    job = _find_filed(service, jobid)
+    job = find_filed(service, jobid)
     if job.status not in (QUEUED, DELAYED, CRONJOB):
         raise InvalidArgument(f"job {job.__name__} waits for no time, it is {job.status}")
     if job.is_ready:
@@ -219,6 +221,7 @@ def cancel_job(service: Any, job: Job) -> None:
     job.cancel(time.time())
     service.queue.file(job)
     schedulekeys.let_go(service.queue, job)
+    note(service, job, JobCancelled)
 
 
 def discard(service: Any, jobid: int) -> None:

@@ -38,6 +38,7 @@ from lovely.remotetask.engine.outcome import call_task, finish, postpone, settle
 from lovely.remotetask.engine.progress import ProgressMonitor
 from lovely.remotetask.engine.protocol import Claim, Deadline, Outcome, Stopping
 from lovely.remotetask.engine.session import Session, is_transient
+from lovely.remotetask.engine.telling import note
 from lovely.remotetask.engine.transactions import ID_BUDGET
 from lovely.remotetask.errors import (
     JobCancelled,
@@ -51,7 +52,8 @@ from lovely.remotetask.errors import (
     is_read_fault,
     is_storage_fault,
 )
-from lovely.remotetask.interfaces import ERROR
+from lovely.remotetask.events import JobStarted, is_heard, notify
+from lovely.remotetask.interfaces import ERROR, PROCESSING
 from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.joblog import new_lines
 from lovely.remotetask.store.quarantine import load, load_many
@@ -105,6 +107,7 @@ class Execution:
         :raises KeyboardInterrupt: Ctrl-C, in the main thread; nothing is kept.
         """
         begun = self._claims.monotonic()
+        self._tell_started(session, claim)
         status: str | None
         try:
             status = self._run_until_kept(session, claim)
@@ -125,6 +128,13 @@ class Execution:
             seconds,
         )
         return Outcome(claim.jobid, status, seconds)
+
+    def _tell_started(self, session: Session, claim: Claim) -> None:
+        if is_heard(JobStarted) and session.place is not None:
+            path, database_name, oid = session.place
+            who = (claim.jobid, claim.name, claim.task, claim.attempt)
+            now = self._claims.clock()
+            notify([JobStarted(path, database_name, oid, *who, PROCESSING, now)])
 
     def _run_until_kept(self, session: Session, claim: Claim) -> str:
         conflicts = faults = ids = 0
@@ -241,7 +251,10 @@ class Execution:
                         raise Fenced
                     left.append((job.place, job.id))
                     take(service, job, claim.owner, self._claims.clock())
-                    self._call(session, service, job, claim, tasks, new_lines(service, job))
+                    note(service, job, JobStarted, now=self._claims.clock())
+                    self._call(
+                        session, service, job, claim, tasks, new_lines(service, job, LogLines)
+                    )
                     statuses.append(job.status)
             session.manager.get().note(f"remotetask {len(claims)} jobs")
             session.commit()
@@ -296,23 +309,21 @@ class Execution:
         :raises Fenced: the job is no longer held.
         """
 
-        def change(service: Any) -> str:
+        def change(service: Any) -> tuple[str, str]:
             job = self._held_job(service, claim)
             with entered(session.site(service)):
                 task = service.find_task(job.task)
                 settle(service, job, task, error, self._claims.clock(), self.logs.of(claim))
-            return job.status
+            return job.status, job.failures[-1].traceback
 
-        status = self._claims.transact(session, change)
-        level = logging.ERROR if status == ERROR else logging.INFO
-        job_log.log(
-            level,
-            "job %s: task %s, attempt %s failed: %s",
-            claim.name,
-            claim.task,
-            claim.attempt,
-            describe(error),
-        )
+        status, traceback = self._claims.transact(session, change)
+        text = "job %s: task %s, attempt %s failed: %s"
+        facts = (claim.name, claim.task, claim.attempt, describe(error))
+        if status == ERROR and traceback:
+            # As text: what an exception does when it is printed is no matter for a handler.
+            job_log.error(text + "\n%s", *facts, traceback.rstrip())
+        else:
+            job_log.log(logging.ERROR if status == ERROR else logging.INFO, text, *facts)
         return status
 
     def _postpone(

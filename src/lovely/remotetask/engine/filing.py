@@ -8,6 +8,8 @@ from typing import Any
 
 from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.engine.retention import remove_job
+from lovely.remotetask.engine.telling import note
+from lovely.remotetask.events import JobCancelled
 from lovely.remotetask.interfaces import ERROR, PROCESSING
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job, job_log
 from lovely.remotetask.store.joblog import take_lines
@@ -40,6 +42,7 @@ def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
     if take_note(service.requests, jobid) and job is not None and not job.is_final:
         service.queue.remove(job)
         job.cancel(now)
+        note(service, job, JobCancelled, now=now)
     take_note(service.progress, jobid)
     take_lines(service, jobid, job)
     edit = take_note(service.edits, jobid)

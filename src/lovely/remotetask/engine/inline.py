@@ -22,6 +22,7 @@ from lovely.remotetask.engine.filing import release
 from lovely.remotetask.engine.identity import caller_of, is_caller, is_exclusive, note_claimed
 from lovely.remotetask.engine.outcome import call_task, finish, settle
 from lovely.remotetask.engine.rescue import orphans, rescue
+from lovely.remotetask.engine.telling import note
 from lovely.remotetask.errors import (
     CannotTakeBack,
     JobCancelled,
@@ -30,6 +31,7 @@ from lovely.remotetask.errors import (
     describe,
     is_read_fault,
 )
+from lovely.remotetask.events import JobStarted
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.joblog import new_lines
@@ -203,7 +205,8 @@ def run_inline(
 def _run_once(service: Any, job: Job, task: Any, clock: Clock) -> BaseException | None:
     """Run the job, and return what it has raised."""
     wrote(service, job)  # before the task runs, for it may take long
-    lines = new_lines(service, job)
+    note(service, job, JobStarted, now=clock())
+    lines = new_lines(service, job, LogLines)
     error: BaseException | None
     if job.id in service.requests:
         error = JobCancelled()

@@ -22,18 +22,24 @@ from lovely.remotetask.store.quarantine import load
 NOTE_SECONDS = 1.0
 
 
-class _Run:
-    """One run that keeps its lines.
+class _RunLines(LogLines):
+    """The lines of one run.
 
-    :ivar due: when its lines are to be noted, by the monotonic clock.
-    :ivar noted: how many lines it had when they were.
+    :ivar logs: who is told of them.
+    :ivar due: when they are to be noted, by the monotonic clock.
+    :ivar noted: how many there were when they were.
     """
 
-    def __init__(self, claim: Claim, lines: LogLines, due: float) -> None:
-        self.claim = claim
-        self.lines = lines
-        self.due = due
-        self.noted = 0
+    __slots__ = ("claim", "due", "logs", "noted")
+
+    logs: JobLogs
+    claim: Claim
+    due: float
+    noted: int
+
+    def on_line(self) -> None:
+        """See `LogLines`."""
+        self.logs.hear(self)
 
 
 class JobLogs:
@@ -44,33 +50,36 @@ class JobLogs:
     ) -> None:
         self._transact = transact
         self._monotonic = monotonic
-        self._runs: dict[int, _Run] = {}
+        self._runs: dict[int, _RunLines] = {}
         self.has_news = False
         self.on_news: Callable[[], None] = lambda: None
 
     def begin(self, service: Any, job: Job, claim: Claim) -> LogLines | None:
         """Return what is to keep the lines of a run, which may be the repeat of another one."""
-        lines = new_lines(service, job)
-        if lines is None:
-            return None
-        before = self._runs.get(claim.jobid)
-        due = self._monotonic() + NOTE_SECONDS if before is None else before.due
-        run = self._runs[claim.jobid] = _Run(claim, lines, due)
-        lines.on_line = lambda: self._hear(run)
+        lines = new_lines(service, job, _RunLines)
+        if lines is not None:
+            before = self._runs.get(claim.jobid)
+            lines.logs = self
+            lines.claim = claim
+            lines.due = self._monotonic() + NOTE_SECONDS if before is None else before.due
+            lines.noted = 0
+            self._runs[claim.jobid] = lines
         return lines
 
     def of(self, claim: Claim) -> LogLines | None:
         """Return what has kept the lines of the last run of a claim."""
-        run = self._runs.get(claim.jobid)
-        return None if run is None or run.claim != claim else run.lines
+        lines = self._runs.get(claim.jobid)
+        return None if lines is None or lines.claim != claim else lines
 
     def end(self, claim: Claim) -> None:
         """Forget the runs of a claim: they are over."""
-        if self.of(claim) is not None:
-            self._runs.pop(claim.jobid, None)
+        lines = self._runs.get(claim.jobid)
+        if lines is not None and lines.claim is claim:
+            del self._runs[claim.jobid]
 
-    def _hear(self, run: _Run) -> None:
-        if not self.has_news and self._monotonic() >= run.due:
+    def hear(self, lines: _RunLines) -> None:
+        """Take note that a run has logged something."""
+        if not self.has_news and self._monotonic() >= lines.due:
             self.has_news = True
             self.on_news()
 
@@ -82,18 +91,18 @@ class JobLogs:
         self.has_news = False
         now = self._monotonic()
         runs = []
-        for run in list(self._runs.values()):
-            if now >= run.due and run.lines.count > run.noted:
-                runs.append((run.claim, *run.lines.kept()))
-                run.noted = run.lines.count
-                run.due = now + NOTE_SECONDS
+        for lines in list(self._runs.values()):
+            if now >= lines.due and lines.count > lines.noted:
+                kept, lines.noted = lines.kept()
+                runs.append((lines.claim, kept, lines.noted))
+                lines.due = now + NOTE_SECONDS
         if not runs:
             return
 
         def change(service: Any) -> None:
-            for claim, lines, count in runs:
+            for claim, kept, count in runs:
                 job = load(service.jobs, claim.jobid)
                 if job is not None and job.is_held_by(claim.owner, claim.attempt):
-                    note_lines(service, job, lines, count)
+                    note_lines(service, job, kept, count)
 
         self._transact.once(session, change)

@@ -15,6 +15,7 @@ from lovely.remotetask.base.loglines import LogLines, keeping_lines
 from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.context import current_context
+from lovely.remotetask.engine.telling import note_completed, note_failed
 from lovely.remotetask.errors import (
     InvalidInput,
     InvalidResult,
@@ -83,6 +84,7 @@ def settle(
     if issubclass(type(error), JobCancelled) or job.id in service.requests:
         job.note_failure(failure)
         job.cancel(now)
+        note_failed(service, job, now)
         return
     if not issubclass(type(error), RetryLater):
         job.errors += 1
@@ -98,6 +100,7 @@ def settle(
         job.note_failure(failure)
         job.wait(now + wait)
     _rest(service, job)
+    note_failed(service, job, now)
 
 
 def _rest(service: Any, job: Job) -> None:
@@ -165,6 +168,7 @@ def finish(service: Any, job: Job, output: Any, now: float, lines: LogLines | No
     job.finish(output, now)
     add_lines(service, job, lines)
     _rest(service, job)
+    note_completed(service, job, now)
 
 
 def postpone(service: Any, job: Job, conflicts: int, error: BaseException, now: float) -> None:

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 from lovely.remotetask.engine.claim import claim_of, give_back, take
 from lovely.remotetask.engine.filing import retire
 from lovely.remotetask.engine.identity import local_ids
+from lovely.remotetask.engine.telling import note, note_failed
 from lovely.remotetask.errors import JobInterrupted, WorkerDied
+from lovely.remotetask.events import JobRescued
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Failure, Job, job_log
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS
@@ -107,3 +109,6 @@ def free_job(service: Any, job: Job, record: Holder, now: float) -> None:
         job.wait(now + DEATH_WAITS_SECONDS[min(deaths, len(DEATH_WAITS_SECONDS)) - 1])
         service.queue.file(job)
     job_log.warning("job %s: %s", job.__name__, message)
+    note(service, job, JobRescued, failure=failure, now=now)
+    if job.is_final:
+        note_failed(service, job, now)

@@ -15,6 +15,7 @@ from ZODB.POSException import POSKeyError
 from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.ownership import check_parts, is_id_again
 from lovely.remotetask.base.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
+from lovely.remotetask.engine.telling import Notes, taken_over
 from lovely.remotetask.engine.wakeup import drop_ids
 from lovely.remotetask.errors import (
     OldRecord,
@@ -39,6 +40,9 @@ class SessionBase:
     def __init__(self, manager: Any = None) -> None:
         self.manager = transaction.manager.manager if manager is None else manager
         self.in_begin = self.in_commit = False
+
+    #: Where the service is, for events: path, name of the database, object id; None: no events.
+    place: tuple[str, str, bytes | None] | None = None
 
     @property
     @abstractmethod
@@ -77,17 +81,21 @@ class SessionBase:
         """End the session."""
 
     def commit(self) -> None:
-        """Commit."""
+        """Commit, and tell what has happened."""
         self.in_commit = True
         txn = self.manager.get()
+        notes: Notes | None = None
         try:
             if [*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks()]:
+                notes = taken_over(txn)
                 call_isolated(txn.commit)  # the task's hooks are the task's code
             else:
                 self.commit_changes(txn)
         except BaseException as error:
             check_honest(error)
             raise
+        if notes is not None:
+            notes.tell()
 
     def commit_changes(self, txn: Any) -> None:
         """Commit a transaction in which nobody's code is called."""
@@ -123,6 +131,7 @@ class Session(SessionBase):
         self.db = db
         self.path = path
         self.connection = db.open(self.manager)
+        self.place = (".".join(path), db.database_name, getattr(path, "oid", None))
 
     @property
     def is_closed(self) -> bool:

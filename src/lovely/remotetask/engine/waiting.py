@@ -58,13 +58,14 @@ def wait_for(service: Any, jobids: Iterable[Any], timeout_seconds: Any) -> dict[
     seconds = math.inf
     if timeout_seconds is not None:
         seconds = seconds_of(timeout_seconds, "timeout_seconds")
-    _check_no_changes(service)
+    text = "nothing is waited for in a transaction with changes, which might be what is waited for"
+    check_no_changes(service, text)
     if service.place is None:
         raise ServiceNotStored
     try:
         _wait(service, wanted, time.monotonic() + seconds)
     finally:
-        _refresh(service)
+        refresh(service)
     return wanted
 
 
@@ -120,20 +121,22 @@ def _look(
     return waiting
 
 
-def _check_no_changes(service: Any) -> None:
+def check_no_changes(service: Any, text: str) -> None:
+    """Refuse to go on if the caller's transaction has changes.
+
+    :param text: what is not done then.
+    :raises TransactionInProgress: it has.
+    """
     jar = service._p_jar
     try:
         txn = None if jar is None else jar.transaction_manager.get()
     except NoTransaction:
         return
     if txn is not None and txn._resources:
-        raise TransactionInProgress(
-            "nothing is waited for in a transaction with changes, which might be what is waited "
-            "for: commit or abort it first"
-        )
+        raise TransactionInProgress(f"{text}: commit or abort it first")
 
 
-def _refresh(service: Any) -> None:
+def refresh(service: Any) -> None:
     """Let the caller's transaction, which has changed nothing, see what there is now."""
     jar = service._p_jar
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""What starts the services of an application.
+"""What starts the services of an application, and tells its tools of jobs.
 
 From top to bottom; each uses only those below it.
 
@@ -10,5 +10,7 @@ From top to bottom; each uses only those below it.
 ``zcml``         what ZCML says of tasks
 ``pyramid``      applications of Pyramid
 ``servers``      whether this process is a server
+``otel``         spans of OpenTelemetry
+``prometheus``   metrics for Prometheus
 ``autostart``    by patterns in its configuration
 """

@@ -18,7 +18,6 @@ from zope.security.interfaces import IParticipation
 from zope.security.management import endInteraction, newInteraction, queryInteraction
 
 from lovely.remotetask.around import register_around, register_context
-from lovely.remotetask.errors import TaskError
 from lovely.remotetask.hosts.users import UserGone, named_user
 
 #: What this module registers around jobs, and what travels with them, is called so.
@@ -46,6 +45,8 @@ def capture() -> str | None:
     named = named_user()
     if named is not None:
         return named
+    if _authentication() is None:  # nobody could find the principal again
+        return None
     interaction = queryInteraction()
     for participation in () if interaction is None else interaction.participations:
         principal = participation.principal
@@ -82,18 +83,23 @@ def with_principal(job: Any, context: Any) -> Iterator[None]:
         endInteraction()
 
 
-def _principal(principal_id: str) -> Any:
+def _authentication() -> Any:
+    """Return what knows principals, or None."""
     try:
-        from zope.authentication.interfaces import IAuthentication, PrincipalLookupError
+        from zope.authentication.interfaces import IAuthentication
     except ImportError:
-        raise TaskError("principals are looked up by zope.authentication") from None
-    authentication = queryUtility(IAuthentication)
-    if authentication is None:
-        raise UserGone.of(principal_id)
+        return None
+    return queryUtility(IAuthentication)
+
+
+def _principal(principal_id: str) -> Any:
+    authentication = _authentication()
     try:
-        return authentication.getPrincipal(principal_id)
-    except PrincipalLookupError:
-        raise UserGone.of(principal_id) from None
+        if authentication is not None:
+            return authentication.getPrincipal(principal_id)
+    except LookupError:
+        pass
+    raise UserGone.of(principal_id)
 
 
 def set_up() -> None:

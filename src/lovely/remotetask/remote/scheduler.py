@@ -23,6 +23,7 @@ from zope.location.location import Location
 from lovely.remotetask.base.ownership import check_sound
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.errors import InvalidArgument, InvalidInput, describe, is_true, shown
+from lovely.remotetask.events import pass_over
 from lovely.remotetask.remote.calltime import (
     adjustCallTime,
     checked_delay,
@@ -316,3 +317,4 @@ def _reschedule_modified(event: Any) -> None:
 
 
 zope.event.subscribers.append(_reschedule_modified)
+pass_over(_reschedule_modified)

@@ -7,7 +7,7 @@ loads.  Of a run that goes on it is noted beside, as the job's record is the loc
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from BTrees.IOBTree import IOBTree
 from persistent import Persistent
@@ -31,10 +31,13 @@ class JobLog(Persistent):
     left_out: int = 0
 
 
-def new_lines(service: Any, job: Job) -> LogLines | None:
+Lines = TypeVar("Lines", bound=LogLines)
+
+
+def new_lines(service: Any, job: Job, kind: type[Lines]) -> Lines | None:
     """Return what is to keep the lines of a run; None if none are kept."""
     level = getattr(service, "log_level", None)  # there may be no log in another store
-    return None if level is None else LogLines(level, job.__name__, job.attempt)
+    return None if level is None else kind(level, job.__name__, job.attempt)
 
 
 def add_lines(service: Any, job: Job, lines: LogLines | None) -> None:
@@ -53,6 +56,14 @@ def _extend(service: Any, job: Job, lines: tuple[Line, ...], count: int) -> None
     if left_out:
         log.left_out = left_out
     wrote(service, log)
+
+
+def restore_lines(service: Any, job: Job, kept: tuple[tuple[Line, ...], int] | None) -> None:
+    """Keep the log of a job, lines and how many were left out, although it was undone."""
+    if kept is not None:
+        log = job.log = JobLog()
+        log.lines, log.left_out = kept
+        wrote(service, job, log)
 
 
 def note_lines(service: Any, job: Job, lines: tuple[Line, ...], count: int) -> None:
