@@ -69,7 +69,7 @@ def find_places(database_root: Any, services: Iterable[Any] | None = None) -> li
 def _keys(database_root: Any) -> Iterator[Place]:
     for name, value in list(database_root.items()):
         if IService.providedBy(value):
-            yield Place(f"{name} in the root", value, partial(database_root.pop, name, None))
+            yield Place(f"{name} in the root", value, partial(delitem, database_root, name))
 
 
 def _sites(database_root: Any) -> Iterator[tuple[Any, str]]:
