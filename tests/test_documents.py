@@ -5,7 +5,9 @@ One document is one test, because its examples build upon each other: as tests o
 they would be shuffled.  What runs is every ``>>>`` line, and every ``code-block:: python``.
 Python that is only shown stands after ``.. skip: next``.
 
-Command lines of ``remotetask`` are read by its parser.  A program of ``docs/examples`` is run as its readers do, where a page says ``.. program: NAME``;
+Command lines of ``remotetask`` are read by its parser.
+
+A program of ``docs/examples`` is run as its readers do, where a page says ``.. program: NAME``;
 what it prints is in the console block that follows.
 """
 
@@ -116,6 +118,7 @@ def command_lines() -> list[str]:
     return lines
 
 
+@pytest.mark.usefixtures("empty_registry")
 @pytest.mark.parametrize("line", command_lines())
 def test_a_command_line_that_is_shown_can_be_typed(
     line: str, monkeypatch: pytest.MonkeyPatch
