@@ -110,7 +110,7 @@ def command_lines() -> list[str]:
     lines = [line for path in DOCUMENTS for line in shown.findall(path.read_text("utf-8"))]
     starts = re.compile(r"^(?:ExecStart|command) ?= ?\S+/remotetask (.+)$", re.M)
     for path in (EXAMPLES / "deploy").iterdir():
-        lines += starts.findall(path.read_text("utf-8"))
+        lines += starts.findall(path.read_text("utf-8").replace("\\\n", ""))
     [entry] = re.findall(
         r"^ENTRYPOINT (.+)$", (EXAMPLES / "deploy" / "Dockerfile").read_text(), re.M
     )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import Any
 
 import transaction
@@ -20,7 +21,7 @@ from lovely.remotetask.command.jobtable import TRIES
 from lovely.remotetask.command.output import DONE, FAILED, Output
 from lovely.remotetask.command.services import check_readable, names_of, title_of, why_none
 from lovely.remotetask.engine.service import Service
-from lovely.remotetask.errors import RemoteTaskError
+from lovely.remotetask.errors import OldRecord, RemoteTaskError
 from lovely.remotetask.hosts.autostart import Match, find_all_services, split_patterns
 from lovely.remotetask.hosts.removal import find_left, find_places
 from lovely.remotetask.interfaces import FINAL_STATUSES
@@ -116,14 +117,15 @@ def _found(root: Any, pattern: str) -> tuple[list[Match], list[Any]]:
 def _told_of(match: Match) -> dict[str, Any]:
     told: dict[str, Any] = {**names_of(match), "jobs": None, "workers": None}
     if isinstance(match.service, Service):
-        told["jobs"] = count_jobs(match.service)
-        told["workers"] = len(list_workers(match.service))
+        with suppress(OldRecord):  # such a service can be taken out, but not read
+            told["jobs"] = count_jobs(match.service)
+            told["workers"] = len(list_workers(match.service))
     return told
 
 
 def _in_words(told: dict[str, Any]) -> str:
     if told["jobs"] is None:
-        return "keeps its jobs elsewhere, where they stay"
+        return "its jobs cannot be counted here: they are in another store, or those of 0.5"
     waiting = [
         f"{count:,} {status}"
         for status, count in told["jobs"].items()
