@@ -14,11 +14,15 @@ copyright = author
 release = installed_version("lovely.remotetask")
 version = release
 
-extensions = ["sphinx.ext.autodoc", "house"]
+extensions = ["sphinx.ext.autodoc", "sphinx_copybutton", "house"]
 exclude_patterns = ["_build", "examples"]
 
 html_theme = "furo"
 html_title = f"{project} {release}"
+
+# What is copied from a block with prompts is what one types.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

@@ -153,6 +153,20 @@ def postgres_answers(dsn: str) -> bool:
     return True
 
 
+def postgres_uri(dsn: str) -> str | None:
+    """Return the URI of a database; URIs know no directories of sockets."""
+    import psycopg2
+
+    try:
+        with closing(psycopg2.connect(dsn, host="127.0.0.1")) as connection:
+            known = connection.info
+            return (
+                f"postgresql://{known.user}:{known.password}@127.0.0.1:{known.port}/{known.dbname}"
+            )
+    except psycopg2.OperationalError:
+        return None
+
+
 def administer_postgres(dsn: str, statement: str) -> None:
     """Let a server do what is done outside transactions."""
     import psycopg2

@@ -5,25 +5,32 @@ One document is one test, because its examples build upon each other: as tests o
 they would be shuffled.  What runs is every ``>>>`` line, and every ``code-block:: python``.
 Python that is only shown stands after ``.. skip: next``.
 
+Command lines of ``remotetask`` are read by its parser.
+
 A program of ``docs/examples`` is run as its readers do, where a page says ``.. program: NAME``;
 what it prints is in the console block that follows.  Tests that stand there are run by pytest.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, indent
 from types import ModuleType
+from typing import Any
 
 import pytest
 from sybil import Document, Region
 from sybil.parsers.rest import DocTestParser, PythonCodeBlockParser, SkipParser
+
+from lovely.remotetask.command.main import main
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -106,6 +113,42 @@ def test_the_tests_of_an_example_pass(name: str, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout
     count = (EXAMPLES / name).read_text(encoding="utf-8").count("\ndef test_")
     assert f"{count} passed" in ended.stdout
+
+
+def test_the_first_program_of_the_readme_is_a_file() -> None:
+    text = (ROOT / "README.rst").read_text(encoding="utf-8")
+    program = (EXAMPLES / "first_job.py").read_text(encoding="utf-8")
+    assert indent(program, "   ") in text
+
+
+def command_lines() -> list[str]:
+    """Return the command lines of remotetask in the pages, and in the files to deploy."""
+    shown = re.compile(r"^\s+\$ (?:\S*/)?remotetask (.+)$", re.M)
+    lines = [line for path in DOCUMENTS for line in shown.findall(path.read_text("utf-8"))]
+    starts = re.compile(r"^(?:ExecStart|command) ?= ?\S+/remotetask (.+)$", re.M)
+    for path in (EXAMPLES / "deploy").iterdir():
+        lines += starts.findall(path.read_text("utf-8").replace("\\\n", ""))
+    [entry] = re.findall(
+        r"^ENTRYPOINT (.+)$", (EXAMPLES / "deploy" / "Dockerfile").read_text(), re.M
+    )
+    lines.append(" ".join([*json.loads(entry)[1:], "zeo://zeo:8100"]))
+    return lines
+
+
+@pytest.mark.usefixtures("empty_registry")
+@pytest.mark.parametrize("line", command_lines())
+def test_a_command_line_that_is_shown_can_be_typed(
+    line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["remotetask"])
+    words = shlex.split(line.partition(">")[0])
+    parsed: list[Any] = []
+    monkeypatch.setattr(
+        f"lovely.remotetask.command.{words[0].replace('-', '_')}.run",
+        lambda arguments, output: parsed.append(arguments) or 0,
+    )
+    assert main(words) == 0
+    assert parsed
 
 
 def test_a_wrong_example_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ class Sell(Job):
     """Takes goods out of the stock; its input is {"what": a name, "count": a number}."""
 
     def __call__(self, processor):
-        stock = processor._p_jar.root()["stock"]
+        stock = processor.root["stock"]
         what, count = self.input["what"], self.input["count"]
         if what not in stock:
             raise RemoteException(f"we do not sell {what}")
@@ -26,7 +26,7 @@ class Restock(Job):
     """Orders what has run short; its input is {"least": a number}."""
 
     def __call__(self, processor):
-        stock = processor._p_jar.root()["stock"]
+        stock = processor.root["stock"]
         short = [what for what, count in stock.items() if count < self.input["least"]]
         for what in short:
             stock[what] += 10

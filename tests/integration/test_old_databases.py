@@ -69,6 +69,15 @@ def test_a_converted_database(tmp_path: Path, command: str) -> None:
     assert len(said.splitlines()) <= (9 if "--json" in command else 2)
 
 
+def test_an_old_service_can_be_uninstalled(tmp_path: Path) -> None:
+    path = copied("written-by-0.5-python3.fs", tmp_path)
+    ended = remotetask(path, "uninstall", "--yes")
+    assert "tasks on root: its jobs cannot be counted here" in ended.stdout
+    [left] = json.loads(remotetask(path, "uninstall", "--yes", "--json").stdout)["left"]
+    # What the application keeps under the key "classes".
+    assert left["needs"] == ["lovely.remotetask.processor.MultiProcessor"]
+
+
 def test_a_check_tells_it_as_a_problem(tmp_path: Path) -> None:
     path = copied("written-by-0.5-python3.fs", tmp_path)
     [problem] = json.loads(remotetask(path, "check", "--json").stdout)

@@ -51,7 +51,7 @@ from lovely.remotetask.errors import (
 from lovely.remotetask.hosts.autostart import bootStrapSubscriber, getAutostartServiceNames
 from lovely.remotetask.interfaces import ERROR, FINAL_STATUSES, STARTLATER, ITaskService
 from lovely.remotetask.job import CronJob, Job, Progress
-from lovely.remotetask.processor import SimpleProcessor
+from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.count import count_jobs
 from lovely.remotetask.store.joblog import log_of
@@ -80,6 +80,7 @@ class TaskService(Service, Location):
     """A service that is kept in ZODB.  See `ITaskService`; what is stored tells `Service`."""
 
     processorFactory: Any = SimpleProcessor
+    many_factory: Any = MultiProcessor
 
     # -- adding ---------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -54,7 +55,10 @@ def run_to_its_end(*arguments: object, cwd: Path, **variables: str) -> Ended:
 
 @contextmanager
 def start(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start the command, and kill it if it still runs at the end of the block."""
+    """Start the command, and kill it if it still runs at the end of the block, or after a minute.
+
+    A test that waits for a line that does not come fails then, and does not wait for ever.
+    """
     with subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
         cwd=cwd,
@@ -63,9 +67,12 @@ def start(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
+        limit = threading.Timer(2 * SECONDS, process.kill)
+        limit.start()
         try:
             yield process
         finally:
+            limit.cancel()
             process.kill()
 
 

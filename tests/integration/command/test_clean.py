@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import time
@@ -63,7 +64,7 @@ def ended_jobs(place: Any, jobs: Any, register: Any) -> Any:
 
 
 def test_all_jobs_that_have_ended_are_removed(place: Any, ended_jobs: Any) -> None:
-    ended = place.clean()
+    ended = place.clean("--yes")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == "tasks on root: removed 1 cancelled, 1 error, 1 completed\n"
     assert place.statuses() == {QUEUED, DELAYED, CRONJOB, STARTLATER}
@@ -71,17 +72,51 @@ def test_all_jobs_that_have_ended_are_removed(place: Any, ended_jobs: Any) -> No
 
 
 def test_what_was_removed_is_there_for_programs(place: Any, ended_jobs: Any) -> None:
-    removed = result_of(place.clean("--json"))
+    removed = result_of(place.clean("--json", "--yes"))
     assert removed == [cleaned(cancelled=1, error=1, completed=1)]
 
 
 def test_nothing_is_removed_twice(place: Any, ended_jobs: Any) -> None:
-    place.clean()
+    place.clean("--yes")
     before = (place.directory / "Data.fs").read_bytes()
     ended = place.clean()
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == "tasks on root: removed 0 cancelled, 0 error, 0 completed\n"
     assert (place.directory / "Data.fs").read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [(), ("--status", ERROR), ("--json",)])
+def test_errors_are_not_removed_where_nobody_can_be_asked(
+    place: Any, ended_jobs: Any, arguments: tuple[str, ...], error_of: Any
+) -> None:
+    line = error_of(place.clean(*arguments), 2)
+    assert "Remove errors too (1 of tasks on root)" in line
+    assert "--yes" in line
+    assert place.statuses() == set(ended_jobs)
+    assert place.clean("--status", COMPLETED).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [("y\n", 0), ("YES\n", 0), ("\n", 1), ("n\n", 1), ("", 1), ("yess\n", 1)]
+)
+def test_it_is_asked_in_a_terminal_before_errors_are_removed(
+    place: Any,
+    ended_jobs: Any,
+    answer: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    assert main(["clean", place.uri]) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith("Remove errors too (1 of tasks on root), as far as they match? ")
+    assert (ERROR in place.statuses()) == bool(code)
+    assert ("nothing was removed" in captured.err) == bool(code)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +125,7 @@ def test_nothing_is_removed_twice(place: Any, ended_jobs: Any) -> None:
 )
 def test_jobs_are_removed_by_their_status(place: Any, ended_jobs: Any, statuses: list[str]) -> None:
     arguments = [argument for status in statuses for argument in ("--status", status)]
-    removed = result_of(place.clean("--json", *arguments))
+    removed = result_of(place.clean("--json", "--yes", *arguments))
     assert removed == [cleaned(**dict.fromkeys(statuses, 1))]
     assert place.statuses() == set(ended_jobs) - set(statuses)
 

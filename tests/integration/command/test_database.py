@@ -20,7 +20,7 @@ from persistent.mapping import PersistentMapping
 from lovely.remotetask import TaskService
 from lovely.remotetask.command.database import close_database, open_database
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
-from servers import open_postgres
+from servers import open_postgres, postgres_uri
 
 COMMAND = [sys.executable, "-m", "lovely.remotetask.cli"]
 SECONDS = 30  # within which a command must have ended
@@ -292,21 +292,41 @@ def test_a_database_of_something_else_is_left_as_it_is(
     ended = remotetask(verb, uri, cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (1, "")
     [line] = ended.stderr.splitlines()
-    assert line.endswith(" cannot be opened: RelStorage has stored nothing in it")
+    assert " cannot be opened: RelStorage has stored nothing in it; to make" in line
+    assert ": remotetask init 'postgresql://" in line
     with closing(psycopg2.connect(postgres_dsn)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
         assert cursor.fetchone() == (0,)
 
 
-def postgres_uri(dsn: str) -> str | None:
-    """Return the URI of a database; URIs know no directories of sockets."""
-    import psycopg2
+def test_no_configuration_makes_a_database(tmp_path: Path, remotetask: Any, error_of: Any) -> None:
+    text = CONFIGURATION.format(tmp_path)
+    (tmp_path / "zodb.conf").write_text(text)
+    uri = f"zconfig://{tmp_path}/zodb.conf"
+    assert f"no database file {tmp_path}/main.fs" in error_of(
+        remotetask("status", uri, cwd=tmp_path), 1
+    )
+    assert not list(tmp_path.glob("*.fs"))
+    assert remotetask("init", uri, cwd=tmp_path).returncode == 0
+    assert remotetask("status", uri, cwd=tmp_path).returncode == 0
 
-    try:
-        with closing(psycopg2.connect(dsn, host="127.0.0.1")) as connection:
-            known = connection.info
-            return (
-                f"postgresql://{known.user}:{known.password}@127.0.0.1:{known.port}/{known.dbname}"
-            )
-    except psycopg2.OperationalError:
-        return None
+
+def test_sqlite_is_not_made_either(tmp_path: Path, remotetask: Any, error_of: Any) -> None:
+    pytest.importorskip("relstorage")
+    (tmp_path / "zodb.conf").write_text(LITE.format(tmp_path))
+    for uri in (f"sqlite:///?data_dir={tmp_path}/lite", f"zconfig://{tmp_path}/zodb.conf"):
+        line = error_of(remotetask("status", uri, cwd=tmp_path), 1)
+        assert "there is no database of SQLite; to make a database there: " in line
+        assert not (tmp_path / "lite").exists()
+
+
+LITE = """
+%import relstorage
+<zodb>
+  <relstorage>
+    <sqlite3>
+      data-dir {0}/lite
+    </sqlite3>
+  </relstorage>
+</zodb>
+"""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import string
 import subprocess
@@ -61,15 +62,33 @@ def test_the_demo_indexes_a_tree_and_proves_it(tmp_path: Path, tree: Path, demo:
 
 
 def test_a_second_run_of_the_demo_adds_nothing_but_what_has_changed(
-    tmp_path: Path, tree: Path, demo: Any
+    tmp_path: Path, tree: Path, demo: Any, remotetask: Any
 ) -> None:
     demo(tree, cwd=tmp_path)
     again = demo(tree, cwd=tmp_path)
     assert (again["jobs_added"], again["already_indexed"], again["done"]) == (0, 2, 0)
+    text = remotetask("demo", tree, cwd=tmp_path).stdout
+    assert "\nNothing is new, so no file is indexed in this run." in text
+    assert "none: all files had been done before" in text
+    assert "jobs a second" not in text
     (tree / "two.txt").write_text("yellow")
     third = demo(tree, cwd=tmp_path)
     assert (third["jobs_added"], third["already_indexed"], third["words"]) == (1, 1, 3)
     assert third["agrees"] is True
+
+
+def test_a_clone_ignores_what_the_demo_leaves_behind(tmp_path: Path, tree: Path, demo: Any) -> None:
+    subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
+    shutil.move(tree, tmp_path / ".git" / "tree")
+    demo(tmp_path / ".git" / "tree", cwd=tmp_path)
+    assert (tmp_path / "remotetask-demo" / "unreadable.txt").exists()
+    status = ["git", "status", "--porcelain", "--untracked-files=all"]
+    assert subprocess.run(status, cwd=tmp_path, capture_output=True, check=True).stdout == b""
+
+
+def test_it_is_told_that_files_were_left_out(tmp_path: Path, tree: Path, remotetask: Any) -> None:
+    ended = remotetask("demo", tree, "--limit", "1", cwd=tmp_path)
+    assert ended.stdout.startswith("the first 1 text files under")
 
 
 def test_people_are_told_in_plain_text_where_there_is_no_terminal(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from ZODB.FileStorage import FileStorage
 from lovely.remotetask import TaskService
 from lovely.remotetask.command import demo
 from lovely.remotetask.command.signals import Signals
+from lovely.remotetask.store.count import count_jobs
 
 SECONDS = 30  # within which a command must have ended
 
@@ -199,7 +201,8 @@ def test_jobs_that_come_from_another_process_are_run(
 @pytest.mark.parametrize(
     ("uri", "returncode", "text"),
     [
-        ("Data.fs", 2, "no URI"),
+        ("Data.fs", 1, "no database file"),
+        ("zeo:localhost:8100", 2, "no URI"),
         ("ftp://example.org/Data.fs", 2, "no storage is known for ftp://"),
         ("zeo://localhost:port", 2, "malformed"),
         ("memory://?color=red", 2, "malformed"),
@@ -217,10 +220,158 @@ def test_a_database_that_cannot_be_worked_on_is_told(
     assert "Traceback" not in ended.stderr
 
 
-def test_a_pattern_that_matches_no_service_is_told(shop: Path, remotetask: Any) -> None:
-    ended = remotetask("run", f"file://{shop}/Data.fs", "--autostart", "a@b", cwd=shop)
-    assert ended.returncode == 1
-    assert "matches 'a@b'" in ended.stderr
+def test_a_pattern_that_matches_no_service_is_told_with_those_that_there_are(
+    shop: Path, remotetask: Any, error_of: Any
+) -> None:
+    ended = remotetask("run", "Data.fs", "--autostart", "a@b", cwd=shop)
+    assert "no service in Data.fs matches 'a@b': it has @tasks" in error_of(ended, 1)
+
+
+def test_a_pattern_that_leads_nowhere_is_told_where_others_lead_to_services(
+    shop: Path, run: Any, wait_for: Any
+) -> None:
+    (shop / "go").touch()
+    with run(shop, "--autostart", "@tasks, @taks") as process:
+        wait_for(process.stderr, lambda line: "matches '@taks': it has @tasks" in line)
+        wait_for(process.stdout, lambda line: line.startswith("1 service of "))
+
+
+def test_a_service_that_is_made_later_is_found(
+    tmp_path: Path,
+    zeo: tuple[str, int],
+    started: Any,
+    wait_for: Any,
+    opened: Any,
+    remotetask: Any,
+    error_of: Any,
+) -> None:
+    uri = f"zeo://{zeo[0]}:{zeo[1]}"
+    with opened(ClientStorage(zeo)) as (root, manager):
+        ended = remotetask("run", uri, cwd=tmp_path)
+        assert error_of(ended, 1).endswith(f"it has none; to make one: remotetask init {uri}\n")
+        with started("run", uri, "--wait-for-service", cwd=tmp_path) as process:
+            wait_for(process.stdout, lambda line: line.startswith("Waiting; to stop: "))
+            for name in ("early", "late"):
+                with manager:
+                    root[name] = TaskService()
+                wait_for(process.stderr, lambda line, name=name: f"service {name} on site" in line)
+            process.terminate()
+            assert process.wait(SECONDS) == 0
+
+
+THREADS = """
+    import threading, time
+    from lovely.remotetask.remote.job import Job
+    from lovely.remotetask.task import task
+
+    gate = threading.Barrier(3)
+
+    @task("meet")
+    def meet(input):
+        gate.wait(20)
+
+    class Meet(Job):
+        def __call__(self, processor):
+            gate.wait(20)
+"""
+
+
+@pytest.mark.parametrize("door", ["tasks", "remote"])
+def test_as_many_threads_run_as_were_asked_for(
+    tmp_path: Path, door: str, started: Any, opened: Any, remotetask: Any, until: Any
+) -> None:
+    (tmp_path / "meeting.py").write_text(dedent(THREADS))
+    remotetask("init", "Data.fs", "--door", door, cwd=tmp_path)
+    code = f"""
+        import meeting, ZODB
+        database = ZODB.DB("Data.fs")
+        with database.transaction() as connection:
+            service = connection.root()["tasks"]
+            if {door!r} == "remote":
+                service.addJobFactory("meet", meeting.Meet())
+            for number in range(3):
+                service.addNamed("meet")
+        database.close()
+    """
+    subprocess.run([sys.executable, "-c", dedent(code)], cwd=tmp_path, check=True)
+    with started(
+        "run", "Data.fs", "--import", "meeting", "--threads", 3, "--verbose", cwd=tmp_path
+    ) as process:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if sum("attempt 1: completed" in line for line in lines) == 3:
+                break
+        process.terminate()
+        assert process.wait(SECONDS) == 0
+    with opened(FileStorage(str(tmp_path / "Data.fs"))) as (root, _):
+        service = root["tasks"]
+        assert count_jobs(service)["completed"] == 3
+        assert "processorFactory" not in vars(service)  # nothing of it is stored
+
+
+@pytest.mark.parametrize("threads", ["0", "1001", "many"])
+def test_a_number_of_threads_that_is_none_is_told(
+    shop: Path, threads: str, remotetask: Any
+) -> None:
+    ended = remotetask("run", "Data.fs", "--threads", threads, cwd=shop)
+    assert ended.returncode == 2
+    assert f"'{threads}' is not a number of 1 to 1000" in ended.stderr
+
+
+ZOPE = """
+    from persistent.mapping import PersistentMapping
+
+    class Application(PersistentMapping):
+        pass
+"""
+
+
+@pytest.fixture
+def zope(tmp_path: Path, remotetask: Any) -> Path:
+    """A directory with a database of Zope, whose root has a service, and a stand-in for Zope."""
+    package = tmp_path / "zope_home" / "OFS"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "Application.py").write_text(dedent(ZOPE))
+    code = """
+        import ZODB
+        from OFS.Application import Application
+        from lovely.remotetask import TaskService
+        database = ZODB.DB("Data.fs")
+        with database.transaction() as connection:
+            app = connection.root()["Application"] = Application()
+            app["tasks"] = TaskService()
+        database.close()
+    """
+    subprocess.run(
+        [sys.executable, "-c", dedent(code)],
+        cwd=tmp_path,
+        check=True,
+        env={**os.environ, "PYTHONPATH": path_with(tmp_path / "zope_home")},
+    )
+    return tmp_path
+
+
+def path_with(directory: Path) -> str:
+    return os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
+
+
+def test_a_database_of_zope_is_not_worked_on(zope: Path, remotetask: Any, error_of: Any) -> None:
+    path = path_with(zope / "zope_home")
+    line = error_of(remotetask("run", "Data.fs", cwd=zope, PYTHONPATH=path), 1)
+    assert "this is a database of Zope" in line
+    ended = remotetask("status", "Data.fs", cwd=zope, PYTHONPATH=path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("tasks on root:")
+
+
+@pytest.mark.parametrize("verb", ["run", "status", "uninstall"])
+def test_a_database_whose_application_cannot_be_imported_is_told(
+    zope: Path, verb: str, remotetask: Any, error_of: Any
+) -> None:
+    line = error_of(remotetask(verb, "Data.fs", cwd=zope), 1)
+    assert "is a OFS.Application.Application, which cannot be imported here" in line
 
 
 @pytest.mark.parametrize("source", ["import no_such_module", "raise KeyError('oh')", None])

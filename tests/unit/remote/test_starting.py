@@ -84,3 +84,14 @@ def test_a_processor_in_no_database_cannot_start() -> None:
         remote.startProcessor()
     assert (remote.isProcessing, remote.processorStartTime) == (False, None)
     assert remote.stopProcessor() is None
+
+
+def test_a_processor_knows_the_root_of_its_database() -> None:
+    processor = RemoteProcessor()
+    with pytest.raises(ServiceNotStored, match="in no database"):
+        _ = processor.root
+    root = ZODB.connection(None).root()
+    root["processor"] = processor
+    transaction.commit()
+    assert processor.root is root
+    root._p_jar.close()

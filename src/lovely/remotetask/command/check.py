@@ -25,7 +25,7 @@ partly restored.  Exit code 1 tells of problems that were found and not mended. 
 beside workers, except on a file, which only one process can open.
 
 examples:
-  remotetask check file:///srv/shop/Data.fs
+  remotetask check /srv/shop/Data.fs
   remotetask check zeo://localhost:8100 --service '@tasks' --repair
 """
 

@@ -8,7 +8,8 @@ import re
 import time
 from typing import Any
 
-from lovely.remotetask.command.output import DONE, Output
+from lovely.remotetask.command.asking import add_yes_argument, is_agreed
+from lovely.remotetask.command.output import DONE, FAILED, Output
 from lovely.remotetask.command.services import (
     add_service_arguments,
     names_of,
@@ -16,7 +17,9 @@ from lovely.remotetask.command.services import (
     title_of,
 )
 from lovely.remotetask.engine.retention import remove_oldest
-from lovely.remotetask.interfaces import FINAL_STATUSES
+from lovely.remotetask.hosts.autostart import Match
+from lovely.remotetask.interfaces import ERROR, FINAL_STATUSES
+from lovely.remotetask.store.count import count_jobs
 
 #: No more jobs than this are removed in one transaction.
 BATCH_SIZE = 500
@@ -33,9 +36,12 @@ Removes jobs that are completed, an error or cancelled, those that ended first, 
 in one transaction.  It may run beside workers, except on a file, which only one process can
 open.  The file gets smaller when the database is packed.
 
+It asks before it removes errors; where there is no terminal it takes --yes.
+
 examples:
-  remotetask clean file:///srv/shop/Data.fs
+  remotetask clean /srv/shop/Data.fs
   remotetask clean zeo://localhost:8100 --service '@tasks' --status completed --older-than 7d
+  remotetask clean zeo://localhost:8100 --yes
 """
 
 
@@ -59,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="remove only jobs that ended at least this long ago: seconds, or a number with a "
         "unit, as in 90s, 15m, 12h and 7d (default: of any age)",
     )
+    add_yes_argument(parser)
 
 
 def _age(text: str) -> float:
@@ -77,8 +84,11 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     age = arguments.older_than
     before = None if age is None else time.time() - age
     wanted = arguments.statuses or FINAL_STATUSES
-    cleaned = []
+    cleaned: list[dict[str, Any]] = []
     with opened_services(arguments) as (manager, matches):
+        if ERROR in wanted and not _may_remove_errors(matches, arguments.yes):
+            output.note("remotetask: nothing was removed; --status completed keeps the errors")
+            return FAILED
         for match in matches:
             removed = {
                 status: _remove_all(manager, match.service, status, before)
@@ -91,6 +101,13 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             output.tell(f"{title_of(match)}: removed {counts}")
     output.result(cleaned)
     return DONE
+
+
+def _may_remove_errors(matches: list[Match], is_yes: bool) -> bool:
+    """Ask whether errors may be removed, if there are any: nobody may have looked at them yet."""
+    counts = [(match, count_jobs(match.service)[ERROR]) for match in matches]
+    errors = ", ".join(f"{count:,} of {title_of(match)}" for match, count in counts if count)
+    return not errors or is_agreed(f"Remove errors too ({errors}), as far as they match?", is_yes)
 
 
 def _remove_all(manager: Any, service: Any, status: str, before: float | None) -> int:

@@ -7,22 +7,24 @@ import argparse
 import importlib
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from zc.lockfile import LockError
 from ZODB import DB
+from ZODB import config as zodb_config
+from ZODB.FileStorage import FileStorage
 from ZODB.FileStorage.FileStorage import FileStorageFormatError
 
+from lovely.remotetask.command import sql
 from lovely.remotetask.command.output import describe_kind
+from lovely.remotetask.command.sql import NoDatabase
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
-
-#: What can stand behind the ``?`` of a URI of PostgreSQL, beside the options of RelStorage.
-POSTGRES_OPTIONS = ("host", "port", "user", "password", "connect_timeout", "sslmode", "service")
 
 
 def add_database_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +32,8 @@ def add_database_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "uri",
         metavar="URI",
-        help="the database: file:///path/Data.fs, zeo://host:port, postgresql://user@host/name, "
-        "or zconfig:///path/zodb.conf with several",
+        help="the database: a file such as Data.fs, zeo://host:port, "
+        "postgresql://user@host/name, or zconfig:///path/zodb.conf, which may have several",
     )
     parser.add_argument(
         "--import",
@@ -57,16 +59,22 @@ def import_modules(names: list[str]) -> None:
             raise RemoteTaskError(f"cannot import {name}: {describe_kind(error)}") from error
 
 
-def open_database(uri: str) -> Any:
+def open_database(uri: str, is_made: bool = False) -> Any:
     """Open the database that a URI names; of a file that configures several, all of them.
 
+    :param uri: or the path of a file.
+    :param is_made: make the file, or the tables, if they are not there.
     :raises InvalidArgument: the URI is malformed.
+    :raises NoDatabase: there is none.
     :raises RemoteTaskError: the database is in use, or cannot be opened.
     """
-    opener = _resolve(uri)
+    opener = _resolve(uri, is_made)
     shown = without_password(uri)
     try:
         return opener()
+    except NoDatabase as error:
+        text = f"{shown} cannot be opened: {error}{_how_to_make(uri)}"
+        raise NoDatabase(text, error.what) from error
     except LockError as error:
         raise RemoteTaskError(f"{shown} is in use by another process") from error
     except RemoteTaskError as error:
@@ -83,27 +91,33 @@ def close_database(db: Any) -> None:
         opened.close()
 
 
-def _resolve(uri: str) -> Callable[[], Any]:
+def _resolve(uri: str, is_made: bool) -> Callable[[], Any]:
+    shown = without_password(uri)
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        if re.match("[a-z]{2,}:", uri):  # one letter is a drive
+            raise InvalidArgument(f"{shown!r} is no URI such as zeo://localhost:8100")
+        path = Path(uri).absolute()
+        _check_file(path, uri, is_made)
+        return lambda: DB(FileStorage(str(path)))
     try:
         import zodburi
     except ImportError:
         raise RemoteTaskError(
             "naming databases by URI takes zodburi: pip install 'lovely.remotetask[cli]'"
         ) from None
-    shown = without_password(uri)
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        raise InvalidArgument(f"{shown!r} is no URI such as file:///path/Data.fs")
     path = Path(re.split("[?#]" if scheme == "zconfig" else "[?]", rest)[0])
-    if scheme == "file" and not path.is_file():  # it would be made, and hold no service
-        raise RemoteTaskError(f"there is no database file {path}")
+    if scheme == "file":
+        _check_file(path, uri, is_made)
     try:
-        if scheme == "zconfig" and (opener := _resolve_configuration(path, urlsplit(uri).fragment)):
+        if scheme == "zconfig" and (
+            opener := _resolve_configuration(path, urlsplit(uri).fragment, uri, is_made)
+        ):
             return opener
-        # As the whole world calls it, and RelStorage does not.
-        is_postgres = scheme in ("postgresql", "postgres")
-        resolve = _resolve_postgres if is_postgres else zodburi.resolve_uri
-        factory, options = resolve(uri)
+        if scheme in sql.SCHEMES:
+            factory, options = sql.resolve(uri, is_made)
+        else:
+            factory, options = zodburi.resolve_uri(uri)
     except RemoteTaskError:
         raise
     except zodburi.NoResolverForScheme:
@@ -113,10 +127,33 @@ def _resolve(uri: str) -> Callable[[], Any]:
     return lambda: DB(factory(), **options)
 
 
+def _check_file(path: Path, uri: str, is_made: bool) -> None:
+    """Refuse a file that is no database: FileStorage would make one, and it would hold no service.
+
+    :param uri: what the user has called the database.
+    """
+    if path.is_dir():
+        raise RemoteTaskError(f"{path} is a directory; the database is a file, often Data.fs in it")
+    if path.is_file() and path.stat().st_size:
+        return
+    if not is_made:
+        is_empty = path.is_file()
+        text = f"the file {path} is empty" if is_empty else f"there is no database file {path}"
+        raise NoDatabase(f"{text}{_how_to_make(uri)}", f"the file {path}")
+    if not path.parent.is_dir():
+        raise RemoteTaskError(f"there is no directory {path.parent}")
+
+
+def _how_to_make(uri: str) -> str:
+    return f"; to make a database there: remotetask init {shlex.quote(without_password(uri))}"
+
+
 # -- several databases in one file ----------------------------------------------------------
 
 
-def _resolve_configuration(path: Path, name: str) -> Callable[[], Any] | None:
+def _resolve_configuration(
+    path: Path, name: str, uri: str, is_made: bool
+) -> Callable[[], Any] | None:
     """Return what opens all databases of a configuration file, as one multi-database.
 
     What refers from one to another could not be loaded otherwise.  Zodburi would open one.
@@ -130,6 +167,8 @@ def _resolve_configuration(path: Path, name: str) -> Callable[[], Any] | None:
 
     schema = ZConfig.loadSchemaFile(StringIO(_SCHEMA))
     configuration, _ = ZConfig.loadConfig(schema, str(path))
+    for section in [*configuration.databases, *configuration.storages]:
+        _check_section(section, uri, is_made)
     sections = {_name_of(section): section for section in configuration.databases}
     if len(sections) < len(configuration.databases):
         raise InvalidArgument(f"the databases in {path} need names of their own, as in <zodb NAME>")
@@ -150,6 +189,32 @@ _SCHEMA = """
 """
 
 
+def _check_section(section: Any, uri: str, is_made: bool) -> None:
+    """Let the storages of a section make no database, unless they are to."""
+    for storage in _storages(section):
+        if isinstance(storage, zodb_config.FileStorage):
+            _check_file(Path(storage.config.path), uri, is_made)
+        elif type(storage).__module__ == "relstorage.config" and not is_made:
+            adapter = storage.config.adapter
+            data_dir = getattr(adapter.config, "data_dir", None)
+            adapter.create = sql.checked(adapter.create, data_dir)
+
+
+def _storages(section: Any) -> Iterator[Any]:
+    """Yield the sections of storages in a section, itself among them.
+
+    Not those of a DemoStorage: its changes may be in a file that is new each time.
+    """
+    if isinstance(section, zodb_config.DemoStorage):
+        return
+    if not isinstance(section, zodb_config.ZODBDatabase):
+        yield section
+    for name in section.config.getSectionAttributes():
+        inner = getattr(section.config, name)
+        if hasattr(inner, "config") and name != "adapter":
+            yield from _storages(inner)
+
+
 def _name_of(section: Any) -> str:
     return str(section.config.database_name or section.name or "")
 
@@ -164,73 +229,6 @@ def _open_all(sections: dict[str, Any]) -> dict[str, Any]:
             database.close()
         raise
     return databases
-
-
-# -- PostgreSQL -----------------------------------------------------------------------------
-
-
-def _resolve_postgres(uri: str) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """Do as RelStorage does, but leave to PostgreSQL what the URI does not say.
-
-    RelStorage would ask for the port, and for the password, "None".
-    """
-    import zodburi
-
-    try:
-        from relstorage.zodburi_resolver import RelStorageURIResolver
-    except ImportError:
-        raise InvalidArgument("PostgreSQL takes lovely.remotetask[relstorage]") from None
-    factory, left = RelStorageURIResolver(_postgres_adapter)(
-        f"postgres://{uri.partition('://')[2]}"
-    )
-    _, options = zodburi.resolve_uri(f"memory://?{urlencode(left)}")  # those of the database
-    return factory, options
-
-
-def _postgres_adapter(
-    parsed: SplitResult, keywords: dict[str, str]
-) -> tuple[Callable[[Any], Any], dict[str, str]]:
-    """Return what makes the adapter, and the keywords that are left for others."""
-    given: dict[str, Any] = {
-        "dbname": parsed.path[1:],
-        "user": parsed.username,
-        "password": parsed.password,
-        "host": parsed.hostname,
-        "port": parsed.port,
-    }
-    given = {name: unquote(str(value)) for name, value in given.items() if value}
-    left = dict(keywords)
-    for name in POSTGRES_OPTIONS:
-        if name in left:
-            given[name] = left.pop(name)
-    dsn = " ".join(f"{name}={_quoted(value)}" for name, value in given.items())
-
-    def make(options: Any) -> Any:
-        from relstorage.adapters.postgresql import PostgreSQLAdapter
-
-        adapter = PostgreSQLAdapter(dsn=dsn, options=options)
-        _check_is_zodb(adapter)
-        return adapter
-
-    return make, left
-
-
-def _check_is_zodb(adapter: Any) -> None:
-    """Refuse a database without the tables of RelStorage, which would be made, and hold no service.
-
-    It may be another application's: one that a URI does not name is the user's own.
-    """
-
-    def tables(connection: Any, cursor: Any) -> list[str]:
-        return list(adapter.schema.list_tables(cursor))
-
-    if "object_state" not in adapter.connmanager.open_and_call(tables):
-        raise RemoteTaskError("RelStorage has stored nothing in it")
-
-
-def _quoted(value: str) -> str:
-    escaped = re.sub(r"(['\\])", r"\\\1", value)
-    return f"'{escaped}'"
 
 
 def _why_no_format(path: str) -> str:

@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import argparse
 from datetime import datetime, timezone
+from typing import Any
 
 from lovely.remotetask.base.loglines import LogLine
 from lovely.remotetask.command.jobtable import add_ids, age_of, match_of, told_of
-from lovely.remotetask.command.output import DONE, Output
+from lovely.remotetask.command.output import Output
 from lovely.remotetask.command.services import (
     add_service_arguments,
     names_of,
     opened_services,
     title_of,
 )
+from lovely.remotetask.command.watching import add_watch_argument, show_and_watch
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.engine.undoing import time_of, transaction_of
 from lovely.remotetask.errors import shown
+from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.joblog import log_of
 
@@ -29,6 +32,7 @@ it.
 examples:
   remotetask job zeo://localhost:8100 1638120004
   remotetask job zeo://localhost:8100 1638120004 --import shop.tasks --json
+  remotetask job zeo://localhost:8100 1638120004 --watch
 """
 
 
@@ -37,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     add_service_arguments(parser)
     add_ids(parser)
+    add_watch_argument(parser)
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
@@ -44,44 +49,49 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
 
     Transaction: must not run in one; reads only.
     """
+    with opened_services(arguments) as (manager, matches):
+        return show_and_watch(
+            arguments, output, manager, lambda: _show(matches, arguments.ids, output)
+        )
+
+
+def _show(matches: list[Match], ids: list[int | str], output: Output) -> list[dict[str, Any]]:
     told = []
-    with opened_services(arguments) as (_, matches):
-        for jobid in arguments.ids:
-            match, number = match_of(matches, jobid)
-            job = find_job(match.service, number)
-            progress = match.service.progress.get(number)
-            facts = {
-                **told_of(job),
-                "note": job.note,
-                "transaction": _transaction_of(job),
-                "deaths": job.deaths,
-                "conflicts": job.conflicts,
-                "input": shown(job.input),
-                "result": None if job.output is None else shown(job.output),
-                "cancel_requested": job.is_cancel_requested,
-                "progress": None if progress is None else list(progress),
-            }
-            failures = [failure._asdict() for failure in job.failures]
-            lines = log_of(match.service, job)
-            log = [line._asdict() for line in lines]
-            told.append({**names_of(match), **facts, "failures": failures, "log": log})
-            output.tell(f"{title_of(match)}: {job!r}")
-            rows = [(name, value) for name, value in facts.items() if value not in (None, False)]
-            output.columns((), [[f"{name}:", _text_of(value)] for name, value in rows])
-            for failure in job.failures[:-1]:
-                at = datetime.fromtimestamp(failure.time, timezone.utc)
-                what = f"{failure.type}: {' '.join(failure.message.split())}"
-                output.tell(f"  attempt {failure.attempt} failed {age_of(at)}: {what}")
-            if job.failures:
-                last = job.failures[-1]
-                output.tell(f"  attempt {last.attempt} failed:\n")
-                output.tell(last.traceback.rstrip() or f"{last.type}: {last.message}")
-            if lines:
-                output.tell("  log:\n")
-            for line in lines:
-                output.tell(_line_of(line))
-    output.result(told)
-    return DONE
+    for jobid in ids:
+        match, number = match_of(matches, jobid)
+        job = find_job(match.service, number)
+        progress = match.service.progress.get(number)
+        facts = {
+            **told_of(job),
+            "note": job.note,
+            "transaction": _transaction_of(job),
+            "deaths": job.deaths,
+            "conflicts": job.conflicts,
+            "input": shown(job.input),
+            "result": None if job.output is None else shown(job.output),
+            "cancel_requested": job.is_cancel_requested,
+            "progress": None if progress is None else list(progress),
+        }
+        failures = [failure._asdict() for failure in job.failures]
+        lines = log_of(match.service, job)
+        log = [line._asdict() for line in lines]
+        told.append({**names_of(match), **facts, "failures": failures, "log": log})
+        output.tell(f"{title_of(match)}: {job!r}")
+        rows = [(name, value) for name, value in facts.items() if value not in (None, False)]
+        output.columns((), [[f"{name}:", _text_of(value)] for name, value in rows])
+        for failure in job.failures[:-1]:
+            at = datetime.fromtimestamp(failure.time, timezone.utc)
+            what = f"{failure.type}: {' '.join(failure.message.split())}"
+            output.tell(f"  attempt {failure.attempt} failed {age_of(at)}: {what}")
+        if job.failures:
+            last = job.failures[-1]
+            output.tell(f"  attempt {last.attempt} failed:\n")
+            output.tell(last.traceback.rstrip() or f"{last.type}: {last.message}")
+        if lines:
+            output.tell("  log:\n")
+        for line in lines:
+            output.tell(_line_of(line))
+    return told
 
 
 def _transaction_of(job: Job) -> str | None:

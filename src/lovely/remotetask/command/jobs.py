@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from lovely.remotetask.command.jobtable import TITLES, row_of, told_of
-from lovely.remotetask.command.output import DONE, Output
+from lovely.remotetask.command.output import Output
 from lovely.remotetask.command.services import (
     add_service_arguments,
     names_of,
@@ -14,8 +15,10 @@ from lovely.remotetask.command.services import (
     pattern_of,
     title_of,
 )
+from lovely.remotetask.command.watching import add_watch_argument, show_and_watch
 from lovely.remotetask.engine.finding import list_page
 from lovely.remotetask.errors import InvalidArgument
+from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.interfaces import STATUSES
 
 DESCRIPTION = """\
@@ -27,6 +30,7 @@ examples:
   remotetask jobs zeo://localhost:8100
   remotetask jobs zeo://localhost:8100 --service '@tasks' --status error --limit 100
   remotetask jobs zeo://localhost:8100 --status queued --task shop.charge --oldest --json
+  remotetask jobs zeo://localhost:8100 --status processing --watch
 """
 
 
@@ -50,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many jobs of each service, up to 1000 (default: %(default)s)",
     )
     parser.add_argument("--after", metavar="NEXT", help="the page after the one that named this")
+    add_watch_argument(parser)
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
@@ -57,29 +62,34 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
 
     Transaction: must not run in one; reads only.
     """
-    order = "oldest" if arguments.oldest else "newest"
-    told = []
-    with opened_services(arguments) as (_, matches):
+    with opened_services(arguments) as (manager, matches):
         if arguments.after is not None and len(matches) > 1:
             names = ", ".join(map(pattern_of, matches))
             raise InvalidArgument(f"with --after, --service must name one of {names}")
-        for match in matches:
-            page = list_page(
-                match.service,
-                arguments.status,
-                arguments.task,
-                order,
-                arguments.after,
-                arguments.limit,
-            )
-            jobs = [told_of(job) for job in page.jobs]
-            told.append({**names_of(match), "jobs": jobs, "next": page.next})
-            output.tell(f"{title_of(match)}:")
-            if page.jobs:
-                output.columns(TITLES, [row_of(job) for job in page.jobs])
-            else:
-                output.tell("  no jobs here")
-            if page.next is not None:
-                output.tell(f"  more: --service '{pattern_of(match)}' --after {page.next}")
-    output.result(told)
-    return DONE
+        return show_and_watch(arguments, output, manager, lambda: _show(matches, arguments, output))
+
+
+def _show(
+    matches: list[Match], arguments: argparse.Namespace, output: Output
+) -> list[dict[str, Any]]:
+    order = "oldest" if arguments.oldest else "newest"
+    told = []
+    for match in matches:
+        page = list_page(
+            match.service,
+            arguments.status,
+            arguments.task,
+            order,
+            arguments.after,
+            arguments.limit,
+        )
+        jobs = [told_of(job) for job in page.jobs]
+        told.append({**names_of(match), "jobs": jobs, "next": page.next})
+        output.tell(f"{title_of(match)}:")
+        if page.jobs:
+            output.columns(TITLES, [row_of(job) for job in page.jobs])
+        else:
+            output.tell("  no jobs here")
+        if page.next is not None:
+            output.tell(f"  more: --service '{pattern_of(match)}' --after {page.next}")
+    return told

@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import traceback
+from collections.abc import Collection
 from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -43,6 +44,7 @@ VERBS = {
     "demo": "see it work: index text files, and prove that jobs and catalog agree",
     "run": "work on the services of a database until told to stop",
     "check": "check jobs against their indexes, and mend what is wrong",
+    "init": "make a service, and the database if there is none",
     "clean": "remove jobs that have ended",
     "add": "add a job",
     "status": "say how many jobs there are, what is paused, and who works",
@@ -58,6 +60,8 @@ VERBS = {
     "schedules": "list the schedules, and what came of their last runs",
     "workers": "say who works",
     "upgrade": "bring services of lovely.remotetask 0.5 to today's records",
+    "uninstall": "take services out of a database, so that the package can be removed",
+    "completion": "let a shell complete what is typed",
 }
 
 
@@ -91,9 +95,10 @@ def main(argv: list[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     # Not at once: argparse passes over what cannot be written.
     answer = io.StringIO()
+    named = [word for word in words if not word.startswith("-")]
     try:
         with redirect_stdout(answer):
-            arguments = _parser(words).parse_args(words)
+            arguments = _parser(named[:1]).parse_args(words)
     except SystemExit as end:
         if answer.getvalue():
             say(answer.getvalue().rstrip("\n"))
@@ -103,21 +108,22 @@ def _run(words: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     arguments.program = _program()
     arguments.again = shlex.join(words)
+    arguments.whole_parser = lambda: _parser(VERBS)
     code: int = arguments.run(arguments, Output(arguments.json))
     return code
 
 
-def _parser(words: list[str]) -> argparse.ArgumentParser:
-    """Return the parser, which knows the arguments of the verb that the command line names."""
+def _parser(named: Collection[str]) -> argparse.ArgumentParser:
+    """Return the parser, which knows the arguments of the verbs that are named."""
     parser = argparse.ArgumentParser("remotetask", description="Job queues in ZODB.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
-    named = next((word for word in words if not word.startswith("-")), None)
     for name, text in VERBS.items():
         verb_parser = verbs.add_parser(
             name, help=text, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        if name == named:
+        verb_parser.set_defaults(brief=text)
+        if name in named:
             _add_arguments(verb_parser, name)
     return parser
 

@@ -7,8 +7,12 @@ import argparse
 import logging
 import os
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
+from typing import Any
 
+import transaction
+
+from lovely.remotetask.base.site import ROOT_NAME
 from lovely.remotetask.command.database import (
     add_database_arguments,
     close_database,
@@ -17,25 +21,42 @@ from lovely.remotetask.command.database import (
     without_password,
 )
 from lovely.remotetask.command.output import DONE, FAILED, Output, set_up_logging, show_from
-from lovely.remotetask.command.services import named_services
+from lovely.remotetask.command.services import check_readable, why_none
 from lovely.remotetask.command.signals import Signals, leave_now
-from lovely.remotetask.engine.registry import leave
+from lovely.remotetask.engine import registry
 from lovely.remotetask.errors import RemoteTaskError
-from lovely.remotetask.hosts.autostart import split_patterns, start_services
+from lovely.remotetask.hosts.autostart import (
+    find_all_services,
+    split_patterns,
+    start_new_services,
+)
+from lovely.remotetask.setting import MAX_THREADS
+
+log = logging.getLogger("lovely.remotetask")
 
 #: Seconds between two looks whether a signal came: on Windows none of them ends a `select`.
 LOOK_SECONDS = 1.0
+
+#: Seconds between two looks for services that are new.
+LOOK_AGAIN_SECONDS = 5.0
+
+#: Connections that a service takes beside those of its threads, with one for a task's progress.
+MORE_CONNECTIONS = 4
 
 DESCRIPTION = """\
 Opens a database and works on the jobs of its services until SIGINT (Ctrl-C), SIGTERM, SIGHUP or
 SIGQUIT.  Then it finishes the jobs that run, and gives back the others that it holds, and what
 still runs when the time of --grace is over; a second signal ends the process on the spot: its
-jobs are run again.
+jobs are run again.  Services that are made while it runs are found within seconds.
+
+Exit code 0: stopped in order.  1: the database cannot be opened, it has no such service, or jobs
+still ran when the time of --grace was over.
 
 examples:
-  remotetask run zeo://localhost:8100 --import shop.tasks
-  remotetask run file:///srv/shop/Data.fs --import shop.tasks --autostart '@tasks'
-  remotetask run 'postgresql://shop:secret@localhost:5432/shop?keep_history=0' --grace 30
+  remotetask run Data.fs --import shop.tasks
+  remotetask run zeo://localhost:8100 --import shop.tasks --threads 4 --wait-for-service
+  remotetask run zeo://localhost:8100 --import shop.tasks --autostart '@tasks'
+  remotetask run 'postgresql://shop@localhost/shop?keep_history=0' --grace 30
 """
 
 
@@ -49,6 +70,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="*@*",
         help="the services, as site@service patterns with commas between them, "
         "such as '@tasks, shop@*'; @service is in the root (default: %(default)s, all)",
+    )
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=_threads,
+        help="run N jobs of each service at a time, whatever processor it names (default: as its "
+        "settings say)",
+    )
+    parser.add_argument(
+        "--wait-for-service",
+        action="store_true",
+        help="where there is no such service yet, wait until there is one",
     )
     parser.add_argument(
         "--grace",
@@ -66,6 +99,12 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
 
 
+def _threads(text: str) -> int:
+    if text.isdecimal() and 1 <= int(text) <= MAX_THREADS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 to {MAX_THREADS}")
+
+
 def run(arguments: argparse.Namespace, output: Output) -> int:
     """Work on the services of a database until a signal comes.
 
@@ -73,25 +112,121 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     """
     import_modules(arguments.modules)
     is_ours = set_up_logging(arguments.verbose, package=logging.INFO, jobs=logging.WARNING)
-    shown = without_password(arguments.uri)
+    registry.threads = arguments.threads
     db = open_database(arguments.uri)
     if is_ours:
         show_from(logging.WARNING)  # what cannot be opened is told once, by us
     try:
+        _check_is_ours(db)
         with Signals() as signals:
-            started = start_services(db, split_patterns(arguments.autostart))
-            if not started:
-                with named_services(db, arguments.uri, arguments.autostart):  # raises if none is
-                    raise RemoteTaskError(f"no service in {shown} could be started")  # log: why
-            services = "1 service" if started == 1 else f"{started} services"
-            output.tell(f"{services} of {shown} at work; to stop: Ctrl-C, or kill {os.getpid()}")
-            output.result({"services": started, "database": shown, "pid": os.getpid()})
+            known: set[Any] = set()
+            _start(db, arguments, output, known)
+            lookout = Lookout(db, split_patterns(arguments.autostart), known)
+            lookout.start()
             while not signals.wait(LOOK_SECONDS):
                 pass
+            lookout.has_ended.set()
             output.note("Stopping when the running jobs are done; a second signal leaves now.")
-            if not leave(arguments.grace):
+            if not registry.leave(arguments.grace):
                 output.note("remotetask: jobs were still running; they will be run again")
                 leave_now(FAILED)
     finally:
         close_database(db)
     return DONE
+
+
+def _check_is_ours(db: Any) -> None:
+    """Refuse a database whose jobs need more than is there outside their application server.
+
+    :raises RemoteTaskError: it is so.
+    """
+    with closing(db.open(transaction.TransactionManager())) as connection:
+        root = connection.root()
+        check_readable(root)
+        if type(root.get(ROOT_NAME)).__module__.partition(".")[0] == "OFS":
+            raise RemoteTaskError(
+                "this is a database of Zope, whose jobs need Zope's configuration (ZCML), which "
+                "this command cannot load yet: without it they would store broken data.  Start "
+                "the services in a Zope process: see 'How do I start services in Zope and Plone?' "
+                "in the documentation"
+            )
+
+
+def _start(db: Any, arguments: argparse.Namespace, output: Output, known: set[Any]) -> None:
+    """Start the services that are there, and tell how many.
+
+    :raises RemoteTaskError: there are none, and they are not to be waited for.
+    """
+    shown = without_password(arguments.uri)
+    patterns = split_patterns(arguments.autostart)
+    _make_room(db, patterns, arguments.threads)
+    started = start_new_services(db, patterns, known)
+    if known:
+        _tell_missing(db, patterns, arguments, output)
+        if not started:
+            raise RemoteTaskError(f"no service in {shown} could be started")  # the log has why
+    else:
+        _wait_for_one(db, arguments, output)
+    how = f"to stop: Ctrl-C, or kill {os.getpid()}"
+    services = "1 service" if started == 1 else f"{started} services"
+    output.tell(f"{services} of {shown} at work; {how}" if known else f"Waiting; {how}")
+    output.result({"services": started, "database": shown, "pid": os.getpid()})
+
+
+def _tell_missing(
+    db: Any, patterns: list[str], arguments: argparse.Namespace, output: Output
+) -> None:
+    """Tell of each pattern that leads to no service, where others do."""
+    with closing(db.open(transaction.TransactionManager())) as connection:
+        root = connection.root()
+        for pattern in patterns:
+            if not any(find_all_services(root, [pattern])):
+                output.note(f"remotetask: {why_none(root, arguments.uri, pattern)}")
+
+
+def _wait_for_one(db: Any, arguments: argparse.Namespace, output: Output) -> None:
+    """Tell that there is no service, and which ones there are.
+
+    :raises RemoteTaskError: none is to be waited for.
+    """
+    with closing(db.open(transaction.TransactionManager())) as connection:
+        why = why_none(connection.root(), arguments.uri, arguments.autostart)
+    if not arguments.wait_for_service:
+        raise RemoteTaskError(why)
+    output.note(f"remotetask: {why}")
+
+
+def _make_room(db: Any, patterns: list[str], threads: int | None) -> None:
+    """Let the database have as many connections as threads will take, before it warns."""
+    if threads is None:
+        return
+    with closing(db.open(transaction.TransactionManager())) as connection:
+        count = max(1, len(list(find_all_services(connection.root(), patterns))))
+    for opened in db.databases.values():
+        wanted = count * (2 * threads + MORE_CONNECTIONS)
+        opened.setPoolSize(max(opened.getPoolSize(), wanted))
+
+
+class Lookout(threading.Thread):
+    """Starts the services that are made while the command runs.
+
+    A thread of its own: where the storage is away, a look takes as long as that waits.
+
+    :param known: see `start_new_services`.
+    :ivar has_ended: set it, and there is no other look.
+    """
+
+    def __init__(self, db: Any, patterns: list[str], known: set[Any]) -> None:
+        super().__init__(name="remotetask-lookout", daemon=True)
+        self.has_ended = threading.Event()
+        self._db = db
+        self._patterns = patterns
+        self._known = known
+
+    def run(self) -> None:
+        """Look again and again."""
+        while not self.has_ended.wait(LOOK_AGAIN_SECONDS):
+            try:
+                start_new_services(self._db, self._patterns, self._known)
+            except Exception:  # the storage is away, say: those who work on services tell that
+                log.debug("new services were not looked for", exc_info=True)

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 import transaction
+from ZODB.broken import PersistentBroken
 
+from lovely.remotetask.base.site import ROOT_NAME
 from lovely.remotetask.command.database import (
     add_database_arguments,
     close_database,
@@ -60,13 +64,46 @@ def named_services(db: Any, uri: str, patterns: str) -> Iterator[tuple[Any, list
     manager = transaction.TransactionManager()
     connection = db.open(manager)
     try:
-        matches = list(find_services(connection.root(), split_patterns(patterns)))
+        root = connection.root()
+        check_readable(root)
+        matches = list(find_services(root, split_patterns(patterns)))
         if not matches:
-            raise RemoteTaskError(f"no service in {without_password(uri)} matches {patterns!r}")
+            raise RemoteTaskError(why_none(root, uri, patterns))
         yield manager, matches
     finally:
         manager.abort()
         connection.close()
+
+
+def why_none(root: Any, uri: str, patterns: str) -> str:
+    """Return why patterns name no service, and which services there are."""
+    shown = without_password(uri)
+    names = [pattern_of(match) for match in find_services(root, ["*@*"])]
+    if not names:
+        is_mine = ROOT_NAME not in root
+        how = f"; to make one: remotetask init {shlex.quote(shown)}" if is_mine else ""
+        return f"no service in {shown} matches {patterns!r}: it has none{how}"
+    text = f"no service in {shown} matches {patterns!r}: it has {', '.join(names)}"
+    near = [
+        name
+        for pattern in split_patterns(patterns)
+        for name in get_close_matches(pattern, names, n=1)
+    ]
+    return f"{text}; did you mean {near[0]!r}?" if near and len(names) > 1 else text
+
+
+def check_readable(root: Any) -> None:
+    """Refuse a database whose application cannot be loaded here.
+
+    :raises RemoteTaskError: it is so.
+    """
+    application = root.get(ROOT_NAME)
+    if isinstance(application, PersistentBroken):
+        kind = f"{type(application).__module__}.{type(application).__name__}"
+        raise RemoteTaskError(
+            f"the {ROOT_NAME} of this database is a {kind}, which cannot be imported here: "
+            "install lovely.remotetask beside it, and run the command there"
+        )
 
 
 def names_of(match: Match) -> dict[str, Any]:

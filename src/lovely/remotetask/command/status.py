@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from lovely.remotetask.command.output import DONE, Output
+from lovely.remotetask.command.output import Output
 from lovely.remotetask.command.pausing import paused_names
 from lovely.remotetask.command.services import (
     add_service_arguments,
@@ -13,6 +14,8 @@ from lovely.remotetask.command.services import (
     opened_services,
     title_of,
 )
+from lovely.remotetask.command.watching import add_watch_argument, show_and_watch
+from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.store.count import count_jobs
 from lovely.remotetask.store.worker import list_workers
 
@@ -23,6 +26,7 @@ jobs.
 examples:
   remotetask status zeo://localhost:8100
   remotetask status zeo://localhost:8100 --service '@tasks' --json
+  remotetask status zeo://localhost:8100 --watch
 """
 
 
@@ -30,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``remotetask status`` takes."""
     parser.description = DESCRIPTION
     add_service_arguments(parser)
+    add_watch_argument(parser)
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
@@ -37,17 +42,20 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
 
     Transaction: must not run in one; reads only.
     """
+    with opened_services(arguments) as (manager, matches):
+        return show_and_watch(arguments, output, manager, lambda: _show(matches, output))
+
+
+def _show(matches: list[Match], output: Output) -> list[dict[str, Any]]:
     told = []
-    with opened_services(arguments) as (_, matches):
-        for match in matches:
-            counts = count_jobs(match.service)
-            paused = paused_names(match.service)
-            workers = len(list_workers(match.service))
-            told.append({**names_of(match), "jobs": counts, "paused": paused, "workers": workers})
-            rows = [[status, f"{count:,}"] for status, count in counts.items()]
-            rows.append(["paused", ", ".join(paused) or "nothing"])
-            rows.append(["workers", f"{workers:,} with jobs in hand"])
-            output.tell(f"{title_of(match)}:")
-            output.columns((), rows)
-    output.result(told)
-    return DONE
+    for match in matches:
+        counts = count_jobs(match.service)
+        paused = paused_names(match.service)
+        workers = len(list_workers(match.service))
+        told.append({**names_of(match), "jobs": counts, "paused": paused, "workers": workers})
+        rows = [[status, f"{count:,}"] for status, count in counts.items()]
+        rows.append(["paused", ", ".join(paused) or "nothing"])
+        rows.append(["workers", f"{workers:,} with jobs in hand"])
+        output.tell(f"{title_of(match)}:")
+        output.columns((), rows)
+    return told

@@ -49,6 +49,10 @@ _stopped: list[_Started] = []
 _attended: weakref.WeakSet[Any] = weakref.WeakSet()  # all processors that there are
 _closing: weakref.WeakSet[Any] = weakref.WeakSet()  # databases with `_stop_before_close`
 
+#: How many jobs each service that is started runs at a time, whatever its settings say; None
+#: leaves it to them.  It is for who runs the process, as ``remotetask run --threads`` does.
+threads: int | None = None
+
 #: Seconds that closing a database waits for running jobs.
 CLOSE_SECONDS = 5.0
 

@@ -16,6 +16,7 @@ from ZODB.utils import z64
 from lovely.remotetask import setting
 from lovely.remotetask.base.site import note_service, path_to
 from lovely.remotetask.base.storable import check_storable
+from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.retention import DEFAULT_RETENTION, Retention
 from lovely.remotetask.errors import InvalidArgument, describe, shown
 from lovely.remotetask.interfaces import ITask
@@ -29,6 +30,9 @@ from lovely.remotetask.task import available, look_up
 #: How names begin that even a service of 0.5 may get: those of ZODB, what is not stored, and
 #: where it stands, so that it can be taken out of a container.
 _NOT_OURS = ("_p_", "_v_", "__")
+
+#: Arguments that every factory of ours takes that runs several jobs at a time.
+_FOR_ANY = ("waitTime", "jobQuery")
 
 #: Settings that name code: what has no name of its own cannot be stored.
 _REFERENCES = ("processorFactory", "taskInterface")
@@ -63,6 +67,7 @@ class Service(Persistent):
     lines: Any = IOBTree()  # of a service that was stored without; never changed
     taskInterface: Any = ITask
     processorFactory: Any  # its default is that of the class
+    many_factory: Any  # what runs several jobs at a time, see `with_threads`
     processorArguments: dict[str, Any] = {"waitTime": 1.0}  # noqa: RUF012 (never changed in place)
     lease_seconds: float = LEASE_SECONDS
     max_deaths: int = MAX_DEATHS
@@ -103,8 +108,10 @@ class Service(Persistent):
         :raises InvalidArgument: the factory does not take the arguments.
         """
         path = path_to(self)
-        arguments = self.processorArguments
-        processor = made_by(self.processorFactory, arguments, self._p_jar.db(), path)
+        factory, arguments = with_threads(
+            self.processorFactory, self.processorArguments, self.many_factory
+        )
+        processor = made_by(factory, arguments, self._p_jar.db(), path)
         return processor, "remotetasks." + ".".join(path)
 
     def holds_new(self, job: Any) -> bool:
@@ -147,6 +154,20 @@ class Service(Persistent):
     def find_task(self, name: str) -> Any:
         """Return the task with a name, which is called as `ITask` says, or None."""
         return look_up(self.taskInterface, name)
+
+
+def with_threads(factory: Any, arguments: dict[str, Any], many: Any) -> tuple[Any, dict[str, Any]]:
+    """Return a factory that is a setting, and its arguments, as this process is told to run.
+
+    :param many: the factory that runs several jobs at a time; one that is a subclass of it stays.
+    """
+    if registry.threads is None:
+        return factory, arguments
+    if not (isinstance(factory, type) and issubclass(factory, many)):
+        # Those of another factory may say nothing to this one.
+        arguments = {name: arguments[name] for name in _FOR_ANY if name in arguments}
+        factory = many
+    return factory, {**arguments, "maxThreads": registry.threads}
 
 
 def made_by(factory: Any, arguments: dict[str, Any], *given: Any) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""What starts the services of an application, and tells its tools of jobs.
+"""What starts the services of an application, takes them out, and tells its tools of jobs.
 
 From top to bottom; each uses only those below it.
 
@@ -12,5 +12,6 @@ From top to bottom; each uses only those below it.
 ``servers``      whether this process is a server
 ``otel``         spans of OpenTelemetry
 ``prometheus``   metrics for Prometheus
+``removal``      takes out of a database what needs the package
 ``autostart``    by patterns in its configuration
 """

@@ -144,8 +144,41 @@ def match_site(match: Match) -> Any:
     return match.site if ISite.providedBy(match.site) else None
 
 
+def start_new_services(db: Any, patterns: Iterable[str], known: set[Any]) -> int:
+    """Start the services that patterns name, but for those that are known; return how many.
+
+    What patterns do not lead to is not logged: it is looked for again and again.
+
+    :param known: what tells services that need no start; those that are found come to it.
+
+    Transaction: reads only, through a connection of its own.
+    """
+    connection = db.open(transaction.TransactionManager())
+    started = 0
+    try:
+        for match in find_all_services(connection.root(), patterns):
+            place = _place(match.service)
+            if place not in known:
+                known.add(place)
+                with entered(match_site(match)):
+                    started += _start(match.service, match.service_name, match.site_name)
+        return started
+    finally:
+        connection.close()
+
+
 def find_services(database_root: Any, patterns: Iterable[str]) -> Iterator[Match]:
-    """Yield the services that patterns name and that are stored in ZODB, each once.
+    """Yield the services that patterns name and that keep their jobs in ZODB, each once.
+
+    Transaction: reads only.
+    """
+    for match in find_all_services(database_root, patterns):
+        if isinstance(match.service, Service):
+            yield match
+
+
+def find_all_services(database_root: Any, patterns: Iterable[str]) -> Iterator[Match]:
+    """Yield the services that patterns name, wherever they keep their jobs, each once.
 
     Transaction: reads only.
     """
@@ -153,12 +186,15 @@ def find_services(database_root: Any, patterns: Iterable[str]) -> Iterator[Match
     for pattern in patterns:
         site_name, _, service_name = pattern.partition("@")
         for match in _matching(database_root, site_name, service_name or "*"):
-            if not isinstance(match.service, Service):  # one may keep its jobs elsewhere
-                continue
-            place = match.service._p_jar, match.service._p_oid  # ids are those of a database
-            if place not in seen:
+            if match.service is not None and (place := _place(match.service)) not in seen:
                 seen.add(place)
                 yield match
+
+
+def _place(service: Any) -> Any:
+    """Return what tells a service from all others, whatever connection it belongs to."""
+    jar = getattr(service, "_p_jar", None)
+    return id(service) if jar is None else (jar.db(), service._p_oid)
 
 
 def _matching(database_root: Any, site_name: str, service_name: str) -> Iterator[Match]:

@@ -16,7 +16,7 @@ from transaction.interfaces import TransientError
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.control import cancel_job
-from lovely.remotetask.engine.service import made_by
+from lovely.remotetask.engine.service import made_by, with_threads
 from lovely.remotetask.errors import (
     InvalidArgument,
     JobIsLive,
@@ -37,7 +37,13 @@ from lovely.remotetask.remote.interfaces import (
 )
 from lovely.remotetask.remote.job import check_class, record_of
 from lovely.remotetask.remote.scheduler import time_of_call
-from lovely.remotetask.remote.worker import SCHEDULER, WORKER, SchedulerWorker, SimpleJobWorker
+from lovely.remotetask.remote.worker import (
+    SCHEDULER,
+    WORKER,
+    MultiJobWorker,
+    SchedulerWorker,
+    SimpleJobWorker,
+)
 from lovely.remotetask.setting import check_statuses
 
 log = logging.getLogger("lovely.remotetask.remote")
@@ -256,7 +262,9 @@ class ProcessorBase:
         if role == SCHEDULER:
             factory, arguments = self.schedulerWorkerFactory, self.schedulerWorkerArguments
         else:
-            factory, arguments = self.jobWorkerFactory, self.jobWorkerArguments
+            factory, arguments = with_threads(
+                self.jobWorkerFactory, self.jobWorkerArguments, MultiJobWorker
+            )
         return made_by(factory, arguments, self), self.thread_name(role)
 
     @abstractmethod

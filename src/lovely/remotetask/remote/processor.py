@@ -20,6 +20,7 @@ from lovely.remotetask.engine.inline import Ran, claim_for_caller, process_claim
 from lovely.remotetask.engine.retention import clean
 from lovely.remotetask.engine.service import Service
 from lovely.remotetask.engine.zodb import Engine
+from lovely.remotetask.errors import ServiceNotStored
 from lovely.remotetask.interfaces import FINAL_STATUSES
 from lovely.remotetask.remote.base import RUN_JOB, ProcessorBase
 from lovely.remotetask.remote.interfaces import IRemoteProcessor
@@ -44,6 +45,16 @@ class RemoteProcessor(ProcessorBase, Service, Location):
         super().__init__()
         self.factories = JobFactories(self)
         self.scheduler = Scheduler(self)
+
+    @property
+    def root(self) -> Any:
+        """The root object of the database, in the transaction of whoever asks.
+
+        :raises ServiceNotStored: the processor is in no database.
+        """
+        if self._p_jar is None:
+            raise ServiceNotStored("the processor is in no database")
+        return self._p_jar.root()
 
     @property
     def _jobFactories(self) -> JobFactories:

@@ -50,7 +50,11 @@ def find_files(path: Path, limit: int, skip: Path) -> list[File]:
     paths = _walk(path, skip.resolve()) if path.is_dir() else iter([path])
     found = list(islice(filter(None, map(file_at, paths)), limit))
     if not found:
-        raise InvalidArgument(f"there are no text files under {path}")
+        raise InvalidArgument(
+            f"there are no text files under {path}: names that end in .py, .rst, .txt and the like "
+            f"are looked for, of files of up to {MAX_FILE_BYTES // 1_000_000} MB, but not in "
+            f"hidden directories, nor in {', '.join(sorted(SKIPPED_DIRECTORIES))}"
+        )
     return found
 
 

@@ -96,7 +96,11 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     try:
         with opened(directory, arguments.workers, door) as database, Signals() as signals:
             plan = database.plan(files)
-            output.tell(f"{len(files)} text files under {arguments.path}: {_in_words(plan)}")
+            first = "the first " if len(files) == arguments.limit else ""
+            output.tell(f"{first}{len(files)} text files under {arguments.path}: {_in_words(plan)}")
+            if not plan.todo and not plan.waiting:
+                output.tell("Nothing is new, so no file is indexed in this run.  To see it work:")
+                output.tell("  --database DIR, with a new directory, or another PATH")
             output.tell(f"database: {directory}")
             with output.progress("jobs done") as show:
                 result = database.work(plan, signals.wait, show)
@@ -129,13 +133,18 @@ def _in_words(plan: Plan) -> str:
 
 
 def _show(result: Result, door: Door, arguments: argparse.Namespace, output: Output) -> int:
-    speed = f", {result.done / result.seconds:.0f} jobs a second" if result.done else ""
+    done = "none: all files had been done before"
+    if result.done:
+        speed = f"{result.done / result.seconds:.0f} jobs a second"
+        done = f"{result.done:,} in {result.seconds:.1f} s, {speed}"
     due = result.next_report and datetime.fromtimestamp(result.next_report, timezone.utc)
-    output.table("Jobs", [(status, f"{count:,}") for status, count in result.jobs.items()])
+    output.table(
+        "Jobs of all runs", [(status, f"{count:,}") for status, count in result.jobs.items()]
+    )
     output.table(
         "This run",
         [
-            ("jobs done", f"{result.done:,} in {result.seconds:.1f} s{speed}"),
+            ("jobs done", done),
             ("catalog", f"{result.documents:,} files, {result.words:,} words"),
             ("frequent words", ", ".join(result.frequent_words)),
             (

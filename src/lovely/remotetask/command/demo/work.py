@@ -101,7 +101,10 @@ def opened(directory: Path, workers: int, door: Door) -> Iterator[Demo]:
     Transaction: commits, through a connection of its own.
     """
     register()
-    directory.mkdir(parents=True, exist_ok=True)
+    if not directory.exists():
+        directory.mkdir(parents=True)
+        # It is often made where one stands, in a clone of something: that ignores it.
+        (directory / ".gitignore").write_text("*\n")
     path = directory / door.database_file
     storage = FileStorage(str(path))
     db = DB(storage, pool_size=workers + 10, cache_size=1_000)
