@@ -403,3 +403,30 @@ def test_lines_that_nobody_is_shown_are_kept_with_their_job(
         service = root["tasks"]
         first = next(job for job in service.jobs.values() if job.input == "first")
         assert [line.text for line in service.getLog(first.id)] == ["first is about to wait"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["Data.fs", "--zope-conf", "zope.conf"]])
+def test_a_database_is_named_once(
+    arguments: list[str], tmp_path: Path, remotetask: Any, error_of: Any
+) -> None:
+    line = error_of(remotetask("run", *arguments, cwd=tmp_path), 2)
+    assert "run takes the URI of a database, or --zope-conf" in line
+
+
+def test_a_configuration_of_zope_that_is_not_there_is_told(
+    tmp_path: Path, remotetask: Any, error_of: Any
+) -> None:
+    line = error_of(remotetask("run", "--zope-conf", "zope.conf", cwd=tmp_path), 1)
+    assert "there is no file zope.conf" in line
+
+
+def test_an_environment_without_zope_is_told(
+    tmp_path: Path, remotetask: Any, error_of: Any
+) -> None:
+    (tmp_path / "zope.conf").write_text("instancehome .")
+    (tmp_path / "Zope2.py").write_text("raise ImportError")
+    line = error_of(
+        remotetask("run", "--zope-conf", "zope.conf", cwd=tmp_path, PYTHONPATH=path_with(tmp_path)),
+        1,
+    )
+    assert "there is no Zope in this environment" in line

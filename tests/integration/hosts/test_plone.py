@@ -66,15 +66,24 @@ class Plone:
         """Run a script in a console."""
         return self.call("zconsole", "run", str(self.directory / "etc" / "zope.conf"), str(script))
 
-    def start(self) -> None:
-        """Serve."""
-        with (self.directory / "log").open("ab") as log:
-            self._server = subprocess.Popen(
-                [str(self._bin / "runwsgi"), str(self.directory / "etc" / "zope.ini")],
+    def begun(self, program: str, *arguments: str, name: str = "worker") -> Any:
+        """Begin a program of the environment, which prints into a log with this name."""
+        with (self.directory / name).open("ab") as log:
+            return subprocess.Popen(
+                [str(self._bin / program), *arguments],
                 env={**os.environ, "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "ignore"},
                 stdout=log,
                 stderr=log,
             )
+
+    def log(self, name: str) -> str:
+        """Return what a program has printed."""
+        return (self.directory / name).read_text()
+
+    def start(self) -> None:
+        """Serve."""
+        ini = str(self.directory / "etc" / "zope.ini")
+        self._server = self.begun("runwsgi", ini, name="log")
         self.until(self._answers)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -86,7 +95,7 @@ class Plone:
 
     def _answers(self) -> bool:
         assert self._server is not None
-        assert self._server.poll() is None, (self.directory / "log").read_text()[-3000:]
+        assert self._server.poll() is None, self.log("log")[-3000:]
         try:
             return self.run("jane", "result = 1") == 1
         except (urllib.error.URLError, ConnectionError):
@@ -297,6 +306,33 @@ def test_a_console_leaves_the_queue_alone(plone: Plone, tmp_path: Path) -> None:
     assert plone.run_script(script).splitlines()[-1] == "False queued"
     plone.start()
     assert plone.ended(jobid)[0] == "completed"
+
+
+def test_the_command_works_on_jobs_without_a_web_server(plone: Plone, tmp_path: Path) -> None:
+    plone.run("jane", "service.pause()")
+    jobid = plone.run("jane", "result = service.add('make', 'By the command')")
+    plone.stop()
+    script = tmp_path / "resume.py"
+    script.write_text(
+        "import transaction\n"
+        "from lovely.remotetask.interfaces import ITaskService\n"
+        "app.Plone.getSiteManager().getUtility(ITaskService, 'tasks').resume()\n"
+        "transaction.commit()\n"
+    )
+    plone.run_script(script)
+    conf = str(plone.directory / "etc" / "zope.conf")
+    with plone.begun(
+        "remotetask", "run", "--zope-conf", conf, "--threads", "2", "--verbose"
+    ) as worker:
+        plone.until(lambda: f"job {jobid}: task make, attempt 1: completed" in plone.log("worker"))
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(SECONDS) == 0
+    plone.start()
+    status, path, error = plone.ended(jobid)
+    assert (status, error) == ("completed", None)
+    found = f"[brain] = portal.portal_catalog(path={path!r})"
+    code = f"{found}; result = [brain.Creator, brain.review_state]"
+    assert plone.run("jane", code) == ["jane", "private"]
 
 
 def test_after_an_uninstall_the_site_works_without_the_package(

@@ -31,6 +31,7 @@ From top to bottom; each uses only those below it.
 ``watching``    what ``--watch`` does
 ``asking``      questions before something is done for good
 ``signals``     what ends a command
+``zopeconf``    starts Zope without a web server
 ``database``    opens what a URI names
 ``sql``         databases that RelStorage keeps
 ``output``      what people and programs see

@@ -27,11 +27,12 @@ from lovely.remotetask.command.sql import NoDatabase
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 
 
-def add_database_arguments(parser: argparse.ArgumentParser) -> None:
+def add_database_arguments(parser: argparse.ArgumentParser, is_optional: bool = False) -> None:
     """Add the arguments that name a database, and the code of what is in it."""
     parser.add_argument(
         "uri",
         metavar="URI",
+        nargs="?" if is_optional else None,
         help="the database: a file such as Data.fs, zeo://host:port, "
         "postgresql://user@host/name, or zconfig:///path/zodb.conf, which may have several",
     )

@@ -23,10 +23,12 @@ from lovely.remotetask.command.database import (
 from lovely.remotetask.command.output import DONE, FAILED, Output, set_up_logging, show_from
 from lovely.remotetask.command.services import check_readable, why_none
 from lovely.remotetask.command.signals import Signals, leave_now
+from lovely.remotetask.command.zopeconf import open_zope
 from lovely.remotetask.engine import registry
-from lovely.remotetask.errors import RemoteTaskError
+from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 from lovely.remotetask.hosts.autostart import (
     find_all_services,
+    getAutostartServiceNames,
     split_patterns,
     start_new_services,
 )
@@ -57,19 +59,26 @@ examples:
   remotetask run zeo://localhost:8100 --import shop.tasks --threads 4 --wait-for-service
   remotetask run zeo://localhost:8100 --import shop.tasks --autostart '@tasks'
   remotetask run 'postgresql://shop@localhost/shop?keep_history=0' --grace 30
+  remotetask run --zope-conf etc/zope.conf --autostart 'Plone@*'
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``remotetask run`` takes."""
     parser.description = DESCRIPTION
-    add_database_arguments(parser)
+    add_database_arguments(parser, is_optional=True)
+    parser.add_argument(
+        "--zope-conf",
+        metavar="FILE",
+        help="in place of URI: the zope.conf of a Zope or Plone, whose products and ZCML the jobs "
+        "need",
+    )
     parser.add_argument(
         "--autostart",
         metavar="PATTERNS",
-        default="*@*",
         help="the services, as site@service patterns with commas between them, "
-        "such as '@tasks, shop@*'; @service is in the root (default: %(default)s, all)",
+        "such as '@tasks, shop@*'; @service is in the root (default: *@*, all; with --zope-conf "
+        "those that it names)",
     )
     parser.add_argument(
         "--threads",
@@ -113,11 +122,12 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     import_modules(arguments.modules)
     is_ours = set_up_logging(arguments.verbose, package=logging.INFO, jobs=logging.WARNING)
     registry.threads = arguments.threads
-    db = open_database(arguments.uri)
+    db = _open(arguments)
     if is_ours:
         show_from(logging.WARNING)  # what cannot be opened is told once, by us
     try:
-        _check_is_ours(db)
+        if arguments.zope_conf is None:
+            _check_is_ours(db)
         with Signals() as signals:
             known: set[Any] = set()
             _start(db, arguments, output, known)
@@ -135,6 +145,24 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     return DONE
 
 
+def _open(arguments: argparse.Namespace) -> Any:
+    """Open the database, and say in the arguments what it is called, and which services are meant.
+
+    :raises InvalidArgument: it is named twice, or not at all.
+    """
+    if (arguments.uri is None) is (arguments.zope_conf is None):
+        raise InvalidArgument("run takes the URI of a database, or --zope-conf")
+    patterns = "*@*"
+    if arguments.zope_conf is None:
+        db = open_database(arguments.uri)
+    else:
+        db = open_zope(arguments.zope_conf)
+        arguments.uri = arguments.zope_conf
+        patterns = ", ".join(getAutostartServiceNames()) or patterns
+    arguments.autostart = arguments.autostart or patterns
+    return db
+
+
 def _check_is_ours(db: Any) -> None:
     """Refuse a database whose jobs need more than is there outside their application server.
 
@@ -145,10 +173,9 @@ def _check_is_ours(db: Any) -> None:
         check_readable(root)
         if type(root.get(ROOT_NAME)).__module__.partition(".")[0] == "OFS":
             raise RemoteTaskError(
-                "this is a database of Zope, whose jobs need Zope's configuration (ZCML), which "
-                "this command cannot load yet: without it they would store broken data.  Start "
-                "the services in a Zope process: see 'How do I start services in Zope and Plone?' "
-                "in the documentation"
+                "this is a database of Zope, whose jobs need Zope's configuration (ZCML): without "
+                "it they would store broken data.  Name it: remotetask run --zope-conf "
+                "etc/zope.conf"
             )
 
 
