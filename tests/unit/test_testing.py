@@ -260,6 +260,7 @@ def test_what_an_eager_job_raises_add_raises(service: TaskService) -> None:
             service.add("nobody's")
 
 
+@pytest.mark.parametrize("service", ["in a database"], indirect=True)
 def test_what_an_eager_job_has_added_is_taken_back_when_it_fails(
     service: TaskService, register: Any
 ) -> None:
@@ -267,8 +268,6 @@ def test_what_an_eager_job_has_added_is_taken_back_when_it_fails(
         context.service.add("echo", "inner")
         raise TaskError("late")
 
-    if service._p_jar is None:
-        pytest.skip("there is nothing to take back without a database")
     register("fail late", fail_late, context=True)
     with eager(), pytest.raises(TaskError):
         service.add("fail late")

@@ -186,6 +186,7 @@ def test_what_a_library_keeps_that_the_task_has_imported_is_taken_out(
         else:
             place.request = "the task's"
 
+    monkeypatch.delitem(sys.modules, module, raising=False)  # another test has imported it
     call_isolated(spoil)
     (place,) = found
     assert not (place if isinstance(place, dict) else place.__dict__.get("stack", place.__dict__))
