@@ -58,6 +58,7 @@ KNOWN_TO_DRIVERS = (*DRIVERS, "engine.protocol", "errors")
 # No room has more lines, but for these: room -> why.
 MAX_LINES = 405
 LONG: dict[str, str] = {
+    "errors": "who looks for an error finds all of them, and how they show odd values",
     "interfaces": "the contract book is read in one piece",
     "remote.interfaces": "so is that of the second door",
     "job": "the paths of its two records are those of the first API, and for ever",

@@ -115,7 +115,8 @@ class Job(Persistent):
     ``note`` str: for people; given to ``add``.
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
     ``is_unwanted`` bool: the job has ended, and is to be removed instead of filed; set by
-    ``clean``.
+    ``clean``.  ``priority`` int; ``unique_key``, ``lock`` str; ``expires`` float seconds since the
+    epoch: given to ``add``.
     """
 
     id: int = 0
@@ -138,6 +139,10 @@ class Job(Persistent):
     note: str | None = None
     retry: RetryPolicy | None = None
     is_unwanted: bool = False
+    priority: int = 0
+    unique_key: str | None = None
+    lock: str | None = None
+    expires: float | None = None
 
     #: Of a job that fails on and on, this many of its last failures are kept.
     max_failures = 20
@@ -301,7 +306,7 @@ class Job(Persistent):
         self.wait(now)
         if self.deaths_in_a_row:
             self.survived = self.deaths
-        self._forget("errors", "collisions")
+        self._forget("errors", "collisions", "expires")
 
     def fail(self, failure: Failure, now: float) -> None:
         """Keep a failure that is the end of the job."""

@@ -20,7 +20,7 @@ from lovely.remotetask.engine.adding import (
     add_job,
     add_ready,
     check_given,
-    check_note,
+    id_with_key,
     name_of_task,
     new_ids,
     seconds_until,
@@ -33,6 +33,7 @@ from lovely.remotetask.engine.inline import (
     process_due,
     process_next,
 )
+from lovely.remotetask.engine.options import check_note, check_options, check_unique_key
 from lovely.remotetask.engine.retention import clean, remove_oldest
 from lovely.remotetask.engine.service import Service
 from lovely.remotetask.engine.waiting import result_of, wait_for
@@ -54,6 +55,7 @@ from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.count import count_jobs
+from lovely.remotetask.store.keys import job_with
 from lovely.remotetask.store.listing import Page
 from lovely.remotetask.store.pauses import paused_tasks
 from lovely.remotetask.store.predecessor import check_not_old
@@ -93,13 +95,23 @@ class TaskService(Service, Location):
         delay: float | None = None,
         at: datetime | None = None,
         note: str | None = None,
+        priority: int = 0,
+        unique_key: str | None = None,
+        lock: str | None = None,
+        expires: float | datetime | None = None,
     ) -> int:
         """See `ITaskService`."""
         check_parts(self)
         name, input = self._checked(task, input, retry)
         is_later = is_true(startLater, "startLater")
-        wait = seconds_until(delay, at, is_later, time.time())
+        now = time.time()
+        wait = seconds_until(delay, at, is_later, now)
         note = check_note(note)
+        options = check_options(now, wait, priority, unique_key, lock, expires)
+        if "unique_key" in options:
+            found = id_with_key(self, options["unique_key"])
+            if found is not None:
+                return found
         [jobid] = self._generateIds(1)
         job: Job
         if wait is None:
@@ -110,6 +122,8 @@ class TaskService(Service, Location):
             job.status = STARTLATER
         if note is not None:
             job.note = note
+        for option, value in options.items():
+            setattr(job, option, value)
         add_job(self, job)
         return job.id
 
@@ -228,6 +242,12 @@ class TaskService(Service, Location):
     def job(self, jobid: int) -> Job:
         """See `ITaskService`."""
         return find_job(self, jobid)
+
+    def find(self, unique_key: str) -> int | None:
+        """See `ITaskService`."""
+        check_parts(self)
+        job = job_with(self.queue, self.jobs, check_unique_key(unique_key))
+        return None if job is None else job.id
 
     def wait(self, jobid: int, timeout_seconds: float | None = None) -> str:
         """See `ITaskService`."""

@@ -11,11 +11,13 @@ From top to bottom; each uses only those below it.
 ``upkeep``        what is done for all workers, in steps
 ``execution``     runs what was claimed
 ``claims``        what one worker has in hand
+``rivals``        what a worker knows of those beside it
 ``hand``          what a worker of any store has in hand
 ``news``          whether there may be work
 ``inline``        runs jobs in the caller's transaction
 ``service``       what every service has: its parts and its settings
 ``adding``        takes new jobs
+``options``       what can be given for a new job
 ``waiting``       waits for jobs to end
 ``control``       finds, starts, repeats, reschedules, cancels and pauses jobs
 ``finding``       what is asked of the lists of jobs

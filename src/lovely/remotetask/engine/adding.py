@@ -12,6 +12,7 @@ from typing import Any
 
 from lovely.remotetask import setting
 from lovely.remotetask.base.guard import check_begun
+from lovely.remotetask.base.ownership import stay_current
 from lovely.remotetask.base.storable import check_limits, check_storable
 from lovely.remotetask.engine import registry
 from lovely.remotetask.errors import (
@@ -19,16 +20,14 @@ from lovely.remotetask.errors import (
     InvalidInput,
     TaskNotFound,
     is_kind,
-    plain,
     seconds_of,
     shown,
 )
 from lovely.remotetask.job import Job
 from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.store.expiry import watch_expiry
+from lovely.remotetask.store.keys import hold_key, job_with
 from lovely.remotetask.task import available, check_input
-
-#: Characters of a note.
-MAX_NOTE = 1_000
 
 #: What bounds inputs.
 _LIMITS = ("max_input_bytes", "max_input_depth")
@@ -95,21 +94,6 @@ def seconds_until(delay: Any, at: Any, is_later: bool, now: float) -> float | No
     return None if delay is None else seconds_of(delay, "delay")
 
 
-def check_note(note: Any) -> str | None:
-    """Return a note as it is stored.
-
-    :raises InvalidArgument: it is no text, or too long.
-    """
-    if note is None:
-        return None
-    if not is_kind(note, str) or len(plain(note)) > MAX_NOTE:
-        raise InvalidArgument(
-            f"note must be a str of up to {MAX_NOTE} characters, not {shown(note)}"
-        )
-    check_storable(plain(note), InvalidArgument, "the note")
-    return plain(note)
-
-
 def new_ids(service: Any, count: int) -> list[int]:
     """Return ids for new jobs."""
     # From a random start in each connection, and after a job that was not stored: somebody
@@ -133,7 +117,23 @@ def add_job(service: Any, job: Job) -> None:
     """Put a new job where it waits."""
     service._v_last = service.jobs[job.id] = job
     service.queue.file(job)
+    if job.unique_key is not None:
+        hold_key(service.queue, job)
+    if job.expires is not None:
+        watch_expiry(service.queue, job)
     registry.wake_after_commit(service)
+
+
+def id_with_key(service: Any, key: str) -> int | None:
+    """Return the id of the job that waits or runs with a unique key, or None.
+
+    What the caller does because of it is committed only if the job is still the same then.
+    """
+    job = job_with(service.queue, service.jobs, key)
+    if job is None:
+        return None
+    stay_current(job)
+    return job.id
 
 
 def add_ready(service: Any, jobs: list[Job]) -> None:

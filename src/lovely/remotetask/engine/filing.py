@@ -10,6 +10,7 @@ from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.engine.retention import remove_job
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
+from lovely.remotetask.store.keys import revive_key
 from lovely.remotetask.store.notes import take_note
 from lovely.remotetask.store.quarantine import load
 from lovely.remotetask.store.worker import find_worker, remove_worker
@@ -26,9 +27,15 @@ def retire(service: Any, jobid: int, now: float) -> None:
 
 def retire_jobs(service: Any, ended: Iterable[tuple[int, Job | None]], now: float) -> None:
     """Do as `retire`, with jobs that are loaded; None if one is gone or cannot be read."""
-    service.queue.file_ended(
-        [job for jobid, job in ended if _heed_notes(service, jobid, job, now) and job is not None]
-    )
+    to_file, removed = [], []
+    for jobid, job in ended:
+        if _heed_notes(service, jobid, job, now) and job is not None:
+            to_file.append(job)
+        elif job is not None and job.is_unwanted:
+            removed.append(job)
+    service.queue.file_ended(to_file)
+    if removed:
+        service.queue.free(removed)
 
 
 def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
@@ -40,7 +47,10 @@ def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
         job.cancel(now)
     take_note(service.progress, jobid)
     edit = take_note(service.edits, jobid)
+    was_final = job is not None and job.is_final
     if edit is not None and job is not None and job.take_over(edit):
+        if was_final:
+            revive_key(service.queue, service.jobs, job)
         try:
             service.queue.reschedule(job, now)
         except SCHEDULE_ERRORS:  # others, who have no part in the edit, have to go on
