@@ -115,8 +115,8 @@ class Job(Persistent):
     ``note`` str: for people; given to ``add``.
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
     ``is_unwanted`` bool: the job has ended, and is to be removed instead of filed; set by
-    ``clean``.  ``priority`` int; ``unique_key``, ``lock`` str; ``expires`` float seconds since the
-    epoch: given to ``add``.
+    ``clean``.  ``priority`` int; ``unique_key``, ``lock`` str;
+    ``expires_at`` float seconds since the epoch: given to ``add``.
     """
 
     id: int = 0
@@ -142,7 +142,7 @@ class Job(Persistent):
     priority: int = 0
     unique_key: str | None = None
     lock: str | None = None
-    expires: float | None = None
+    expires_at: float | None = None
 
     #: Of a job that fails on and on, this many of its last failures are kept.
     max_failures = 20
@@ -210,6 +210,17 @@ class Job(Persistent):
     def scheduledFor(self) -> datetime | None:
         """See `IJob`."""
         return time_at(self.due)
+
+    @property
+    def expires(self) -> datetime | None:
+        """See `IJob`."""
+        return time_at(self.expires_at)
+
+    @property
+    def waits_for(self) -> str | None:
+        """See `IJob`."""
+        service = None if self.is_final or self.status == PROCESSING else self.__parent__
+        return None if service is None else service.queue.reason_of(self)
 
     @property
     def error(self) -> str | None:
@@ -306,7 +317,7 @@ class Job(Persistent):
         self.wait(now)
         if self.deaths_in_a_row:
             self.survived = self.deaths
-        self._forget("errors", "collisions", "expires")
+        self._forget("errors", "collisions", "expires_at")
 
     def fail(self, failure: Failure, now: float) -> None:
         """Keep a failure that is the end of the job."""

@@ -107,7 +107,7 @@ class TaskService(Service, Location):
         now = time.time()
         wait = seconds_until(delay, at, is_later, now)
         note = check_note(note)
-        options = check_options(now, wait, priority, unique_key, lock, expires)
+        options = check_options(priority, unique_key, lock, expires, now, wait)
         if "unique_key" in options:
             found = id_with_key(self, options["unique_key"])
             if found is not None:
@@ -122,25 +122,28 @@ class TaskService(Service, Location):
             job.status = STARTLATER
         if note is not None:
             job.note = note
-        for option, value in options.items():
-            setattr(job, option, value)
-        add_job(self, job)
+        add_job(self, job, options)
         return job.id
 
-    def add_many(self, task: Task, inputs: Iterable[Any], retry: RetryPolicy | None = None) -> Ids:
+    def add_many(
+        self,
+        task: Task,
+        inputs: Iterable[Any],
+        retry: RetryPolicy | None = None,
+        priority: int = 0,
+    ) -> Ids:
         """See `ITaskService`."""
         check_parts(self)
+        options = check_options(priority=priority)
         given = each_of(inputs, "inputs", InvalidInput)
         task = name_of_task(self, task)
         checked = [self._checked(task, input, retry) for input in given]
         jobids = self._generateIds(len(checked))
-        add_ready(
-            self,
-            [
-                Job(jobid, name, input, retry)
-                for jobid, (name, input) in zip(jobids, checked, strict=True)
-            ],
-        )
+        jobs = [
+            Job(jobid, name, input, retry)
+            for jobid, (name, input) in zip(jobids, checked, strict=True)
+        ]
+        add_ready(self, jobs, options)
         return jobids
 
     def addCronJob(
@@ -156,10 +159,13 @@ class TaskService(Service, Location):
         timezone: str | None = None,
         cron: str | None = None,
         retry: RetryPolicy | None = None,
+        priority: int = 0,
+        lock: str | None = None,
     ) -> int:
         """See `ITaskService`."""
         check_parts(self)
         name, input = self._checked(task, input, retry)
+        options = check_options(priority=priority, lock=lock)
         job = CronJob(
             self._generateIds(1)[0],
             name,
@@ -174,7 +180,7 @@ class TaskService(Service, Location):
             cron,
             retry,
         )
-        add_job(self, self._timed(job))
+        add_job(self, self._timed(job), options)
         return job.id
 
     def _timed(self, job: CronJob) -> CronJob:

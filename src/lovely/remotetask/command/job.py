@@ -47,6 +47,11 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             progress = match.service.progress.get(number)
             facts = {
                 **told_of(job),
+                "waits_for": job.waits_for,
+                "priority": job.priority,
+                "unique_key": job.unique_key,
+                "lock": job.lock,
+                "expires": None if job.expires is None else job.expires.isoformat(),
                 "note": job.note,
                 "deaths": job.deaths,
                 "conflicts": job.conflicts,

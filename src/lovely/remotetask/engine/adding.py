@@ -7,6 +7,7 @@ on, and ``_v_last``, the last job that was added.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +29,9 @@ from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.expiry import watch_expiry
 from lovely.remotetask.store.keys import hold_key, job_with
 from lovely.remotetask.task import available, check_input
+
+#: What `check_options` returns for a job for which nothing is given.
+NO_OPTIONS: Mapping[str, Any] = {}
 
 #: What bounds inputs.
 _LIMITS = ("max_input_bytes", "max_input_depth")
@@ -113,13 +117,18 @@ def _has_lost_a_job(service: Any) -> bool:
     return service.jobs.get(last.id) is not last
 
 
-def add_job(service: Any, job: Job) -> None:
-    """Put a new job where it waits."""
+def add_job(service: Any, job: Job, options: Mapping[str, Any] = NO_OPTIONS) -> None:
+    """Put a new job where it waits.
+
+    :param options: what `check_options` has returned.
+    """
+    for name, value in options.items():
+        setattr(job, name, value)
     service._v_last = service.jobs[job.id] = job
     service.queue.file(job)
     if job.unique_key is not None:
         hold_key(service.queue, job)
-    if job.expires is not None:
+    if job.expires_at is not None:
         watch_expiry(service.queue, job)
     registry.wake_after_commit(service)
 
@@ -136,10 +145,13 @@ def id_with_key(service: Any, key: str) -> int | None:
     return job.id
 
 
-def add_ready(service: Any, jobs: list[Job]) -> None:
-    """Put many new jobs into the ready queue."""
+def add_ready(service: Any, jobs: list[Job], options: Mapping[str, Any] = NO_OPTIONS) -> None:
+    """Put many new jobs into the ready queue; see `add_job`."""
     if not jobs:
         return
+    for name, value in options.items():
+        for job in jobs:
+            setattr(job, name, value)
     service._v_last = jobs[-1]
     service.jobs.add({job.id: job for job in jobs})
     service.queue.file_ready(jobs)

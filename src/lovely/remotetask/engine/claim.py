@@ -37,7 +37,7 @@ def can_share(queue: Any, job: Job, task: Any) -> bool:
     """
     return (
         job.is_ready
-        and job.expires is None
+        and job.expires_at is None
         and not queue.has_gate(job)
         and getattr(task, "shared_commit", False)
         and getattr(task, "timeout_seconds", None) is None
@@ -59,7 +59,7 @@ def take(service: Any, job: Job, owner: str, now: float, in_turn: Collection[int
     :param in_turn: see `Gates.enter`.
     """
     queue = service.queue
-    if job.expires is not None and has_expired(job, now):
+    if job.expires_at is not None and has_expired(job, now):
         expire(service, job, now)
         return False
     try:
@@ -90,7 +90,7 @@ def take(service: Any, job: Job, owner: str, now: float, in_turn: Collection[int
 def expire(service: Any, job: Job, now: float) -> None:
     """Cancel a job that was not started in time."""
     service.queue.remove(job)
-    text = f"the job had not started by {time_at(job.expires):%Y-%m-%d %H:%M:%S} UTC"
+    text = f"the job had not started by {time_at(job.expires_at):%Y-%m-%d %H:%M:%S} UTC"
     job.note_failure(Failure(job.attempt, now, JobExpired.__name__, text, ""))
     job.cancel(now)
     retire(service, job.id, now)

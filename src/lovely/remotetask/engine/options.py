@@ -40,12 +40,12 @@ def check_unique_key(key: Any) -> str:
 
 
 def check_options(
-    now: float,
-    wait: float | None,
     priority: Any = 0,
     unique_key: Any = None,
     lock: Any = None,
     expires: Any = None,
+    now: float = 0.0,
+    wait: float | None = None,
 ) -> dict[str, Any]:
     """Return the attributes of a job that decide when it may be claimed, but for defaults.
 
@@ -57,7 +57,7 @@ def check_options(
         "priority": _check_priority(priority) or None,
         "unique_key": _check_text(unique_key, "unique_key", MAX_NAME, 1),
         "lock": _check_text(lock, "lock", MAX_NAME, 1),
-        "expires": None if expires is None else _check_expires(expires, now, wait or 0.0),
+        "expires_at": None if expires is None else _check_expires(expires, now, wait or 0.0),
     }
     return {name: value for name, value in options.items() if value is not None}
 

@@ -9,6 +9,7 @@ From top to bottom; each uses only those below it.
 ``count``        how many jobs there are
 ``expiry``       which jobs expire, and when
 ``queue``        all places where jobs wait or rest
+``reason``       why a job that could run waits
 ``gates``        locks, and limits of tasks
 ``level``        where the jobs of one priority wait
 ``lots``         where jobs are set aside

@@ -25,14 +25,14 @@ def watch_expiry(queue: Any, job: Job) -> None:
     if queue.expiring is None:
         queue.expiring = TimeIndex()
     check_sound(queue, queue.expiring)
-    queue.expiring.insert(job.expires, job.id)
+    queue.expiring.insert(job.expires_at, job.id)
 
 
 def is_watched(queue: Any, job: Job) -> bool:
     """Say whether it was noted that a job expires, or need not be any more."""
-    if job.expires is None or not is_unstarted(job):
+    if job.expires_at is None or not is_unstarted(job):
         return True
-    return queue.expiring is not None and (tick(job.expires), job.id) in queue.expiring
+    return queue.expiring is not None and (tick(job.expires_at), job.id) in queue.expiring
 
 
 def is_unstarted(job: Job) -> bool:
@@ -42,7 +42,7 @@ def is_unstarted(job: Job) -> bool:
 
 def has_expired(job: Job, now: float) -> bool:
     """Say whether a job that waits is not to be started any more."""
-    return job.expires is not None and job.expires <= now and is_unstarted(job)
+    return job.expires_at is not None and job.expires_at <= now and is_unstarted(job)
 
 
 def take_expired(queue: Any, jobs: Any, now: float, size: int) -> Iterator[Job | None]:
@@ -58,5 +58,5 @@ def take_expired(queue: Any, jobs: Any, now: float, size: int) -> Iterator[Job |
         if job is None and jobid in jobs:
             continue  # somebody who can write its record will
         queue.expiring.remove(when, jobid)
-        has_come = job is not None and has_expired(job, now) and tick(job.expires or 0.0) == when
+        has_come = job is not None and has_expired(job, now) and tick(job.expires_at or 0.0) == when
         yield job if has_come else None

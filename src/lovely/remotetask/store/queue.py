@@ -43,6 +43,7 @@ from lovely.remotetask.store.lots import (
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.pauses import ALL
 from lovely.remotetask.store.quarantine import load_usable
+from lovely.remotetask.store.reason import reason_of
 from lovely.remotetask.store.timeindex import TimeIndex
 from lovely.remotetask.store.tree import JobTree
 
@@ -347,6 +348,10 @@ class JobQueue(Levels):
         """Say whether a lock or a limit keeps a job that could run."""
         has_gate = self.gates is not None and self.has_gate(job)
         return has_gate and self.gates.blockers(self, job) is not None
+
+    def reason_of(self, job: Job) -> str | None:
+        """Return what a waiting job waits for beside its time and its turn, or None."""
+        return reason_of(self, job)
 
     def entry_of(self, job: Job) -> tuple[float, int]:
         """Return the entry of a final job in the index of its status."""
