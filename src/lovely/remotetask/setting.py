@@ -106,7 +106,7 @@ def check_limits(value: Any) -> dict[str, int]:
     """Return how many jobs of a task run at once, by the name of the task."""
     limits = {}
     for task, limit in _items(value, "limits").items():
-        if not is_kind(task, str) or not plain(task).isprintable() or not plain(task):
+        if not is_kind(task, str):
             raise InvalidArgument(f"limits must have names of tasks, not {shown(task)}")
         number = whole_of(limit)
         if number is None or number < 1:

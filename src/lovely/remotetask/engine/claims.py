@@ -186,9 +186,10 @@ class Claims(Hand):
                 claims.append(claim)
             else:
                 set_aside += 1
-                if set_aside == MAX_SET_ASIDE:
-                    memory.has_more = True
-                    break
+                if set_aside < MAX_SET_ASIDE:
+                    continue
+                memory.has_more = True
+                break
             if job.deaths_in_a_row or len(claims) >= limit:
                 break
         return claims

@@ -33,7 +33,7 @@ def check_unique_key(key: Any) -> str:
 
     :raises InvalidArgument: it can be none.
     """
-    name = _check_text(key, "unique_key", MAX_NAME, 1)
+    name = _check_name(key, "unique_key")
     if name is None:
         raise InvalidArgument("unique_key must be a str, not None")
     return name
@@ -55,8 +55,8 @@ def check_options(
     """
     options = {
         "priority": _check_priority(priority) or None,
-        "unique_key": _check_text(unique_key, "unique_key", MAX_NAME, 1),
-        "lock": _check_text(lock, "lock", MAX_NAME, 1),
+        "unique_key": _check_name(unique_key, "unique_key"),
+        "lock": _check_name(lock, "lock"),
         "expires_at": None if expires is None else _check_expires(expires, now, wait or 0.0),
     }
     return {name: value for name, value in options.items() if value is not None}
@@ -68,8 +68,18 @@ def _check_text(value: Any, name: str, most: int, least: int) -> str | None:
     if not is_kind(value, str) or not least <= len(plain(value)) <= most:
         length = f"up to {most}" if not least else f"{least} to {most}"
         raise InvalidArgument(f"{name} must be a str of {length} characters, not {shown(value)}")
-    check_storable(plain(value), InvalidArgument, f"the {name}")
-    return plain(value)
+    text = plain(value)
+    check_storable(text, InvalidArgument, f"the {name}")
+    return text
+
+
+def _check_name(value: Any, name: str) -> str | None:
+    text = _check_text(value, name, MAX_NAME, 1)
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{name} cannot be written: {error}") from None
+    return text
 
 
 def _check_priority(value: Any) -> int:

@@ -26,7 +26,7 @@ from lovely.remotetask.store.quarantine import load_many
 from lovely.remotetask.store.queue import JobQueue
 from lovely.remotetask.store.tree import JobTree, holds_new
 from lovely.remotetask.store.worker import LEASE_SECONDS
-from lovely.remotetask.task import look_up
+from lovely.remotetask.task import check_name, look_up
 
 #: How names begin that even a service of 0.5 may get: those of ZODB, what is not stored, and
 #: where it stands, so that it can be taken out of a container.
@@ -178,6 +178,9 @@ def made_by(factory: Any, arguments: dict[str, Any], *given: Any) -> Any:
 
 def _checked_setting(name: str, value: Any, is_stored: bool) -> Any:
     value = setting.CHECKS[name](value)
+    if name == "limits":
+        for task in value:
+            check_name(task)
     if name == "retention":
         return {status: Retention(*bounds) for status, bounds in value.items()}
     if name == "processorArguments" or (is_stored and name in _REFERENCES):

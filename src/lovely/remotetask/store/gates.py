@@ -216,8 +216,18 @@ class Gates(Persistent):
         if left:
             self.check_sound()
         for gate, jobids in left.items():
-            if not jobids.isdisjoint(map(abs, self.slots.get(gate))):
-                self._pass_on(queue, gate, jobids)
+            row = self.slots.get(gate)
+            gone = {jobid for jobid in jobids if jobid in row or self._is_turn_lost(jobid, row)}
+            if gone:
+                self._pass_on(queue, gate, gone)
+
+    def _is_turn_lost(self, jobid: int, row: Collection[int]) -> bool:
+        """Say whether a job whose turn it was waits for something else by now."""
+        if -jobid not in row:
+            return False
+        job = load_usable(self.jobs, jobid)
+        is_due = job is not None and job.due is not None and job.due <= time.time()
+        return not (is_due and self._has_slot(-jobid))
 
     def _set_back(self, queue: Any, job: Job) -> None:
         """Let a job that was given back wait in its order, if others wait where it has a slot."""
