@@ -17,6 +17,7 @@ from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.tree import MAX_JOB_ID
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +103,33 @@ def test_one_thread_takes_several_jobs_of_a_lock_to_run_them_in_turn(workshop: A
     for claim in claims:
         workshop.run(claim)
     assert [claim.jobid for claim in workshop.claim(3)] == ids[3:]
+
+
+def test_who_came_later_does_not_go_before_those_that_were_set_aside(workshop: Any) -> None:
+    ids = add(workshop, 3)
+    [claim] = workshop.claim()
+    assert claimed(workshop.new_engine(), workshop) == []
+    ids += add(workshop, 2)
+    workshop.run(claim)
+    worker = workshop.new_engine()
+    worker.claims.runs_in_turn = True
+    workshop.claim(0)
+    assert claimed(worker, workshop) == ids[1:]
+
+
+@pytest.mark.parametrize("start", [0.0, 0.3, 0.6, 0.9])
+def test_workers_beside_each_other_keep_the_order_of_each_lock(workshop: Any, start: float) -> None:
+    with workshop.service() as service:
+        for number in range(60):
+            service._v_next_id = 1 + number % 5 * (MAX_JOB_ID // 5) + number
+            service.add("echo", number, lock=f"desk {number % 3}", priority=number % 2)
+    with workshop.service() as service:
+        pulled = [job.input for job in service.queue.pull(service.jobs, workshop.now, start)]
+        for lock in range(3):
+            for priority in range(2):
+                numbers = [n for n in pulled if (n % 3, n % 2) == (lock, priority)]
+                assert numbers == sorted(numbers)
+        assert sorted(pulled) == list(range(60))
 
 
 def test_the_next_job_can_be_claimed_although_its_holder_has_more_in_hand(workshop: Any) -> None:
@@ -433,6 +461,23 @@ def test_a_job_needs_its_lock_and_a_place_below_the_limit(workshop: Any) -> None
     assert workshop.get(other, "waits_for") == f"the lock 'desk', after job {with_lock[1]}"
 
 
+def test_a_job_that_waits_for_a_limit_keeps_no_lock(workshop: Any) -> None:
+    limit(workshop, echo=1)
+    [claim] = workshop.claim() if add(workshop, 1, task="other") else []
+    both = workshop.add("echo", lock="desk")
+    third = workshop.add("other", lock="desk")
+    [running] = workshop.claim(2) if workshop.add("echo") else []
+    assert claimed(workshop.new_engine(), workshop) == []
+    workshop.run(claim)
+    assert workshop.work() == [third]
+    assert (
+        workshop.get(both, "waits_for") == f"the limit of the task 'echo', after job {running[0]}"
+    )
+    workshop.run(running)
+    assert workshop.work() == [both]
+    check_books(workshop)
+
+
 def test_limits_that_make_no_sense_are_refused(service: TaskService) -> None:
     for limits in ({"echo": 0}, {"echo": None}, {"echo": True}, {1: 1}, 5, {"\ud800": 1}):
         with pytest.raises(InvalidArgument):
@@ -459,6 +504,17 @@ def test_a_job_that_nobody_lets_go_on_is_found_and_mended(workshop: Any) -> None
         check_all(service, workshop.now, repair=True)
     assert workshop.work() == ids[1:]
     check_books(workshop)
+
+
+def test_who_comes_to_a_lock_that_nobody_has_lets_those_go_first_that_wait(workshop: Any) -> None:
+    ids = add(workshop, 3)
+    [claim] = workshop.claim()
+    workshop.new_engine().claims.claim(workshop.session, 1)
+    with workshop.service() as service:
+        service.queue.gates.slots.drop("\0lock desk")
+    workshop.run(claim)
+    ids += add(workshop, 1)
+    assert workshop.work() == ids[1:]
 
 
 def test_a_job_that_waits_at_no_gate_although_it_says_so_is_mended(workshop: Any) -> None:

@@ -32,6 +32,12 @@ def test_jobs_with_a_higher_priority_run_first_and_in_order(workshop: Any) -> No
     assert problems(workshop) == []
 
 
+def test_jobs_that_were_added_together_are_all_seen(workshop: Any) -> None:
+    with workshop.service() as service:
+        ids = [service.add("echo", priority=priority) for priority in (2, 1, 0)]
+    assert workshop.work() == ids
+
+
 def test_a_batch_goes_from_the_highest_priority_down(workshop: Any) -> None:
     low = [workshop.add("echo", priority=-1) for _ in range(3)]
     high = [workshop.add("echo", priority=1) for _ in range(3)]

@@ -288,7 +288,8 @@ def test_who_writes_a_row_again_as_it_was_collides_too(db: Any) -> None:
     with db.transaction() as connection:
         table = connection.root()["table"] = NameTable(FEW)
         table.put("a", (1,))
-        table.put("b", (1,))
+        table.put("c", (1,))
+        table.drop("c")
     with pytest.raises(ConflictError), db.transaction() as connection:  # noqa: PT012
         connection.root()["table"].put("a", (1,))
         with db.transaction() as other:
