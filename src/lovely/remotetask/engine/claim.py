@@ -14,10 +14,14 @@ from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.errors import JobExpired, JobInterrupted, UnknownZone, describe
 from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job, job_log, time_at
 from lovely.remotetask.store.expiry import has_expired, take_expired
+from lovely.remotetask.store.gates import Turns
 
 
-def claim_of(job: Job) -> Claim:
-    """Return the claim that stands in the record of a processing job."""
+def claim_of(job: Job, limits: Collection[str] = ()) -> Claim:
+    """Return the claim that stands in the record of a processing job.
+
+    :param limits: the names of the tasks that are limited.
+    """
     return Claim(
         job.id,
         job.attempt,
@@ -25,7 +29,7 @@ def claim_of(job: Job) -> Claim:
         job.owner or "",
         bool(job.deaths_in_a_row),
         name=job.__name__,
-        has_gate=job.lock is not None,
+        has_gate=job.lock is not None or job.task in limits,
     )
 
 
@@ -37,9 +41,10 @@ def can_share(queue: Any, job: Job, task: Any) -> bool:
     """
     return (
         job.is_ready
-        and job.expires_at is None
-        and not queue.has_gate(job)
         and getattr(task, "shared_commit", False)
+        and job.expires_at is None
+        and job.lock is None
+        and job.task not in queue.limits
         and getattr(task, "timeout_seconds", None) is None
     )
 
@@ -49,7 +54,7 @@ def reserve(job: Job, owner: str) -> Claim:
     return Claim(job.id, job.attempt + 1, job.task, owner, is_reserved=True, name=job.__name__)
 
 
-def take(service: Any, job: Job, owner: str, now: float, in_turn: Collection[int] = ()) -> bool:
+def take(service: Any, job: Job, owner: str, now: float, in_turn: Turns | None = None) -> bool:
     """Claim one waiting job; say whether it can be run.
 
     A job whose stored schedule is broken is set aside as an error, it alone.  One whose time

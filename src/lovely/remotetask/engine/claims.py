@@ -38,13 +38,14 @@ from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.transactions import Transactor
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Job, job_log
+from lovely.remotetask.store.gates import Turns
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.store.worker import find_worker, remove_worker, worker_record
 from lovely.remotetask.task import Tasks
 
 #: No more jobs than this are set aside, or found to have expired, in one claim.
-MAX_SET_ASIDE = 200
+MAX_SET_ASIDE = 500
 
 
 class Claims(Hand):
@@ -151,7 +152,8 @@ class Claims(Hand):
         tasks = Tasks(service.find_task)
         callers = claimed_by_callers(service)
         queue, memory = service.queue, self.memory
-        in_turn: set[int] = set()
+        limits = queue.limits
+        in_turn: Turns | None = {} if self.runs_in_turn else None
         followers: list[Job] = []
         set_aside = 0
         pulled = queue.pull(
@@ -177,13 +179,9 @@ class Claims(Hand):
                 if job.id not in reserved:
                     claims.append(reserve(job, self.identity.id))
             elif take(service, job, self.identity.id, now, in_turn):
-                claim = claim_of(job)
-                if queue.has_gate(job):
-                    claim = claim._replace(has_gate=True)
-                    if self.runs_in_turn:
-                        in_turn.add(job.id)
-                        followers.append(job)
-                claims.append(claim)
+                claims.append(claim_of(job, limits))
+                if self.runs_in_turn and claims[-1].has_gate:
+                    followers.append(job)
             else:
                 set_aside += 1
                 if set_aside < MAX_SET_ASIDE:

@@ -53,6 +53,8 @@ def check_options(
     :param wait: the seconds that the job waits before it runs; None if it waits for no time.
     :raises InvalidArgument: they make no sense.
     """
+    if type(priority) is int and not priority and unique_key is lock is expires is None:
+        return {}
     options = {
         "priority": _check_priority(priority) or None,
         "unique_key": _check_name(unique_key, "unique_key"),

@@ -40,6 +40,9 @@ LIMIT = "\0limit "
 #: is, and which waits to be claimed.
 Slots = list[list[int]]
 
+#: The slots of gates, by name.
+Turns = dict[str, Slots]
+
 
 def is_aside(place: str) -> bool:
     """Say whether a place is the lot of a gate."""
@@ -76,33 +79,33 @@ class Gates(Persistent):
 
     # -- coming to a gate ----------------------------------------------------------------
 
-    def enter(self, queue: Any, job: Job, in_turn: Collection[int]) -> bool:
+    def enter(self, queue: Any, job: Job, in_turn: Turns | None = None) -> bool:
         """Let a job through its gates, or set it aside; say whether it is through.
 
-        :param in_turn: ids of jobs that the same thread has claimed with this one, and runs one
-            after the other: they share a slot.
+        :param in_turn: the gates that jobs have passed which the same thread has claimed in this
+            transaction, and runs one after the other: they share a slot, the last one.  It is
+            kept up to date.
         """
         self.check_sound()
+        turns: Turns = {} if in_turn is None else in_turn
         through = {}
         for gate in gates_of(job, queue.limits):
-            slots = self._slots(gate, {job.id})
-            shared = next((slot for slot in slots if not set(in_turn).isdisjoint(slot)), None)
-            if shared is None and len(slots) >= _count(queue, gate):
+            is_shared = gate in turns
+            slots = turns[gate] if is_shared else self._slots(gate, {job.id})
+            if not is_shared and len(slots) >= _count(queue, gate):
                 for slot in slots:
                     self._stay_current(slot[-1])
                 self._set_aside(queue, job, gate)
                 return False
             if self._first_before(queue, job, gate) is not None:
                 self._set_aside(queue, job, gate)
-                if shared is None:
+                if not is_shared:
                     self._pass_on(queue, gate, {job.id})
                 return False
-            if shared is None:
-                slots.append([job.id])
-            else:
-                shared.append(job.id)
-            through[gate] = slots
+            through[gate] = slots if is_shared else [*slots, []]
         for gate, slots in through.items():
+            slots[-1].append(job.id)
+            turns[gate] = slots
             self.slots.put(gate, tuple(_row_of(slots)))
         return True
 
@@ -263,11 +266,11 @@ class Gates(Persistent):
 
     def has_next(self, queue: Any, job: Job) -> bool:
         """Say whether there is somebody to get the slot of a job that is processing no more."""
-        for gate in gates_of(job, queue.limits):
-            is_free = len(self._slots(gate, {job.id})) < _count(queue, gate)
-            if is_free and next(self.waiting(queue, gate), None) is not None:
-                return True
-        return False
+        return any(
+            next(self.waiting(queue, gate), None) is not None
+            and len(self._slots(gate, {job.id})) < _count(queue, gate)
+            for gate in gates_of(job, queue.limits)
+        )
 
     # -- limits, and mending -----------------------------------------------------------------
 

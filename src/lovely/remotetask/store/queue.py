@@ -9,7 +9,7 @@ it is passed over, and dropped at the next opportunity.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
@@ -27,7 +27,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, SCHEDULE_ERRORS, CronJob, Job
 from lovely.remotetask.schedule import is_zone_known
 from lovely.remotetask.store.ended import EndedIndex
-from lovely.remotetask.store.gates import Gates, is_aside
+from lovely.remotetask.store.gates import Gates, Turns, is_aside
 from lovely.remotetask.store.index import tick
 from lovely.remotetask.store.keys import free_key
 from lovely.remotetask.store.level import TIMED_STATUSES, Levels
@@ -169,7 +169,7 @@ class JobQueue(Levels):
         if place is not None:
             job.place = None
 
-    def enter(self, jobs: JobTree, job: Job, in_turn: Collection[int] = ()) -> bool:
+    def enter(self, jobs: JobTree, job: Job, in_turn: Turns | None = None) -> bool:
         """Let a job that is to be claimed through its gates, or set it aside; say which.
 
         :param in_turn: see `Gates.enter`.
