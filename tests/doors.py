@@ -95,6 +95,17 @@ def twice(call: Call, number: int) -> int:
     return number
 
 
+def alone(kind: str, call: Call, number: int) -> int:
+    """Notes when it begins and ends, among those of which only so many may run at once."""
+    group = GROUPS[kind](number)
+    where = LOG[0].with_name("intervals.log")
+    append(where, f"begin {os.getpid()} {time.monotonic()} {number} {group}")
+    effect(call, number)
+    time.sleep(0.01)
+    append(where, f"end {os.getpid()} {time.monotonic()} {number} {group}")
+    return number
+
+
 def many(call: Call, number: int) -> int:
     """Makes many new objects."""
     leave_effect(call, number)
@@ -125,7 +136,25 @@ ACTS: dict[str, Callable[[Call, int], Any]] = {
     "many": many,
     "many_shared": many,
     "poison": poison,
+    **{kind: partial(alone, kind) for kind in ("locked", "limited", "unique")},
 }
+
+#: Name -> those among which only so many jobs may run at once, by a job's number.
+GROUPS: dict[str, Callable[[int], str]] = {
+    "locked": lambda number: f"lock {number // 3 % 4}",
+    "limited": lambda number: "limit",
+    "unique": lambda number: f"key {number // 3 % 5}",
+}
+
+#: What such jobs are added with.
+OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "locked": lambda number: {"lock": GROUPS["locked"](number), "priority": number % 2},
+    "limited": lambda number: {"priority": number % 2},
+    "unique": lambda number: {"unique_key": GROUPS["unique"](number)},
+}
+
+#: How many of those that are limited run at once.
+LIMIT = 2
 
 
 class HangJob(remote.Job):
@@ -169,11 +198,13 @@ class Tasks:
         service = TaskService()
         service.processorFactory = self.factories[factory]
         service.processorArguments = {"waitTime": WAIT_SECONDS}
+        service.limits = {"limited": LIMIT}
         return service
 
-    def add(self, service: Any, name: str, number: int) -> None:
-        """Add a job."""
-        service.add(name, number)
+    def add(self, service: Any, name: str, number: int) -> bool:
+        """Add a job; say whether it is a new one."""
+        options = OPTIONS[name](number) if name in OPTIONS else {}
+        return service.jobs[service.add(name, number, **options)].input == number
 
     def start(self, service: Any) -> None:
         """Start its thread."""
@@ -237,9 +268,10 @@ class Remote:
         processor.addJobFactory("tick", TickJob())
         return processor
 
-    def add(self, processor: Any, name: str, number: int) -> None:
+    def add(self, processor: Any, name: str, number: int) -> bool:
         """See `Tasks`."""
         processor.addJob(name, number)
+        return True
 
     def start(self, processor: Any) -> None:
         """See `Tasks`."""

@@ -152,7 +152,8 @@ def produce(
     while number < end:
         try:
             manager.begin()
-            door.add(connection.root()["tasks"], names[number % len(names)], number)
+            name = names[number % len(names)]
+            is_new = door.add(connection.root()["tasks"], name, number)
             manager.commit()
         except ConflictError:
             manager.abort()  # it is certain that nothing was stored
@@ -161,7 +162,8 @@ def produce(
             number += 1  # nobody knows: it may be stored, and must not be added again
             time.sleep(0.05)
         else:
-            append(acknowledged, str(number))
+            if is_new:
+                append(acknowledged, str(number))
             number += 1
     manager.abort()
     connection.close()

@@ -76,6 +76,33 @@ def test_jobs_of_other_clients_are_started_at_once(here: Any, elsewhere: Any, ki
             assert service.getResult(jobids[0]) == number
 
 
+@pytest.mark.parametrize(
+    "options", [{"priority": 5}, {"lock": "desk"}, {"priority": 5, "lock": "desk"}]
+)
+def test_jobs_that_wait_in_places_that_are_new_are_started_at_once(
+    here: Any, elsewhere: Any, options: dict[str, Any]
+) -> None:
+    here.start(waitTime=NEVER_SECONDS)
+    for number in range(3):
+        jobids = elsewhere.add("echo", number, **options)
+        assert elsewhere.wait_for(jobids) == [COMPLETED]
+
+
+def test_whoever_waits_for_a_lock_of_others_is_woken_when_it_is_free(
+    here: Any, elsewhere: Any, register: Any
+) -> None:
+    with elsewhere.service() as service:
+        first = service.add("echo", lock="desk")
+        assert service.claimNextJob() == first
+    here.start(waitTime=NEVER_SECONDS)
+    waiting = elsewhere.add("echo", 1, lock="desk")
+    plain = elsewhere.add("echo", 2)
+    assert elsewhere.wait_for(plain) == [COMPLETED]
+    with elsewhere.service() as service:
+        assert service.processNext(jobid=first)
+    assert elsewhere.wait_for(waiting) == [COMPLETED]
+
+
 @pytest.mark.parametrize("way", ["startLater", "delayed", "given back"])
 def test_whatever_makes_a_job_ready_elsewhere_wakes(here: Any, elsewhere: Any, way: str) -> None:
     with elsewhere.service() as service:

@@ -76,7 +76,14 @@ def required(kind: type) -> dict[str, Any]:
 
 
 SETTINGS = (
-    *("taskInterface", "processorFactory", "processorArguments", "lease_seconds", "max_deaths"),
+    *(
+        "taskInterface",
+        "processorFactory",
+        "processorArguments",
+        "lease_seconds",
+        "max_deaths",
+        "limits",
+    ),
     *("retention", "max_input_bytes", "max_input_depth", "log_level", "around"),
 )
 

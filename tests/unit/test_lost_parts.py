@@ -20,7 +20,8 @@ from lovely.remotetask.engine.protocol import Stopping
 from lovely.remotetask.errors import JobNotFound
 from lovely.remotetask.interfaces import COMPLETED, DELAYED, FINAL_STATUSES, ITask
 from lovely.remotetask.store import memory
-from lovely.remotetask.store.check import check_all, check_records
+from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.lost import check_records
 
 
 @pytest.fixture

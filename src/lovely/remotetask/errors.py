@@ -8,6 +8,7 @@
     ├── RetryLater                raised by a task: run this job again, later
     ├── JobCancelled              raised in a task by ``context.check_cancelled()``
     ├── JobTimeout                a job ran longer than its task allows
+    ├── JobExpired                a job had not started by the time it was needed
     ├── JobInterrupted            the process that ran a job was stopped, and runs it again
     ├── WorkerDied                the processes that ran a job died, time after time
     ├── WriteConflicts            a job met write conflicts each time it was run
@@ -32,6 +33,7 @@
     ├── InvalidSchedule (ValueError)
     │   └── UnknownZone           this machine does not know a time zone
     ├── InvalidArgument (ValueError)
+    │   └── UniqueKeyTaken        a job cannot run again: another one has its unique key
     └── JobIsLive (ValueError)    a job that is still needed was to be removed
 """
 
@@ -107,6 +109,10 @@ class JobCancelled(RemoteTaskError):
 
 class JobTimeout(RemoteTaskError):
     """The job ran longer than its task allows."""
+
+
+class JobExpired(RemoteTaskError):
+    """The job had not started by the time that it was to."""
 
 
 class JobInterrupted(RemoteTaskError):
@@ -230,6 +236,10 @@ class UnknownZone(InvalidSchedule):
 
 class InvalidArgument(RemoteTaskError, ValueError):
     """An argument has the wrong type or is out of range."""
+
+
+class UniqueKeyTaken(InvalidArgument):
+    """The job cannot run again: another one has its unique key by now."""
 
 
 class JobIsLive(RemoteTaskError, ValueError):

@@ -115,6 +115,35 @@ class IJob(Interface):
         title="Note", description="What was given to `ITaskService.add` for people.", required=False
     )
 
+    priority = Int(
+        title="Priority", description="Jobs with a higher one are claimed first.", required=True
+    )
+
+    unique_key = TextLine(
+        title="Unique key",
+        description="No other job that waits or runs has it; see `ITaskService.find`.",
+        required=False,
+    )
+
+    lock = TextLine(
+        title="Lock",
+        description="Of the jobs with the same lock one runs at a time.",
+        required=False,
+    )
+
+    expires = Datetime(
+        title="Expires",
+        description="The job is cancelled if it has not started by then.",
+        required=False,
+    )
+
+    waits_for = TextLine(
+        title="Waits for",
+        description="What the job waits for beside its time and its turn, in words for people: a "
+        "lock, a limit, the end of a pause, or a worker that has its task.  None: nothing.",
+        readonly=True,
+    )
+
     attempt = Int(title="Attempt", description="How often the job was claimed.", required=True)
 
     deaths = Int(
@@ -289,6 +318,14 @@ class ITaskService(IService):
         min=1,
     )
 
+    limits = Dict(
+        title="Limits",
+        description="Name of a task -> how many of its jobs run at once, over all processes.  Set "
+        "a dict; what is returned is a copy.",
+        key_type=TextLine(),
+        value_type=Int(min=1),
+    )
+
     retention = Dict(
         title="Retention",
         description="Final status -> `lovely.remotetask.Retention`: what is kept, how long.  "
@@ -323,7 +360,19 @@ class ITaskService(IService):
         Transaction: reads only.
         """
 
-    def add(task, input=None, startLater=False, retry=None, delay=None, at=None, note=None):
+    def add(
+        task,
+        input=None,
+        startLater=False,
+        retry=None,
+        delay=None,
+        at=None,
+        note=None,
+        priority=0,
+        unique_key=None,
+        lock=None,
+        expires=None,
+    ):
         """Add a job, and return its id.
 
         The job is part of the caller's transaction: it exists once that is committed,
@@ -337,19 +386,29 @@ class ITaskService(IService):
         :param delay: seconds, 0 or more, that the job waits before it runs.
         :param at: an aware datetime: the job waits until then; in the past it is due at once.
         :param note: a text for people, which stays with the job: up to 1,000 characters.
+        :param priority: an int of -100 to 100.  Jobs with a higher one are claimed first, and
+            within one those that came first.  Others may wait for as long as there are some.
+        :param unique_key: a text of up to 200 characters.  While a job with this key waits or
+            runs, its id is returned and no job is added, whatever its task and input are; the
+            caller's commit meets a conflict if that job has gone on meanwhile.
+        :param lock: a text of up to 200 characters.  Of the jobs with the same lock one runs at a
+            time, over all processes, in the order in which they were added.
+        :param expires: seconds from now, or an aware datetime: if the job has not started by then
+            it is cancelled.
         :raises TaskNotFound: no task has this name; a ValueError.
         :raises InvalidInput: the input breaks the task's schema or cannot be stored, as with a
             persistent object of another connection.
         :raises InvalidArgument: `retry` is no policy that can be stored, or the name of the task
-            cannot be written; `delay`, `at` or `note` make no sense, or several of `delay`, `at`
-            and `startLater` are given; or the function is registered under several names.
+            cannot be written; another argument makes no sense, several of `delay`, `at` and
+            `startLater` are given, or the job would expire before it is due; or the function is
+            registered under several names.
         :raises StrayObject: the connection has lost track of the database, as after a crash of
             a ZEO server; a TransientError: repeat the transaction.  So may the commit.
 
         Transaction: caller commits.
         """
 
-    def add_many(task, inputs, retry=None):
+    def add_many(task, inputs, retry=None, priority=0):
         """Add a job for each input, and return their ids.
 
         Adding a hundred jobs in one commit is several times as fast as a commit for each.
@@ -374,6 +433,8 @@ class ITaskService(IService):
         timezone=None,
         cron=None,
         retry=None,
+        priority=0,
+        lock=None,
     ):
         """Add a job that runs at the times of a schedule, or once after a delay.
 
@@ -499,6 +560,7 @@ class ITaskService(IService):
         :raises JobUnusable: its record cannot be read and written in this process.
         :raises InvalidArgument: the job waits, runs or is completed, or another one is the schedule
             with its key by now; a ValueError.
+        :raises UniqueKeyTaken: another job has its unique key by now; a ValueError.
         :raises InvalidInput: the input cannot be accepted; a ValueError.
         :raises TaskNotFound: an input was given, and the task is not registered; a ValueError.
         :raises UnknownZone: this machine does not know the time zone of its schedule.
@@ -506,11 +568,20 @@ class ITaskService(IService):
         Transaction: caller commits.
         """
 
+    def find(unique_key):
+        """Return the id of the job that waits or runs with a unique key; None if there is none.
+
+        :raises InvalidArgument: it can be no key; a ValueError.
+
+        Transaction: reads only.
+        """
+
     def retry_all(task=None, before=None, limit=500):
         """Let jobs that are errors run again, those that ended first; return their number.
 
         To repeat a great many jobs, call this with a `before` and commit, until it returns 0.
-        Without `before` those that fail once more are repeated once more.
+        Without `before` those that fail once more are repeated once more.  Jobs whose unique key
+        another one has by now are passed over.
 
         :param task: only jobs of the task with this name; None is any.  The errors of others are
             looked at, and take time.

@@ -120,7 +120,8 @@ class Job(Persistent):
     ``log`` `JobLog`: what its runs have logged, if they have; only `lovely.remotetask.store.joblog`
     sets it.
     ``is_unwanted`` bool: the job has ended, and is to be removed instead of filed; set by
-    ``clean``.
+    ``clean``.  ``priority`` int; ``unique_key``, ``lock`` str;
+    ``expires_at`` float seconds since the epoch: given to ``add``.
     """
 
     id: int = 0
@@ -145,6 +146,10 @@ class Job(Persistent):
     carried: dict[str, Any] | None = None
     retry: RetryPolicy | None = None
     is_unwanted: bool = False
+    priority: int = 0
+    unique_key: str | None = None
+    lock: str | None = None
+    expires_at: float | None = None
 
     #: Of a job that fails on and on, this many of its last failures are kept.
     max_failures = 20
@@ -212,6 +217,17 @@ class Job(Persistent):
     def scheduledFor(self) -> datetime | None:
         """See `IJob`."""
         return time_at(self.due)
+
+    @property
+    def expires(self) -> datetime | None:
+        """See `IJob`."""
+        return time_at(self.expires_at)
+
+    @property
+    def waits_for(self) -> str | None:
+        """See `IJob`."""
+        service = None if self.is_final or self.status == PROCESSING else self.__parent__
+        return None if service is None else service.queue.reason_of(self)
 
     @property
     def error(self) -> str | None:
@@ -308,7 +324,7 @@ class Job(Persistent):
         self.wait(now)
         if self.deaths_in_a_row:
             self.survived = self.deaths
-        self._forget("errors", "collisions")
+        self._forget("errors", "collisions", "expires_at")
 
     def fail(self, failure: Failure, now: float) -> None:
         """Keep a failure that is the end of the job."""

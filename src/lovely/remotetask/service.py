@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,10 +17,11 @@ from lovely.remotetask.base.loglines import LogLine
 from lovely.remotetask.base.ownership import check_parts
 from lovely.remotetask.engine import control, later, registry, schedules
 from lovely.remotetask.engine.adding import (
+    NO_OPTIONS,
     add_job,
     add_ready,
     check_given,
-    check_note,
+    id_with_key,
     name_of_task,
     new_ids,
     seconds_until,
@@ -33,6 +34,7 @@ from lovely.remotetask.engine.inline import (
     process_due,
     process_next,
 )
+from lovely.remotetask.engine.options import check_note, check_options, check_unique_key
 from lovely.remotetask.engine.retention import clean, remove_oldest
 from lovely.remotetask.engine.service import Service
 from lovely.remotetask.engine.undoing import undo
@@ -55,6 +57,7 @@ from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.count import count_jobs
 from lovely.remotetask.store.joblog import log_of
+from lovely.remotetask.store.keys import job_with
 from lovely.remotetask.store.listing import Page
 from lovely.remotetask.store.pauses import paused_tasks
 from lovely.remotetask.store.predecessor import check_not_old
@@ -97,13 +100,23 @@ class TaskService(Service, Location):
         delay: float | None = None,
         at: datetime | None = None,
         note: str | None = None,
+        priority: int = 0,
+        unique_key: str | None = None,
+        lock: str | None = None,
+        expires: float | datetime | None = None,
     ) -> int:
         """See `ITaskService`."""
         check_parts(self)
         name, input = self._checked(task, input, retry)
         is_later = is_true(startLater, "startLater")
-        wait = seconds_until(delay, at, is_later, time.time())
+        now = time.time()
+        wait = seconds_until(delay, at, is_later, now)
         note = check_note(note)
+        options = check_options(priority, unique_key, lock, expires, now, wait)
+        if "unique_key" in options:
+            found = id_with_key(self, options["unique_key"])
+            if found is not None:
+                return found
         [jobid] = self._generateIds(1)
         job: Job
         if wait is None:
@@ -114,23 +127,28 @@ class TaskService(Service, Location):
             job.status = STARTLATER
         if note is not None:
             job.note = note
-        add_job(self, job)
+        add_job(self, job, options)
         return job.id
 
-    def add_many(self, task: Task, inputs: Iterable[Any], retry: RetryPolicy | None = None) -> Ids:
+    def add_many(
+        self,
+        task: Task,
+        inputs: Iterable[Any],
+        retry: RetryPolicy | None = None,
+        priority: int = 0,
+    ) -> Ids:
         """See `ITaskService`."""
         check_parts(self)
+        options = check_options(priority=priority)
         given = each_of(inputs, "inputs", InvalidInput)
         task = name_of_task(self, task)
         checked = [self._checked(task, input, retry) for input in given]
         jobids = self._generateIds(len(checked))
-        add_ready(
-            self,
-            [
-                Job(jobid, name, input, retry)
-                for jobid, (name, input) in zip(jobids, checked, strict=True)
-            ],
-        )
+        jobs = [
+            Job(jobid, name, input, retry)
+            for jobid, (name, input) in zip(jobids, checked, strict=True)
+        ]
+        add_ready(self, jobs, options)
         return jobids
 
     def addCronJob(
@@ -146,12 +164,16 @@ class TaskService(Service, Location):
         timezone: str | None = None,
         cron: str | None = None,
         retry: RetryPolicy | None = None,
+        priority: int = 0,
+        lock: str | None = None,
     ) -> int:
         """See `ITaskService`."""
         check_parts(self)
         name, input = self._checked(task, input, retry)
+        options = check_options(priority=priority, lock=lock)
         sets = minute, hour, dayOfMonth, month, dayOfWeek
-        return self._add_timed(CronJob(0, name, input, *sets, delay, timezone, cron, retry))
+        job = CronJob(0, name, input, *sets, delay, timezone, cron, retry)
+        return self._add_timed(job, options)
 
     def ensure(
         self,
@@ -191,9 +213,9 @@ class TaskService(Service, Location):
         check_parts(self)
         return schedules.states(self)
 
-    def _add_timed(self, job: CronJob) -> int:
+    def _add_timed(self, job: CronJob, options: Mapping[str, Any] = NO_OPTIONS) -> int:
         [job.id] = self._generateIds(1)
-        add_job(self, self._timed(job))
+        add_job(self, self._timed(job), options)
         return job.id
 
     def _timed(self, job: CronJob) -> CronJob:
@@ -269,6 +291,12 @@ class TaskService(Service, Location):
     def job(self, jobid: int) -> Job:
         """See `ITaskService`."""
         return find_job(self, jobid)
+
+    def find(self, unique_key: str) -> int | None:
+        """See `ITaskService`."""
+        check_parts(self)
+        job = job_with(self.queue, self.jobs, check_unique_key(unique_key))
+        return None if job is None else job.id
 
     def wait(self, jobid: int, timeout_seconds: float | None = None) -> str:
         """See `ITaskService`."""

@@ -118,6 +118,21 @@ def check_max_threads(value: Any) -> int:
     return number
 
 
+def check_limits(value: Any) -> dict[str, int]:
+    """Return how many jobs of a task run at once, by the name of the task."""
+    limits = {}
+    for task, limit in _items(value, "limits").items():
+        if not is_kind(task, str):
+            raise InvalidArgument(f"limits must have names of tasks, not {shown(task)}")
+        number = whole_of(limit)
+        if number is None or number < 1:
+            raise InvalidArgument(
+                f"limits[{shown(task)}] must be an int of 1 or more, not {shown(limit)}"
+            )
+        limits[plain(task)] = number
+    return limits
+
+
 def check_task_interface(value: Any) -> Any:
     """Return an interface."""
     if not is_kind(value, InterfaceClass):
@@ -219,6 +234,7 @@ def _items(value: Any, name: str) -> dict[Any, Any]:
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "around": check_around,
     "lease_seconds": check_lease_seconds,
+    "limits": check_limits,
     "log_level": check_log_level,
     "max_deaths": check_max_deaths,
     "max_input_bytes": partial(bound_of, name="max_input_bytes"),

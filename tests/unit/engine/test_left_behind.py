@@ -16,7 +16,7 @@ from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.base.site import path_to
 from lovely.remotetask.engine import claims, registry
-from lovely.remotetask.engine.claims import RIVAL_SECONDS
+from lovely.remotetask.engine.rivals import RIVAL_SECONDS
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.errors import RetryLater, ServiceGone
 from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, PROCESSING, QUEUED, ITask
@@ -25,7 +25,8 @@ from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.store import memory, quarantine
 from lovely.remotetask.store.check import check_all
-from lovely.remotetask.store.queue import START_SIZE, JobQueue
+from lovely.remotetask.store.level import START_SIZE
+from lovely.remotetask.store.queue import JobQueue
 from workplace import wait_until
 
 PATIENCE_SECONDS = 20.0
@@ -752,7 +753,7 @@ def test_workers_that_know_of_each_other_take_different_jobs(workshop: Any) -> N
     firsts: set[int] = set()
     for worker in workers:
         service = workshop.session.begin()
-        start, _ = worker.claims._share(service, 10, False)
+        start, _ = worker.claims.rivals.share(service, 10)
         firsts.add(next(service.queue.pull(service.jobs, workshop.now, start)).id)
         workshop.session.abort()
     assert len(firsts) == 4

@@ -15,7 +15,8 @@ from lovely.remotetask.interfaces import COMPLETED, CRONJOB, DELAYED, QUEUED, ST
 from lovely.remotetask.job import CronJob, Job
 from lovely.remotetask.store import memory as memory_module
 from lovely.remotetask.store import ready as line_module
-from lovely.remotetask.store.queue import START_SIZE, JobQueue, TimeIndex
+from lovely.remotetask.store.level import START_SIZE
+from lovely.remotetask.store.queue import JobQueue, TimeIndex
 from lovely.remotetask.store.ready import (
     BULK_SIZE,
     HEAD_SEGMENTS,

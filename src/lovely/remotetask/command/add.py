@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import Any, cast
 
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.base.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
@@ -13,7 +14,11 @@ from lovely.remotetask.command.output import DONE, Output
 from lovely.remotetask.command.services import add_service_arguments, opened_services, pattern_of
 from lovely.remotetask.errors import InvalidArgument
 from lovely.remotetask.hosts.autostart import match_site
+from lovely.remotetask.interfaces import ITaskService
 from lovely.remotetask.setting import read
+
+#: What is given to `ITaskService.add` besides, if it is given.
+OPTIONS = ("priority", "unique_key", "lock", "expires")
 
 DESCRIPTION = """\
 Adds one job to a service, commits, and prints the id of the job.  The input is at most 1 MB
@@ -34,6 +39,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         default="null",
         help="the input; - reads it from stdin (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--priority",
+        metavar="N",
+        type=int,
+        help="jobs with a higher priority run first (default: 0)",
+    )
+    parser.add_argument(
+        "--unique-key",
+        metavar="KEY",
+        help="add nothing while a job with this key waits or runs, and print that job's id",
+    )
+    parser.add_argument(
+        "--lock", metavar="NAME", help="of the jobs with the same lock one runs at a time"
+    )
+    parser.add_argument(
+        "--expires",
+        metavar="SECONDS",
+        type=float,
+        help="cancel the job if it has not started by then",
     )
 
 
@@ -60,8 +85,21 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             OUTSIDE_MAX_DEPTH if max_depth is None else max_depth,
         )
         with entered(match_site(matches[0])):
-            jobid = service.addNamed(arguments.task, value)
+            jobid = _add(service, arguments, value)
         manager.commit()
     output.tell(str(jobid))
     output.result({"job": jobid})
     return DONE
+
+
+def _add(service: Any, arguments: argparse.Namespace, value: Any) -> int | str:
+    options = {name: option for name in OPTIONS if (option := getattr(arguments, name)) is not None}
+    jobid: int | str
+    if not options:
+        jobid = service.addNamed(arguments.task, value)
+    elif ITaskService.providedBy(service):
+        jobid = cast(Any, service).add(arguments.task, value, **options)
+    else:
+        names = ", ".join("--" + name.replace("_", "-") for name in options)
+        raise InvalidArgument(f"a remote processor takes no {names}")
+    return jobid

@@ -63,6 +63,11 @@ def _show(matches: list[Match], ids: list[int | str], output: Output) -> list[di
         progress = match.service.progress.get(number)
         facts = {
             **told_of(job),
+            "waits_for": job.waits_for,
+            "priority": job.priority,
+            "unique_key": job.unique_key,
+            "lock": job.lock,
+            "expires": None if job.expires is None else job.expires.isoformat(),
             "note": job.note,
             "transaction": _transaction_of(job),
             "deaths": job.deaths,

@@ -11,6 +11,7 @@ From top to bottom; each uses only those below it.
 ``upkeep``        what is done for all workers, in steps
 ``execution``     runs what was claimed
 ``claims``        what one worker has in hand
+``rivals``        what a worker knows of those beside it
 ``hand``          what a worker of any store has in hand
 ``news``          whether there may be work
 ``upgrade``       brings a service of 0.5 to today's records
@@ -19,6 +20,7 @@ From top to bottom; each uses only those below it.
 ``service``       what every service has: its parts and its settings
 ``undoing``       undoes what a job has done
 ``adding``        takes new jobs
+``options``       what can be given for a new job
 ``waiting``       waits for jobs to end
 ``control``       finds, starts, repeats, reschedules, cancels and pauses jobs
 ``finding``       what is asked of the lists of jobs

@@ -7,12 +7,14 @@ on, and ``_v_last``, the last job that was added.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from lovely.remotetask import setting
 from lovely.remotetask.around import captured
 from lovely.remotetask.base.guard import check_begun
+from lovely.remotetask.base.ownership import stay_current
 from lovely.remotetask.base.storable import check_limits, check_storable
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.telling import note
@@ -21,17 +23,18 @@ from lovely.remotetask.errors import (
     InvalidInput,
     TaskNotFound,
     is_kind,
-    plain,
     seconds_of,
     shown,
 )
 from lovely.remotetask.events import JobAdded, is_heard
 from lovely.remotetask.job import Job
 from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.store.expiry import watch_expiry
+from lovely.remotetask.store.keys import hold_key, job_with
 from lovely.remotetask.task import check_input
 
-#: Characters of a note.
-MAX_NOTE = 1_000
+#: What `check_options` returns for a job for which nothing is given.
+NO_OPTIONS: Mapping[str, Any] = {}
 
 #: What bounds inputs.
 _LIMITS = ("max_input_bytes", "max_input_depth")
@@ -95,21 +98,6 @@ def seconds_until(delay: Any, at: Any, is_later: bool, now: float) -> float | No
     return None if delay is None else seconds_of(delay, "delay")
 
 
-def check_note(note: Any) -> str | None:
-    """Return a note as it is stored.
-
-    :raises InvalidArgument: it is no text, or too long.
-    """
-    if note is None:
-        return None
-    if not is_kind(note, str) or len(plain(note)) > MAX_NOTE:
-        raise InvalidArgument(
-            f"note must be a str of up to {MAX_NOTE} characters, not {shown(note)}"
-        )
-    check_storable(plain(note), InvalidArgument, "the note")
-    return plain(note)
-
-
 def new_ids(service: Any, count: int) -> list[int]:
     """Return ids for new jobs."""
     # From a random start in each connection, and after a job that was not stored: somebody
@@ -137,19 +125,43 @@ def _take_along(jobs: list[Job]) -> None:
                 job.carried = carried
 
 
-def add_job(service: Any, job: Job) -> None:
-    """Put a new job where it waits."""
+def add_job(service: Any, job: Job, options: Mapping[str, Any] = NO_OPTIONS) -> None:
+    """Put a new job where it waits.
+
+    :param options: what `check_options` has returned.
+    """
+    for name, value in options.items():
+        setattr(job, name, value)
     _take_along([job])
     service._v_last = service.jobs[job.id] = job
     service.queue.file(job)
+    if job.unique_key is not None:
+        hold_key(service.queue, job)
+    if job.expires_at is not None:
+        watch_expiry(service.queue, job)
     note(service, job, JobAdded)
     registry.wake_after_commit(service)
 
 
-def add_ready(service: Any, jobs: list[Job]) -> None:
-    """Put many new jobs into the ready queue."""
+def id_with_key(service: Any, key: str) -> int | None:
+    """Return the id of the job that waits or runs with a unique key, or None.
+
+    What the caller does because of it is committed only if the job is still the same then.
+    """
+    job = job_with(service.queue, service.jobs, key)
+    if job is None:
+        return None
+    stay_current(job)
+    return job.id
+
+
+def add_ready(service: Any, jobs: list[Job], options: Mapping[str, Any] = NO_OPTIONS) -> None:
+    """Put many new jobs into the ready queue; see `add_job`."""
     if not jobs:
         return
+    for name, value in options.items():
+        for job in jobs:
+            setattr(job, name, value)
     _take_along(jobs)
     service._v_last = jobs[-1]
     service.jobs.add({job.id: job for job in jobs})

@@ -5,18 +5,25 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Collection
 from typing import Any
 
 from lovely.remotetask.engine.filing import retire
 from lovely.remotetask.engine.outcome import failure_of
 from lovely.remotetask.engine.protocol import Claim
-from lovely.remotetask.engine.telling import note_failed
-from lovely.remotetask.errors import JobInterrupted, UnknownZone, describe
-from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job, job_log
+from lovely.remotetask.engine.telling import note, note_failed
+from lovely.remotetask.errors import JobExpired, JobInterrupted, UnknownZone, describe
+from lovely.remotetask.events import JobCancelled
+from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job, job_log, time_at
+from lovely.remotetask.store.expiry import has_expired, take_expired
+from lovely.remotetask.store.gates import Turns
 
 
-def claim_of(job: Job) -> Claim:
-    """Return the claim that stands in the record of a processing job."""
+def claim_of(job: Job, limits: Collection[str] = ()) -> Claim:
+    """Return the claim that stands in the record of a processing job.
+
+    :param limits: the names of the tasks that are limited.
+    """
     return Claim(
         job.id,
         job.attempt,
@@ -24,17 +31,22 @@ def claim_of(job: Job) -> Claim:
         job.owner or "",
         bool(job.deaths_in_a_row),
         name=job.__name__,
+        has_gate=job.lock is not None or job.task in limits,
     )
 
 
-def can_share(job: Job, task: Any) -> bool:
+def can_share(queue: Any, job: Job, task: Any) -> bool:
     """Say whether a waiting job may be reserved, to share a commit with others.
 
     One that has failed before, or whose process has died, has left the ready queue for good.
+    Who comes to a gate has to be seen there, and who expires is not to be looked at late.
     """
     return (
         job.is_ready
         and getattr(task, "shared_commit", False)
+        and job.expires_at is None
+        and job.lock is None
+        and job.task not in queue.limits
         and getattr(task, "timeout_seconds", None) is None
     )
 
@@ -44,19 +56,31 @@ def reserve(job: Job, owner: str) -> Claim:
     return Claim(job.id, job.attempt + 1, job.task, owner, is_reserved=True, name=job.__name__)
 
 
-def take(service: Any, job: Job, owner: str, now: float) -> bool:
+def take(service: Any, job: Job, owner: str, now: float, in_turn: Turns | None = None) -> bool:
     """Claim one waiting job; say whether it can be run.
 
     A job whose stored schedule is broken is set aside as an error, it alone.  One whose time
-    zone is not known here waits until it comes to where it is.
+    zone is not known here waits until it comes to where it is.  One whose lock is held, or whose
+    task has reached its limit, waits until that is free.
+
+    :param in_turn: see `Gates.enter`.
     """
-    service.queue.remove(job)
+    queue = service.queue
+    if job.expires_at is not None and has_expired(job, now):
+        expire(service, job, now)
+        return False
     try:
         # It ended where nobody could count.  (One that was given a delay since runs its once.)
         if isinstance(job, CronJob) and job.due is None and job.delay is None:
+            queue.remove(job)
             job.go_on(now)
-            service.queue.file(job)
+            queue.file(job)
             return False
+        if (job.lock is not None or job.task in queue.limits) and not queue.enter(
+            service.jobs, job, in_turn
+        ):
+            return False
+        queue.remove(job)
         job.start(owner, now)
     except UnknownZone as error:
         service.queue.park_for_zone(job)
@@ -69,6 +93,27 @@ def take(service: Any, job: Job, owner: str, now: float) -> bool:
         job_log.error("job %s: the stored schedule is broken: %s", job.__name__, describe(error))
         return False
     return True
+
+
+def expire(service: Any, job: Job, now: float) -> None:
+    """Cancel a job that was not started in time."""
+    service.queue.remove(job)
+    text = f"the job had not started by {time_at(job.expires_at):%Y-%m-%d %H:%M:%S} UTC"
+    job.note_failure(Failure(job.attempt, now, JobExpired.__name__, text, ""))
+    job.cancel(now)
+    note(service, job, JobCancelled, now=now)
+    retire(service, job.id, now)
+    job_log.info("job %s: %s", job.__name__, text)
+
+
+def expire_waiting(service: Any, now: float, size: int) -> int:
+    """Cancel jobs that were not started in time; return how many entries were looked at."""
+    looked = 0
+    for job in take_expired(service.queue, service.jobs, now, size):
+        looked += 1
+        if job is not None:
+            expire(service, job, now)
+    return looked
 
 
 def give_back(service: Any, job: Job, claim: Claim, is_running: bool, now: float) -> None:

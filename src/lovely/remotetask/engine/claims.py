@@ -20,6 +20,8 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import transaction
@@ -30,18 +32,20 @@ from lovely.remotetask.engine.filing import release, retire_jobs
 from lovely.remotetask.engine.hand import Hand
 from lovely.remotetask.engine.identity import Identity, claimed_by_callers, local_ids
 from lovely.remotetask.engine.news import News
-from lovely.remotetask.engine.protocol import Claim
+from lovely.remotetask.engine.protocol import Claim, Stopping
+from lovely.remotetask.engine.rivals import Rivals
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.transactions import Transactor
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Job, job_log
+from lovely.remotetask.store.gates import Turns
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.store.worker import find_worker, remove_worker, worker_record
 from lovely.remotetask.task import MAIN, Tasks
 
-#: After a rival was seen, the strict order is left for so many seconds.
-RIVAL_SECONDS = 10.0
+#: No more jobs than this are set aside, or found to have expired, in one claim.
+MAX_SET_ASIDE = 500
 
 
 class Claims(Hand):
@@ -72,7 +76,7 @@ class Claims(Hand):
         self.news = News(db)
         self.uncertain: set[int] = set()  # reserved jobs that may have ended by a failed commit
         self._turn = 0  # see `JobQueue.pull`
-        self._rivals: dict[str, float] = {}  # worker id -> when it was seen
+        self.rivals = Rivals(identity, monotonic)
         self._missing_tasks: set[str] = set()
 
     # -- claims -------------------------------------------------------------------
@@ -96,7 +100,7 @@ class Claims(Hand):
                 )
                 claims = self.transact(session, claim_once)
                 self.memory.keep()
-                if claims or not self.memory.has_more:
+                if claims or not self.memory.was_cut_short:
                     break
             for claim in claims:
                 self.in_hand[claim.jobid] = claim
@@ -122,35 +126,16 @@ class Claims(Hand):
         claims = self._retire(service, held)  # first, as some of them may be due again
         # Asked in the transaction: who stops a worker, and then adds a job, does not find it taken.
         if limit and not claims and not self.pause(0):
-            start, limit = self._share(service, limit, is_repeated)
+            start, limit = self.rivals.share(service, limit)
+            if is_repeated and start is not None:  # somebody works at the same ones
+                self.memory.choose_anew()
+                start = random.random()
             now = self.news.looked = self.clock()
             with entered(session.site(service)):
                 claims = self._take(service, limit, start, may_reserve, held, now)
         self._hold(service, [*held, *(claim.jobid for claim in claims)])
         self.news.note(service)
         return claims
-
-    def _share(self, service: Any, limit: int, is_repeated: bool) -> tuple[float | None, int]:
-        """Return where this worker begins among the jobs that are ready, and how many it takes.
-
-        Workers that know of each other begin at equal distances.  Of the last jobs nobody
-        takes a batch while others have nothing to do.
-        """
-        now = self.monotonic()
-        others = [worker_id for worker_id in service.workers if worker_id != self.identity.id]
-        # Rivals that hold nothing at the moment have no record: those seen lately count.
-        self._rivals.update(dict.fromkeys(others, now))
-        for worker_id, seen in list(self._rivals.items()):
-            if now - seen > RIVAL_SECONDS:
-                del self._rivals[worker_id]
-        if not self._rivals:
-            return None, limit
-        workers = sorted([self.identity.id, *self._rivals])
-        start = workers.index(self.identity.id) / len(workers)
-        if is_repeated:  # somebody works at the same ones
-            self.memory.choose_anew()
-            start = random.random()
-        return start, max(1, min(limit, len(service.queue) // len(workers)))
 
     def _take(
         self,
@@ -166,16 +151,21 @@ class Claims(Hand):
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
         tasks = Tasks(service.find_task)
         callers = claimed_by_callers(service)
-        memory = self.memory
-        for job in service.queue.pull(
+        queue, memory = service.queue, self.memory
+        limits = queue.limits
+        in_turn: Turns | None = {} if self.runs_in_turn else None
+        followers: list[Job] = []
+        set_aside = 0
+        pulled = queue.pull(
             service.jobs, now, start, tasks.knows, limit=limit, turn=self._turn, memory=memory
-        ):
+        )
+        for job in chain(pulled, _followers(queue, followers)):
             if job.id in callers or not self._accepts(job):
                 continue
             task = tasks.get(job.task)
-            if task is None or service.queue.is_held_back(job.task):
+            if task is None or queue.is_held_back(job.task):
                 self._log_missing_task(job, task)
-                service.queue.park(job)
+                queue.park(job)
                 continue
             # Of the jobs that a dying process held nobody knows which one killed it.  One
             # at a time, so that the next death tells.
@@ -183,13 +173,21 @@ class Claims(Hand):
                 if claims:
                     break
                 continue
-            if may_reserve and can_share(job, task):
+            if may_reserve and can_share(queue, job, task):
                 if reserved is None:  # not earlier: it loads the records of all workers
                     reserved = self._reserved(service, held)
                 if job.id not in reserved:
                     claims.append(reserve(job, self.identity.id))
-            elif take(service, job, self.identity.id, now):
-                claims.append(claim_of(job))
+            elif take(service, job, self.identity.id, now, in_turn):
+                claims.append(claim_of(job, limits))
+                if self.runs_in_turn and claims[-1].has_gate:
+                    followers.append(job)
+            else:
+                set_aside += 1
+                if set_aside < MAX_SET_ASIDE:
+                    continue
+                memory.has_more = True
+                break
             if job.deaths_in_a_row or len(claims) >= limit:
                 break
         return claims
@@ -358,6 +356,21 @@ class Claims(Hand):
                 ),
             )
 
+    def pass_on(self, session: Session, claim: Claim) -> None:
+        """File a job with a gate whose run has ended, if another one waits for its slot.
+
+        Otherwise that is left to the next claim.
+        """
+
+        def change(service: Any) -> None:
+            queue = service.queue
+            job = load(service.jobs, claim.jobid)
+            if job is not None and queue.gates is not None and queue.gates.has_next(queue, job):
+                release(service, claim.owner, claim.jobid, self.clock())
+
+        with self.lock, suppress(Stopping):
+            self.transact(session, change)
+
     def find(self, session: Session, jobid: int) -> Claim | None:
         """Return the claim that this process has on a job; another worker of it may hold it."""
         claim = self.in_hand.get(jobid)
@@ -378,3 +391,12 @@ class Claims(Hand):
     def open_beside(self) -> Session:
         """Open a session with a transaction manager of its own."""
         return Session(self.db, self.path, transaction.TransactionManager())
+
+
+def _followers(queue: Any, jobs: list[Job]) -> Iterator[Job]:
+    """Yield those that wait at the gates of jobs, which come up to the end.
+
+    One that is claimed with the job before it shares its slot.
+    """
+    if jobs:
+        yield from queue.gates.waiting_behind(queue, jobs)

@@ -35,6 +35,7 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.job import CronJob, Job, keep_edit
 from lovely.remotetask.store import pauses, schedulekeys
+from lovely.remotetask.store.keys import job_with, take_key
 from lovely.remotetask.store.quarantine import MISSING, why_unreadable, why_unusable
 
 #: In the place of an input that stays what it is.
@@ -96,6 +97,7 @@ def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
 
     :param given: its new input, which has been checked.
     :raises InvalidArgument: it is no error, and was not cancelled.
+    :raises UniqueKeyTaken: another job has its unique key by now.
     """
     check_begun(service)
     job = find_filed(service, jobid)
@@ -104,6 +106,7 @@ def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
     check_usable(jobid, why_unusable(job, jobid))
     if (rival := schedulekeys.rival_of(service, job)) is not None:
         raise InvalidArgument(f"job {job.__name__}: job {rival} is the schedule with its key now")
+    take_key(service.queue, service.jobs, job)
     service.queue.remove(job)
     job.renew(time.time())
     if isinstance(job, CronJob) and job.key is not None:
@@ -139,7 +142,7 @@ def retry_all(service: Any, task: str | None, before: float | None, limit: int) 
         for job in page.jobs:
             if before is not None and (job.completed_at or 0.0) >= before:
                 return retried
-            if why_unusable(job, job.id) is None and not schedulekeys.rival_of(service, job):
+            if why_unusable(job, job.id) is None and not _is_replaced(service, job):
                 retry(service, job.id)
                 retried += 1
             if retried == limit:
@@ -147,6 +150,14 @@ def retry_all(service: Any, task: str | None, before: float | None, limit: int) 
         after = page.next
         if after is None:
             return retried
+
+
+def _is_replaced(service: Any, job: Job) -> bool:
+    """Say whether another job has the key of one that has ended, of a schedule or a unique one."""
+    if schedulekeys.rival_of(service, job) is not None:
+        return True
+    key = job.unique_key
+    return key is not None and job_with(service.queue, service.jobs, key) is not None
 
 
 def run_now(service: Any, jobid: int) -> None:
@@ -222,6 +233,8 @@ def cancel_job(service: Any, job: Job) -> None:
     service.queue.file(job)
     schedulekeys.let_go(service.queue, job)
     note(service, job, JobCancelled)
+    if service.queue.gates is not None:  # it may have been this one's turn
+        registry.wake_after_commit(service)
 
 
 def discard(service: Any, jobid: int) -> None:

@@ -108,6 +108,7 @@ class OwnThread:
     def __init__(self, loop: Lead, runner: Runner) -> None:
         self._loop = loop
         self.runner = runner
+        runner.engine.claims.runs_in_turn = True
 
     def work(self, session: Session) -> bool:
         """See `Crew`."""

@@ -118,6 +118,8 @@ class Execution:
         finally:
             self.logs.end(claim)
         self._claims.let_go(claim)
+        if claim.has_gate and self._claims.in_hand:  # else the next claim follows at once
+            self._claims.pass_on(session, claim)
         seconds = self._claims.monotonic() - begun
         job_log.debug(
             "job %s: task %s, attempt %s: %s after %.3f s",
@@ -247,9 +249,9 @@ class Execution:
                 for claim, job in zip(claims, jobs, strict=True):
                     # The task may have another timeout by now, which cannot be kept for a part
                     # of a commit.
-                    if job is None or not can_share(job, tasks.get(job.task)):
+                    if job is None or not can_share(service.queue, job, tasks.get(job.task)):
                         raise Fenced
-                    left.append((job.place, job.id))
+                    left.append((job.priority, job.place, job.id))
                     take(service, job, claim.owner, self._claims.clock())
                     note(service, job, JobStarted, now=self._claims.clock())
                     self._call(

@@ -13,6 +13,7 @@ from lovely.remotetask.events import JobCancelled
 from lovely.remotetask.interfaces import ERROR, PROCESSING
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job, job_log
 from lovely.remotetask.store.joblog import take_lines
+from lovely.remotetask.store.keys import revive_key
 from lovely.remotetask.store.notes import take_note
 from lovely.remotetask.store.quarantine import load, why_unusable
 from lovely.remotetask.store.schedulekeys import let_go
@@ -30,9 +31,15 @@ def retire(service: Any, jobid: int, now: float) -> None:
 
 def retire_jobs(service: Any, ended: Iterable[tuple[int, Job | None]], now: float) -> None:
     """Do as `retire`, with jobs that are loaded; None if one is gone or cannot be read."""
-    service.queue.file_ended(
-        [job for jobid, job in ended if _heed_notes(service, jobid, job, now) and job is not None]
-    )
+    to_file, removed = [], []
+    for jobid, job in ended:
+        if _heed_notes(service, jobid, job, now) and job is not None:
+            to_file.append(job)
+        elif job is not None and job.is_unwanted:
+            removed.append(job)
+    service.queue.file_ended(to_file)
+    if removed:
+        service.queue.free(removed)
 
 
 def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
@@ -46,7 +53,10 @@ def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
     take_note(service.progress, jobid)
     take_lines(service, jobid, job)
     edit = take_note(service.edits, jobid)
+    was_final = job is not None and job.is_final
     if edit is not None and job is not None and _is_usable(edit, job) and job.take_over(edit):
+        if was_final:
+            revive_key(service.queue, service.jobs, job)
         try:
             service.queue.reschedule(job, now)
         except SCHEDULE_ERRORS:  # others, who have no part in the edit, have to go on

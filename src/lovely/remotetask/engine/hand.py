@@ -18,6 +18,7 @@ class Hand:
     :param transact: runs its changes.
     :ivar lock: held by who claims and gives back.
     :ivar has_left: whether nothing is to be claimed any more.
+    :ivar runs_in_turn: whether one thread runs all that is claimed, one after the other.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Hand:
         self.lock = threading.Lock()
         self.holds = False  # whether the store may know of claims of this worker
         self.has_left = False
+        self.runs_in_turn = False
 
     def check_stays(self) -> None:
         """Check that the worker may claim.

@@ -17,6 +17,7 @@ from lovely.remotetask.base.guard import guarded
 from lovely.remotetask.base.loglines import LogLines
 from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import entered, site_of
+from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.claim import take
 from lovely.remotetask.engine.filing import release
 from lovely.remotetask.engine.identity import caller_of, is_caller, is_exclusive, note_claimed
@@ -179,6 +180,8 @@ def _run_and_release(service: Any, job: Job, clock: Clock, at_once_seconds: floa
     error = run_inline(service, job, clock, at_once_seconds)
     is_over = job.is_final
     release(service, owner, jobid, clock())
+    if service.queue.gates is not None:  # somebody may have waited for what is free now
+        registry.wake_after_commit(service)
     return Ran(error, is_over)
 
 

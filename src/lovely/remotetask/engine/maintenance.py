@@ -121,7 +121,9 @@ class Maintenance:
         """
         size = self._chore_size
         begun = self._claims.monotonic()
-        has_more = self._upkeep.prune(session, size) or self._check(session, size)
+        upkeep = self._upkeep
+        has_more = upkeep.expire(session, size) or upkeep.prune(session, size)
+        has_more = has_more or self._check(session, size)
         # As many jobs as fit: records may be large, and a server far away.
         if self._claims.monotonic() - begun > CHORE_SECONDS:
             self._chore_size = max(1, size // 2)

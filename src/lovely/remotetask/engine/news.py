@@ -26,16 +26,23 @@ class News:
         self.is_asked = not self.is_exclusive and self._listener is None
         self._oids: list[bytes] = []  # of the objects that came with the last signal
         self.looked = -math.inf
+        self._watcher: Watcher | None = None
+        self._serials: tuple[bytes, ...] = ()  # of the queue, when it told its signals
         self._signals: list[Any] = []
         self._seen: list[bytes] = []
 
     def listen(self, session: Session, watcher: Watcher) -> None:
         """See `protocol.News`."""
         if self._listener is not None:
-            signals = session.begin().queue.signals
-            watcher.signals = frozenset(signal._p_oid for signal in signals)
+            self._watcher = watcher
+            self._hear_of(session.begin().queue)
             session.abort()
             self._listener.watch(watcher)
+
+    def _hear_of(self, queue: Any) -> None:
+        if self._watcher is not None:
+            self._watcher.signals = frozenset(signal._p_oid for signal in queue.signals)
+            self._serials = queue.serials
 
     def forget(self, watcher: Watcher) -> None:
         """See `protocol.News`."""
@@ -57,8 +64,11 @@ class News:
 
     def note(self, service: Any) -> None:
         """Note what a claim has seen."""
+        queue = service.queue
+        if self._watcher is not None and queue.serials != self._serials:
+            self._hear_of(queue)  # jobs may wait elsewhere too by now
         if self.is_asked:
-            self._signals = service.queue.signals
+            self._signals = queue.signals
             self._seen = _serials(self._signals)
 
     def has_signal(self, session: Session) -> bool:

@@ -39,7 +39,7 @@ class Claim(NamedTuple):
 
     One that ``is_reserved`` stands in the worker's record alone, and the job's still says
     that it waits: `Execution.run_together` writes it once, when it has run.  ``name`` is what
-    the job is called in the log.
+    the job is called in the log.  One that ``has_gate`` keeps others from being claimed.
     """
 
     jobid: int
@@ -49,6 +49,7 @@ class Claim(NamedTuple):
     is_suspect: bool = False
     is_reserved: bool = False
     name: str = ""
+    has_gate: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Claims(Protocol):
     :ivar pause: called with seconds; waits, and says whether the processor is to stop.
     :ivar last_sign: when the worker last gave a sign of life, by `monotonic`.
     :ivar holds: whether the store may know of claims of this worker.
+    :ivar runs_in_turn: whether one thread runs all that is claimed, one after the other.
     """
 
     clock: Callable[[], float]
@@ -92,6 +94,7 @@ class Claims(Protocol):
     pause: Callable[[float], bool]
     last_sign: float
     holds: bool
+    runs_in_turn: bool
 
     @property
     def in_hand(self) -> Mapping[int, Claim]:
@@ -216,6 +219,9 @@ class Upkeep(Protocol):
 
     def mend(self, session: Session) -> bool:
         """Take out of the indexes what was missed; say whether all jobs are to be checked."""
+
+    def expire(self, session: Session, size: int) -> bool:
+        """Cancel up to `size` jobs that have not started in time; say whether there may be more."""
 
     def prune(self, session: Session, size: int) -> bool:
         """Remove up to `size` old jobs; say whether there may be more."""

@@ -14,18 +14,20 @@ from persistent import Persistent
 from ZODB.utils import z64
 
 from lovely.remotetask import setting
+from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import note_service, path_to
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.retention import DEFAULT_RETENTION, Retention
 from lovely.remotetask.errors import InvalidArgument, describe, shown
-from lovely.remotetask.interfaces import ITask
+from lovely.remotetask.interfaces import PROCESSING, ITask
 from lovely.remotetask.retry import MAX_DEATHS
 from lovely.remotetask.store.predecessor import Part, check_not_old
+from lovely.remotetask.store.quarantine import load_many
 from lovely.remotetask.store.queue import JobQueue
 from lovely.remotetask.store.tree import JobTree, holds_new
 from lovely.remotetask.store.worker import LEASE_SECONDS
-from lovely.remotetask.task import available, look_up
+from lovely.remotetask.task import available, check_name, look_up
 
 #: How names begin that even a service of 0.5 may get: those of ZODB, what is not stored, and
 #: where it stands, so that it can be taken out of a container.
@@ -55,7 +57,8 @@ class Service(Persistent):
     ``retention`` dict of final status -> `Retention`, ``max_input_bytes`` and
     ``max_input_depth`` int or None: see `check_limits`, ``log_level`` int or
     None: see `LogLines`, ``around`` tuple of str: see `register_around`.
-    The service's own record is written by nothing else.
+    The service's own record is written by nothing else; the setting ``limits`` stands in the
+    queue, which claims read.
     """
 
     jobs: Any = None  # each service has its own; security declarations want a default
@@ -133,6 +136,9 @@ class Service(Persistent):
             check_not_old(self)
             if name in setting.CHECKS:
                 value = _checked_setting(name, value, self._p_jar is not None)
+            if name == "limits":
+                set_limits(self, value)
+                return
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -150,6 +156,11 @@ class Service(Persistent):
     def registered_tasks(self) -> list[tuple[str, Any]]:
         """Return the names and the tasks that are registered here; of one name the last counts."""
         return list(available(self.taskInterface).items())
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """See `ITaskService`."""
+        return dict(self.queue.limits)
 
     def find_task(self, name: str) -> Any:
         """Return the task with a name, which is called as `ITask` says, or None."""
@@ -170,6 +181,27 @@ def with_threads(factory: Any, arguments: dict[str, Any], many: Any) -> tuple[An
     return factory, {**arguments, "maxThreads": registry.threads}
 
 
+def set_limits(service: Any, limits: dict[str, int]) -> None:
+    """Limit tasks, some jobs of which may run; see `ITaskService.limits`."""
+    queue = service.queue
+    check_parts(service)
+    changed = [task for task, count in limits.items() if queue.limits.get(task) != count]
+    ends = queue.limits.keys() - limits.keys()
+    if not changed and not ends:
+        return
+    running: dict[str, list[int]] = {}
+    for worker in service.workers.values() if changed else ():
+        for job in load_many(service.jobs, worker.held):
+            if job is not None and job.status == PROCESSING:
+                running.setdefault(job.task, []).append(job.id)
+    queue.limits = limits
+    gates = queue.need_gates(service.jobs)
+    for task in changed:
+        gates.count_limit(queue, task, running.get(task, ()))
+    wrote(queue, queue)
+    registry.wake_after_commit(service)
+
+
 def made_by(factory: Any, arguments: dict[str, Any], *given: Any) -> Any:
     """Return what a factory makes that is a setting, as its keyword arguments are.
 
@@ -185,6 +217,9 @@ def made_by(factory: Any, arguments: dict[str, Any], *given: Any) -> Any:
 
 def _checked_setting(name: str, value: Any, is_stored: bool) -> Any:
     value = setting.CHECKS[name](value)
+    if name == "limits":
+        for task in value:
+            check_name(task)
     if name == "retention":
         return {status: Retention(*bounds) for status, bounds in value.items()}
     if name == "processorArguments" or (is_stored and name in _REFERENCES):

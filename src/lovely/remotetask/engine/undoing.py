@@ -29,8 +29,8 @@ from ZODB.POSException import POSKeyError, UndoError
 
 from lovely.remotetask.base.ownership import check_path, wrote
 from lovely.remotetask.base.site import path_to
-from lovely.remotetask.engine.adding import MAX_NOTE, check_note
 from lovely.remotetask.engine.control import find_filed, find_job
+from lovely.remotetask.engine.options import MAX_NOTE, check_note
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.telling import note
 from lovely.remotetask.engine.transactions import Transactor

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lovely.remotetask.base.site import entered
+from lovely.remotetask.engine.claim import expire_waiting
 from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.identity import Observer, local_ids
 from lovely.remotetask.engine.rescue import orphans, rescue
@@ -15,7 +16,8 @@ from lovely.remotetask.engine.retention import prune
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.job import job_log
 from lovely.remotetask.setting import read
-from lovely.remotetask.store.check import check_jobs, check_records
+from lovely.remotetask.store.check import check_jobs
+from lovely.remotetask.store.lost import check_records
 
 
 class Upkeep:
@@ -118,6 +120,14 @@ class Upkeep:
         return any(problem.is_mendable for problem in problems)
 
     # -- what can wait ----------------------------------------------------------------
+
+    def expire(self, session: Session, size: int) -> bool:
+        """See `protocol.Upkeep`.
+
+        Transaction: commits.
+        """
+        change = functools.partial(expire_waiting, now=self._claims.clock(), size=size)
+        return self._claims.transact.once(session, change) == size
 
     def prune(self, session: Session, size: int) -> bool:
         """See `protocol.Upkeep`.

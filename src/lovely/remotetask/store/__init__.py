@@ -4,10 +4,18 @@
 From top to bottom; each uses only those below it.
 
 ``check``        compares jobs and indexes, and mends
+``lost``         records that are missing
 ``listing``      pages of jobs, in the order of a time
 ``count``        how many jobs there are
 ``schedulekeys``  which job is the schedule with a key
+``expiry``       which jobs expire, and when
 ``queue``        all places where jobs wait or rest
+``reason``       why a job that could run waits
+``gates``        locks, and limits of tasks
+``level``        where the jobs of one priority wait
+``lots``         where jobs are set aside
+``keys``         which job has a unique key
+``names``        tables of names
 ``ready``        the ready queue
 ``pauses``       which tasks are paused
 ``memory``       what a worker remembers of the ready queue

@@ -11,48 +11,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
-from persistent import Persistent
-from ZODB.POSException import POSKeyError
-
-from lovely.remotetask.base.ownership import check_parts, removed, wrote
-from lovely.remotetask.base.shelf import Shelf
+from lovely.remotetask.base.ownership import check_parts
 from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
 from lovely.remotetask.store import schedulekeys
-from lovely.remotetask.store.index import EntryPage
+from lovely.remotetask.store.expiry import is_watched, watch_expiry
+from lovely.remotetask.store.gates import is_aside
+from lovely.remotetask.store.keys import hold_key, job_with
+from lovely.remotetask.store.lost import LeftAlone, Problem, check_records
+from lovely.remotetask.store.lots import drop_lot
 from lovely.remotetask.store.notes import notes_of, take_note
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 
 #: How many jobs one step looks at.
 STEP_SIZE = 1000
-
-
-class Problem(NamedTuple):
-    """One thing that disagrees.
-
-    :ivar jobid: the job it is about, or None.
-    :ivar text: what it is, for people.
-    """
-
-    jobid: int | None
-    text: str
-
-    @property
-    def is_mendable(self) -> bool:
-        """Whether repairing mends it."""
-        return True
-
-
-class LeftAlone(Problem):
-    """One that repairing leaves alone."""
-
-    @property
-    def is_mendable(self) -> bool:
-        """See `Problem`."""
-        return False
 
 
 def check_jobs(
@@ -82,7 +57,10 @@ def check_jobs(
             problems.append(Problem(jobid, trouble))
             if repair:
                 _refile(service, job, now)
-        elif not job.is_final and _is_ahead(job, now):
+            continue
+        for problem in _loose_ends(service, job, repair):
+            problems.append(problem)
+        if not job.is_final and _is_ahead(job, now):
             problems.append(Problem(jobid, "a clock far ahead has set when it is due"))
             if repair:
                 service.queue.count_anew(job, now)
@@ -102,116 +80,6 @@ def check_indexes(service: Any, repair: bool) -> list[Problem]:
     Transaction: caller commits, if `repair`; otherwise reads only.
     """
     return [*_check_entries(service, repair), *_check_counts(service, repair)]
-
-
-def check_records(service: Any, repair: bool, with_jobs: bool = True) -> list[Problem]:
-    """Check that the records are there of which the indexes, and the tree of jobs, consist.
-
-    One that is missing is taken out, for each transaction that comes to it fails.  What stood in
-    a part of an index is filed anew by `check_jobs`; jobs that stood in a part of their tree are
-    lost.  It takes a time that grows with the number of parts.
-
-    :param with_jobs: mend the tree of jobs too.
-
-    Transaction: caller commits, if `repair`; otherwise reads only.
-    """
-    queue = service.queue
-    lost = {
-        "tree of jobs": sum(
-            _take_lost(lane, Shelf, repair and with_jobs) for lane in service.jobs.lanes
-        ),
-        "ready queue": sum(_take_lost_segments(lane, repair) for lane in queue.ready.lanes),
-        "index of parked jobs": _take_lost_lots(queue.parked, repair),
-        "list of keys": _take_lost_values(queue.schedules, lambda jobid: False, repair),
-        "list of workers": _take_lost_values(service.workers, _is_lost, repair),
-    }
-    for status, index in queue.indexes.items():
-        take = _take_lost_pages if status in FINAL_STATUSES else _take_lost_times
-        lost[f"index of {status} jobs"] = take(index, repair)
-    for name, notes in notes_of(service).items():
-        lost[f"list of {name}"] = _take_lost_values(notes, lambda note: False, repair)
-    return [
-        (Problem if with_jobs or name != "tree of jobs" else LeftAlone)(
-            None, f"the {name} lacks {count} of its records"
-        )
-        for name, count in lost.items()
-        if count
-    ]
-
-
-def _is_lost(part: Any) -> bool:
-    try:
-        part._p_activate()
-    except POSKeyError:
-        return True
-    return False
-
-
-def _take_lost(shelf: Any, kind: type, repair: bool) -> int:
-    """Take the lost parts of a kind out of a shelf, and out of the shelves in it."""
-    lost = 0
-    for key, part in list(shelf.entries.items()):
-        if not isinstance(part, kind):
-            continue
-        if _is_lost(part):
-            lost += 1
-            if repair:
-                shelf.take(key)
-                wrote(shelf, shelf)
-        elif isinstance(part, Shelf):
-            lost += _take_lost(part, kind, repair)
-    return lost
-
-
-def _take_lost_segments(lane: Any, repair: bool) -> int:
-    shelf = lane.generations
-    lost = _take_lost(shelf, Persistent, repair)
-    if lost and repair:
-        for first, generation in list(shelf.entries.items()):
-            if not generation.entries:  # nobody could put anything into it
-                generation.close()
-                shelf.take(first)
-                wrote(shelf, shelf)
-                removed(shelf, generation)
-    return lost
-
-
-def _take_lost_times(index: Any, repair: bool) -> int:
-    return _take_lost(index.pages, Persistent, repair)
-
-
-def _take_lost_lots(parked: Any, repair: bool) -> int:
-    def is_lost(lot: Any) -> bool:
-        return _is_lost(lot) or _is_lost(lot.pages) or _is_lost(lot.size)
-
-    lost = _take_lost_values(parked, is_lost, repair)
-    if lost and not repair:
-        return lost
-    return lost + sum(_take_lost_times(lot, repair) for lot in parked.values())
-
-
-def _take_lost_pages(index: Any, repair: bool) -> int:
-    lost = 0
-    for lane in index.lanes:
-        lost += _take_lost_values(lane, _is_lost, repair)
-        if repair and 0 not in lane:  # what is older than the other pages needs one
-            lane[0] = EntryPage()
-    return lost
-
-
-def _take_lost_values(tree: Any, is_lost: Callable[[Any], bool], repair: bool) -> int:
-    """Take the lost values out of a BTree, and all of them if a part of the tree itself is lost."""
-    try:
-        keys = list(tree)
-        lost = [key for key in keys if hasattr(tree, "values") and is_lost(tree[key])]
-        if repair:
-            for key in lost:
-                del tree[key]
-        return len(lost)
-    except POSKeyError:
-        if repair:
-            tree.clear()
-        return 1
 
 
 def check_all(
@@ -267,6 +135,29 @@ def _trouble(service: Any, job: Job) -> str | None:
     return None if queue.stands_by(job) else f"it is {job.status}, but waits nowhere"
 
 
+def _loose_ends(service: Any, job: Job, repair: bool) -> Iterator[Problem]:
+    """Check that a job is found by its key and its expiry, and is not forgotten at a gate."""
+    if job.is_final:
+        return
+    queue = service.queue
+    if job.unique_key is not None:
+        other = job_with(queue, service.jobs, job.unique_key)
+        if other is None:
+            yield Problem(job.id, "it is not found by its unique key")
+            if repair:
+                hold_key(queue, job)
+        elif other is not job:
+            yield LeftAlone(job.id, f"job {other.__name__} has the same unique key")
+    if not is_watched(queue, job):
+        yield Problem(job.id, "nobody will see that it expires")
+        if repair:
+            watch_expiry(queue, job)
+    if is_aside(str(job.place)) and queue.gates.is_stuck(queue, job):
+        yield Problem(job.id, "it waits for a lock or a limit that nobody holds")
+        if repair:
+            queue.gates.go_on(queue, job)
+
+
 def _is_ahead(job: Job, now: float) -> bool:
     # Who asks with an earlier time than this machine's has no clock that was put back.
     try:
@@ -276,8 +167,9 @@ def _is_ahead(job: Job, now: float) -> bool:
 
 
 def _refile(service: Any, job: Job, now: float) -> None:
-    if job.is_ready:
-        service.queue.ready.note_left(job.place)
+    ready = service.queue.level(job.priority).queue_of(job) if job.is_ready else None
+    if ready is not None:
+        ready.note_left(job.place)
     if job.place is not None:  # else it may have ended with a result that cannot be written here
         job.place = None
     if not job.is_final and job.status != STARTLATER:
@@ -287,7 +179,7 @@ def _refile(service: Any, job: Job, now: float) -> None:
 
 
 def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
-    for status, index in service.queue.indexes.items():
+    for status, index in service.queue.all_indexes():
         for when, jobid in list(index):
             job = load(service.jobs, jobid)
             if job is None:  # of what cannot be read nothing can be said
@@ -300,7 +192,7 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
                 yield Problem(jobid, f"an entry of the index of {status} jobs is stale")
                 if repair:
                     index.remove(when, jobid)
-    for name, lot in list(service.queue.parked.items()):
+    for name, lot in list(_lots(service.queue)):
         for when, jobid in list(lot):
             job = load(service.jobs, jobid)
             if jobid not in service.jobs if job is None else job.place != name:
@@ -312,6 +204,7 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
             yield Problem(jobid, f"the key {key!r} of a schedule stands for none")
             if repair:
                 schedulekeys.drop(service.queue, key, jobid)
+    yield from _check_tables(service, repair)
     for name, notes in notes_of(service).items():
         for jobid in list(notes):
             job = load(service.jobs, jobid)
@@ -327,15 +220,45 @@ def _is_held(service: Any, jobid: int) -> bool:
     return any(jobid in worker.held for worker in service.workers.values())
 
 
+def _lots(queue: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the lots of all levels and gates, by name."""
+    for level in queue.all_levels():
+        yield from level.parked.items()
+    if queue.gates is not None:
+        yield from queue.gates.lots.items()
+
+
+def _check_tables(service: Any, repair: bool) -> Iterator[Problem]:
+    """Check what stands in the index of jobs at gates, and in the table of unique keys."""
+    queue = service.queue
+    aside = {} if queue.gates is None else queue.gates.aside
+    for status, index in aside.items():
+        for when, jobid in list(index):
+            job = load(service.jobs, jobid)
+            is_there = job is not None and job.status == status and is_aside(str(job.place))
+            if not is_there and (job is not None or jobid not in service.jobs):
+                yield Problem(jobid, f"an entry of the {status} jobs at locks and limits is stale")
+                if repair:
+                    index.remove(when, jobid)
+    for key, jobids in () if queue.keys is None else queue.keys:
+        if job_with(queue, service.jobs, key) is None and not _is_held(service, jobids[0]):
+            yield Problem(jobids[0], f"the unique key {key!r} is that of no live job")
+            if repair:
+                queue.keys.drop(key)
+
+
 def _check_counts(service: Any, repair: bool) -> Iterator[Problem]:
     queue = service.queue
-    lots = [("parked", lot) for lot in queue.parked.values()]
-    for name, place in (*queue.indexes.items(), *lots, ("ready", queue.ready)):
+    lots = [("parked", lot) for _, lot in _lots(queue)]
+    ready = [("ready", ready) for level in queue.all_levels() for ready in level.queues]
+    aside = () if queue.gates is None else queue.gates.aside.items()
+    for name, place in (*queue.all_indexes(), *lots, *aside, *ready):
         difference = place.miscounted(service.jobs)
         if difference:
             yield Problem(None, f"the count of {name} jobs is wrong by {difference}")
             if repair:
                 place.correct(difference)
-    for name, lot in list(queue.parked.items()) if repair else ():
-        if lot.first() is None:
-            queue.drop_lot(name)
+    for level in queue.all_levels() if repair else ():
+        for name, lot in list(level.parked.items()):
+            if lot.first() is None:
+                drop_lot(level, level.parked, name)

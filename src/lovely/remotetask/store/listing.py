@@ -11,16 +11,18 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from lovely.remotetask.errors import LAST_MOMENT
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, QUEUED
 from lovely.remotetask.job import Job
+from lovely.remotetask.store.gates import is_aside
 from lovely.remotetask.store.index import entry_of, parts_of, tick
+from lovely.remotetask.store.level import TIMED_STATUSES
+from lovely.remotetask.store.lots import is_lot_of
 from lovely.remotetask.store.quarantine import load_many
-from lovely.remotetask.store.queue import is_lot_of
 from lovely.remotetask.store.ready import PREFETCH_SIZE, is_closed
 from lovely.remotetask.store.tree import MAX_JOB_ID
 
@@ -36,8 +38,10 @@ _TICK_SECONDS = 2.0**-22
 #: Characters of a cursor: more than the last moment takes.
 MAX_CURSOR = 32
 
-#: What stands in the place of a place for jobs that are held by a worker.
+#: What stands in the place of a place for jobs that are held by a worker, and of a lot for those
+#: that wait at a gate.
 _HELD = object()
+_ASIDE = object()
 
 
 class Page(NamedTuple):
@@ -137,6 +141,8 @@ def _stands_by(service: Any, job: Any, entry: _Entry) -> bool:
         return False
     if entry.place is _HELD:
         return True
+    if entry.place is _ASIDE:
+        return isinstance(job.place, str) and is_aside(job.place)
     return bool(entry.place == (service.queue.entry_of(job)[0] if job.is_final else job.place))
 
 
@@ -155,19 +161,23 @@ def _load(service: Any, jobids: list[int]) -> list[Job | None]:
 def _streams(service: Any, statuses: set[str], way: _Way) -> Iterator[Iterator[_Entry]]:
     queue = service.queue
     for status in statuses - {PROCESSING}:
-        index = queue.indexes[status]
+        levels = queue.all_levels() if status in TIMED_STATUSES else [queue]
         in_order = _ended if status in FINAL_STATUSES else _timed
-        yield _entries(in_order(index, way), status, way)
-        for name, lot in queue.parked.items():
-            if is_lot_of(name, status):
-                yield _entries(_timed(lot, way), status, way, name)
+        for level in levels:
+            yield _entries(in_order(level.indexes[status], way), status, way)
+            for name, lot in level.parked.items():
+                if is_lot_of(name, status):
+                    yield _entries(_timed(lot, way), status, way, name)
+        if queue.gates is not None and status in TIMED_STATUSES:
+            yield _entries(_timed(queue.gates.aside[status], way), status, way, _ASIDE)
     if QUEUED in statuses:
-        yield from (_ready(service, lane, way) for lane in queue.ready.lanes)
+        lines = chain.from_iterable(level.queues for level in queue.all_levels())
+        yield from (_ready(service, lane, way) for line in lines for lane in line.lanes)
     yield iter(_held(service, statuses, way))
 
 
 def _entries(
-    found: Iterator[tuple[float, int]], status: str, way: _Way, lot: str | None = None
+    found: Iterator[tuple[float, int]], status: str, way: _Way, lot: Any = None
 ) -> Iterator[_Entry]:
     for when, jobid in found:
         order = entry_of(when, jobid)

@@ -29,6 +29,8 @@ class Memory:
     :ivar chosen: the segment where a worker beside others goes on.
     """
 
+    _parts: dict[object, Memory] | None = None
+
     def __init__(
         self,
         max_closed: float | None = None,
@@ -48,11 +50,27 @@ class Memory:
         From time to time all is forgotten: what is stale can become valid by an undo.
         """
         self.has_more = False
+        for part in (self._parts or {}).values():
+            part.renew()
         self._clock_seen = self._clock
         now = time.monotonic()
         if now - self._since >= MEMORY_SECONDS:
             self._since = now
             self._forget()
+
+    def part(self, name: object) -> Memory:
+        """Return what is remembered of another ready queue."""
+        if self._parts is None:
+            self._parts = {}
+        part = self._parts.get(name)
+        if part is None:
+            part = self._parts[name] = Memory(self.max_closed, self.passed)
+        return part
+
+    @property
+    def was_cut_short(self) -> bool:
+        """Whether a pull ended although there was more to be looked at."""
+        return self.has_more or any(part.was_cut_short for part in (self._parts or {}).values())
 
     def keep(self) -> None:
         """After a commit: keep what the transaction has seen of the clock."""
@@ -69,14 +87,17 @@ class Memory:
         self.quarantined: set[int] = set()  # keys of segments with jobs that cannot be used here
         self.idle: dict[int, bytes] = {}  # lane -> serial of its signal, when nobody waited
 
-    def note_stale(self, entries: Iterable[tuple[Any, int]]) -> None:
-        """Remember stale entries, (segment key, job id), that are committed."""
-        for key, jobid in entries:
-            self.stale.setdefault(key, set()).add(jobid)
+    def note_stale(self, entries: Iterable[tuple[int, Any, int]]) -> None:
+        """Remember stale entries, (priority, segment key, job id), that are committed."""
+        for priority, key, jobid in entries:
+            part = self.part(priority) if priority else self
+            part.stale.setdefault(key, set()).add(jobid)
 
     def choose_anew(self) -> None:
         """Start the next pull at another segment: somebody else works on this one."""
         self.chosen = None
+        for part in (self._parts or {}).values():
+            part.choose_anew()
 
     def forget(self, keys: Iterable[int]) -> None:
         """Forget segments that are gone."""

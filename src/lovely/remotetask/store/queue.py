@@ -17,10 +17,9 @@ from typing import Any
 from BTrees.OOBTree import OOBTree, OOSet
 from persistent import Persistent
 
-from lovely.remotetask.base.ownership import check_path, check_sound, removed, wrote
+from lovely.remotetask.base.ownership import check_sound, wrote
 from lovely.remotetask.interfaces import (
     CRONJOB,
-    DELAYED,
     FINAL_STATUSES,
     QUEUED,
     STARTLATER,
@@ -28,65 +27,61 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, SCHEDULE_ERRORS, CronJob, Job
 from lovely.remotetask.schedule import is_zone_known
 from lovely.remotetask.store.ended import EndedIndex
+from lovely.remotetask.store.gates import Gates, Turns, is_aside
 from lovely.remotetask.store.index import tick
+from lovely.remotetask.store.keys import free_key
+from lovely.remotetask.store.level import TIMED_STATUSES, Levels
+from lovely.remotetask.store.lots import (
+    drop_lot,
+    lot_of_task,
+    lot_of_zone,
+    put_in_lot,
+    take_from_lot,
+    task_of,
+    zone_of,
+)
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.pauses import ALL
 from lovely.remotetask.store.quarantine import load_usable
-from lovely.remotetask.store.ready import ReadyQueue, by_turns, turned
+from lovely.remotetask.store.reason import reason_of
 from lovely.remotetask.store.timeindex import TimeIndex
 from lovely.remotetask.store.tree import JobTree
-
-#: Workers beside each other begin at different ones of so many due jobs.
-START_SIZE = 200
 
 #: How many waiting jobs are looked at when the clock seems to have been put back.
 RECOUNT_LIMIT = 1000
 
-#: Jobs whose time zone is not known are parked under its name, behind what no task is called.
-_ZONE = "\0time zone "
 
-#: Jobs that keep another status than `QUEUED` while they wait for their task are parked under its
-#: name behind that, so that they can be counted.
-_TASK = {status: f"\0{status} task " for status in (DELAYED, CRONJOB)}
-
-#: Statuses whose jobs can wait for a time.
-TIMED_STATUSES = (DELAYED, CRONJOB, QUEUED)
-
-
-class JobQueue(Persistent):
+class JobQueue(Levels):
     """All places where jobs wait or rest, by status.
 
-    Stored: ``ready`` `ReadyQueue`; ``indexes`` dict of status -> `TimeIndex`, keyed by the
-    time a waiting job is due, or a job to be started later was created, or of final status ->
-    `EndedIndex`, keyed by the time the job ended;
-    ``parked`` OOBTree of lot -> `TimeIndex`, keyed by creation: jobs whose task was not
-    registered where they were to be claimed, in lots by status and task name, and jobs whose
-    time zone was not known there, by zone; ``paused`` OOSet of str: the names of paused tasks,
-    whose jobs are parked too when they come to be claimed, or `ALL`; ``schedules`` OOBTree of key
-    -> id of the schedule with it, there once a key was used, see `schedulekeys`.
+    Stored beyond `Levels`: in ``indexes``, by status, a `TimeIndex` of jobs to be started later,
+    keyed by creation, and an `EndedIndex` for each final status, keyed by the time the job ended;
+    ``paused`` OOSet of str: the names of paused tasks, whose jobs are parked too when they come to
+    be claimed, or `ALL`; ``schedules`` OOBTree of key -> id of the schedule with it, there once a
+    key was used, see `schedulekeys`.
+
+    When they are first used: ``keys`` `NameTable` of unique key -> id; ``gates`` `Gates`, for
+    locks and limited tasks; ``limits`` dict of task -> int; ``expiring`` `TimeIndex`, keyed by the
+    time they expire, of the jobs that do; they are dropped from it at that time.
 
     ``job.place`` says where a waiting job is filed: an int is the key of its segment in
-    the ready queue, a float its time in the index of its status, a str the lot it is parked in.
+    a ready queue, a float its time in the index of its status, a str the lot it is parked in, or
+    in which it waits at a gate.
     A job that waits again after a run has its place before it is filed there.
     """
 
     paused: Any = OOSet()  # of a queue that was stored without; never changed
     schedules: Any = OOBTree()  # likewise
+    keys: Any = None
+    gates: Any = None
+    limits: dict[str, int] = {}  # noqa: RUF012 (never changed in place)
+    expiring: Any = None
 
     def __init__(self) -> None:
-        self.ready = ReadyQueue()
+        super().__init__()
         self.paused = OOSet()
-        self.indexes: dict[str, Any] = {
-            **{status: TimeIndex() for status in (*TIMED_STATUSES, STARTLATER)},
-            **{status: EndedIndex() for status in FINAL_STATUSES},
-        }
-        self.parked = OOBTree()
-
-    @property
-    def signals(self) -> list[Persistent]:
-        """The objects whose change tells a waiting worker that there may be work."""
-        timed = (self.indexes[status].signal for status in TIMED_STATUSES)
-        return [*self.ready.signals, *timed, self.paused]
+        self.indexes[STARTLATER] = TimeIndex()
+        self.indexes.update((status, EndedIndex()) for status in FINAL_STATUSES)
 
     @property
     def is_paused(self) -> bool:
@@ -97,6 +92,13 @@ class JobQueue(Persistent):
         """Say whether no job of a task is to be claimed."""
         return task in self.paused
 
+    @property
+    def signals(self) -> list[Persistent]:
+        """See `Levels`."""
+        return [*super().signals, self.paused]
+
+    # -- filing ---------------------------------------------------------------------------
+
     def file(self, job: Job) -> None:
         """Put a job where its status and its due time say."""
         if not job.is_final and job._p_jar is not None:  # of a new one `JobTree.add` tells
@@ -105,10 +107,18 @@ class JobQueue(Persistent):
             self.file_ready([job])
         elif job.status == CRONJOB and job.due is None and job.timezone is not None:
             self.park_for_zone(job)
+        elif job.is_final:
+            self.index_of(job).insert(self._time_of(job), job.id)
+            free_key(self, job)
         else:
-            self._index(job.status).insert(self._time_of(job), job.id)
-            if not job.is_final:
-                self.assign(job)
+            self.file_waiting(job)
+        if self.gates is not None and job._p_jar is not None:
+            self.gates.leave(self, [job])
+
+    def file_waiting(self, job: Job) -> None:
+        """Put a job that waits for a time into the index of its status."""
+        self.index_of(job).insert(self._time_of(job), job.id)
+        self.assign(job)
 
     def file_ended(self, jobs: list[Job]) -> None:
         """Put jobs whose runs have ended where they rest or wait."""
@@ -119,7 +129,18 @@ class JobQueue(Persistent):
             else:
                 self.file(job)
         for status, entries in finals.items():
-            self._index(status).insert_many(entries)
+            index = self.indexes[status]
+            check_sound(self, index)
+            index.insert_many(entries)
+        self.free(jobs)
+
+    def free(self, jobs: list[Job]) -> None:
+        """Free what jobs that have ended have held: their keys, and their slots at gates."""
+        for job in jobs if self.keys is not None else ():
+            if job.is_final:
+                free_key(self, job)
+        if self.gates is not None and jobs:
+            self.gates.leave(self, jobs)
 
     def assign(self, job: Job) -> None:
         """Write down where a job that waits for a time will be filed."""
@@ -128,66 +149,72 @@ class JobQueue(Persistent):
             job.place = place
 
     def file_ready(self, jobs: list[Job]) -> None:
-        """Put jobs into the ready queue."""
-        for job, key in zip(jobs, self.ready.put([job.id for job in jobs]), strict=True):
-            job.place = key
+        """Put jobs, all of which have the same priority and lock, into a ready queue."""
+        self.level(jobs[0].priority).put(jobs)
 
     def remove(self, job: Job) -> None:
         """Take a job out of its place, before its status changes."""
         wrote(self, job)
         place = job.place
         if isinstance(place, int):
-            self.ready.note_left(place)
+            queue = self.level(job.priority).queue_of(job)
+            if queue is not None:
+                queue.note_left(place)
             job.place = None
             return
         if isinstance(place, str):
-            self._unpark(job, place)
+            self._take_out(job, place)
         elif place is not None:
-            self._index(job.status).remove(place, job.id)
+            self.index_of(job).remove(place, job.id)
         elif job.is_final:
-            self._index(job.status).remove(self._time_of(job), job.id)
+            self.index_of(job).remove(self._time_of(job), job.id)
         if place is not None:
             job.place = None
 
-    def _index(self, status: str) -> Any:
-        index = self.indexes[status]
-        check_sound(self, index)
-        return index
+    def enter(self, jobs: JobTree, job: Job, in_turn: Turns | None = None) -> bool:
+        """Let a job that is to be claimed through its gates, or set it aside; say which.
+
+        :param in_turn: see `Gates.enter`.
+        """
+        if not self.has_gate(job):
+            return True
+        return bool(self.need_gates(jobs).enter(self, job, in_turn))
+
+    def need_gates(self, jobs: JobTree) -> Gates:
+        """Return the gates, which are made when they are first needed."""
+        if self.gates is None:
+            self.gates = Gates(jobs)
+        gates: Gates = self.gates
+        return gates
+
+    def has_gate(self, job: Job) -> bool:
+        """Say whether a job has a lock or a limited task."""
+        return job.lock is not None or job.task in self.limits
 
     def park(self, job: Job) -> None:
         """Set a job aside until its task is registered, and not paused."""
-        self._park(job, _TASK.get(job.status, "") + job.task)
+        self._park(job, lot_of_task(job))
 
     def park_for_zone(self, job: Any) -> None:
         """Set a cron job aside until it comes to where its time zone is known."""
-        self._park(job, f"{_ZONE}{job.timezone}")
+        self._park(job, lot_of_zone(job.timezone))
 
     def _park(self, job: Job, name: str) -> None:
         self.remove(job)
-        check_sound(self, self.parked)
-        check_path(self.parked, name)
-        lot = self.parked.get(name)
-        if lot is None:
-            lot = self.parked[name] = TimeIndex()
-            wrote(self, lot)
-        lot.insert(job.created_at, job.id)
+        level = self.level(job.priority)
+        put_in_lot(level, level.parked, name, job)
         job.place = name
+        if self.gates is not None:
+            self.gates.leave(self, [job])
 
-    def _unpark(self, job: Job, name: str) -> None:
-        lot = self.parked.get(name)
-        if lot is not None:
-            check_sound(self, self.parked, lot)
-            lot.remove(job.created_at, job.id)
-            if lot.first() is None:
-                self.drop_lot(name)
-
-    def drop_lot(self, name: str) -> None:
-        """Drop an empty lot; who puts something in at the same moment collides."""
-        lot = self.parked[name]
-        lot.close()
-        check_path(self.parked, name)
-        del self.parked[name]
-        removed(self, lot)
+    def _take_out(self, job: Job, name: str) -> None:
+        if is_aside(name):
+            if self.gates is not None:
+                self.gates.take_out(job, name)
+            return
+        level = self.level(job.priority)
+        if take_from_lot(level, level.parked, name, job):
+            drop_lot(level, level.parked, name)
 
     @staticmethod
     def _time_of(job: Job) -> float:
@@ -197,15 +224,15 @@ class JobQueue(Persistent):
         return tick(job.created_at if job.due is None else job.due)
 
     def __len__(self) -> int:
-        """The number of jobs that wait to be run now."""
-        return self.count(QUEUED)
+        """The number of jobs that wait to be run now, but for those that wait at gates."""
+        return self.count_to_run(QUEUED)
 
     def count(self, status: str) -> int:
         """Return the number of jobs that wait, or rest, with a status."""
-        count = len(self.indexes[status])
-        if status == QUEUED:
-            count += len(self.ready)
-        return count + sum(len(lot) for name, lot in self.parked.items() if is_lot_of(name, status))
+        count = self.count_to_run(status)
+        if self.gates is not None and status in TIMED_STATUSES:
+            count += len(self.gates.aside[status])
+        return count
 
     def __bool__(self) -> bool:
         return True
@@ -220,10 +247,10 @@ class JobQueue(Persistent):
         turn: int = 0,
         memory: Memory | None = None,
     ) -> Iterator[Job]:
-        """Yield the jobs that may run now.
+        """Yield the jobs that may run now, those of the highest priority first.
 
-        Those that have waited for something (their time, their task) come first.  But they
-        are no more than half of what is taken as long as there are others, and of one kind
+        Within one those that have waited for something (their time, their task) come first.  But
+        they are no more than half of what is taken as long as there are others, and of one kind
         no more than of another, so that none can keep others from starting.  Jobs that were
         given back go before the ready queue: they have stood in it.
 
@@ -239,46 +266,38 @@ class JobQueue(Persistent):
         :param memory: what this worker has seen before.  Without one each job is looked at, and
             schedules are counted anew, see `recount`, by who wants it.
         """
-        check_sound(self, self.ready, self.parked, self.paused, *self.indexes.values())
+        self.check_sound()
+        check_sound(self, self.paused)
         if self.is_paused:
             return
         if memory is not None and memory.is_clock_back(now):
             self.recount(jobs, now)
-        kinds = [
-            self._parked_jobs(jobs, knows),
-            *(self._due_jobs(jobs, status, now, start) for status in TIMED_STATUSES),
-        ]
-        waited = by_turns(turned(kinds, turn // 2 % len(kinds) / len(kinds)))
-        ready = chain(self._given_back_jobs(jobs, now), self.ready.pull(jobs, start, memory))
-        if limit == 1 and turn % 2:
-            yield from islice(ready, 1)
-        yield from islice(waited, (limit + 1) // 2)
-        yield from islice(ready, limit)
-        yield from chain(waited, ready)
-
-    def _parked_jobs(self, jobs: JobTree, knows: Callable[[str], bool]) -> Iterator[Job]:
-        for name in list(self.parked.keys()):
-            if self._is_open(name, knows):
-                yield from _standing(jobs, self.parked[name], math.inf, name)
-
-    def _due_jobs(
-        self, jobs: JobTree, status: str, now: float, start: float | None
-    ) -> Iterator[Job]:
-        return _standing(jobs, self.indexes[status], now, start=start or 0.0)
-
-    def _given_back_jobs(self, jobs: JobTree, now: float) -> Iterator[Job]:
-        for job in self._due_jobs(jobs, QUEUED, now, None):
-            if job.due != job.created_at:
-                return  # it waits for its next attempt
-            yield job
+        for priority in self.priorities:
+            level = self.level(priority)
+            part = memory if memory is None or not priority else memory.part(priority)
+            others: Iterator[Job] = iter(())
+            if priority:
+                level.check_sound()
+            elif self.gates is not None:
+                others = self.gates.free_waiting(self)
+            yield from level.pull_here(
+                jobs,
+                now,
+                lambda lot: self._is_open(lot, knows),
+                start,
+                limit,
+                turn,
+                part,
+                others,
+            )
 
     def _is_open(self, lot: str, knows: Callable[[str], bool]) -> bool:
         """Say whether the jobs that are parked in a lot can run here, and now."""
-        if lot.startswith(_ZONE):
-            return is_zone_known(lot.removeprefix(_ZONE))
-        for prefix in _TASK.values():
-            lot = lot.removeprefix(prefix)
-        return knows(lot) and not self.is_held_back(lot)
+        zone = zone_of(lot)
+        if zone is not None:
+            return is_zone_known(zone)
+        task = task_of(lot)
+        return knows(task) and not self.is_held_back(task)
 
     def recount(self, jobs: JobTree, now: float) -> None:
         """Count schedules anew that a clock far ahead of `now` has set.
@@ -286,8 +305,9 @@ class JobQueue(Persistent):
         Looked for only where that can be: by a worker that has just begun, and when the clock
         has gone back.
         """
-        for status in TIMED_STATUSES:
-            ahead = self.indexes[status].between(now + CLOCK_TOLERANCE_SECONDS, math.inf)
+        indexes = [level.indexes for level in self.all_levels()]
+        for index in [index[status] for index in indexes for status in TIMED_STATUSES]:
+            ahead = index.between(now + CLOCK_TOLERANCE_SECONDS, math.inf)
             for when, jobid in list(islice(ahead, RECOUNT_LIMIT)):
                 job = load_usable(jobs, jobid)
                 if job is not None and job.place == when:
@@ -318,16 +338,22 @@ class JobQueue(Persistent):
         """Say whether a job is ready; nothing is changed.  See `pull`."""
         if self.is_paused:
             return False
-        for name, lot in self.parked.items():
-            if self._is_open(name, knows) and any(load_usable(jobs, jobid) for _, jobid in lot):
-                return True
-        due = chain.from_iterable(_due(self.indexes[status], now) for status in TIMED_STATUSES)
-        return any(
-            (job := load_usable(jobs, jobid)) is not None
-            and job.place == place
-            and not self.is_held_back(job.task)
-            for place, jobid in chain(due, self.ready)
+        waiting = chain.from_iterable(
+            level.waiting_here(jobs, now, lambda lot: self._is_open(lot, knows))
+            for level in self.all_levels()
         )
+        if self.gates is not None:
+            waiting = chain(self.gates.free_waiting(self), waiting)
+        return any(not self.is_held_back(job.task) and not self.is_blocked(job) for job in waiting)
+
+    def is_blocked(self, job: Job) -> bool:
+        """Say whether a lock or a limit keeps a job that could run."""
+        has_gate = self.gates is not None and self.has_gate(job)
+        return has_gate and self.gates.blockers(self, job) is not None
+
+    def reason_of(self, job: Job) -> str | None:
+        """Return what a waiting job waits for beside its time and its turn, or None."""
+        return reason_of(self, job)
 
     def entry_of(self, job: Job) -> tuple[float, int]:
         """Return the entry of a final job in the index of its status."""
@@ -340,11 +366,17 @@ class JobQueue(Persistent):
     def stands_by(self, job: Job) -> bool:
         """Say whether a waiting job is where its record says."""
         place = job.place
+        if isinstance(place, str) and is_aside(place):
+            return self.gates is not None and bool(self.gates.stands_by(job, place))
+        if place is None or (job.priority and job.priority not in self.levels):
+            return False
+        level = self.level(job.priority)
         if isinstance(place, str):
-            return place in self.parked and (job.created_at, job.id) in self.parked[place]
+            return place in level.parked and (job.created_at, job.id) in level.parked[place]
         if isinstance(place, float):
-            return (place, job.id) in self.indexes[job.status]
-        return place is not None and (place, job.id) in self.ready
+            return (place, job.id) in self.index_of(job)
+        queue = level.queue_of(job)
+        return queue is not None and (place, job.id) in queue
 
     def has_to_be_filed(self, job: Job) -> bool:
         """Say whether a job has ended a run, and `file` has not been called since."""
@@ -358,44 +390,5 @@ class JobQueue(Persistent):
         :param after: pass over what is due by then: who has looked for jobs at that time has
             found none of those to be had.
         """
-        firsts = (self.indexes[status].first(after) for status in TIMED_STATUSES)
-        return min((entry[0] for entry in firsts if entry is not None), default=None)
-
-
-def _due(index: TimeIndex, now: float, start: float = 0.0) -> Iterator[tuple[float, int]]:
-    """Yield the entries up to a time; they may be taken out under way.
-
-    :param start: where to begin among the first `START_SIZE`, 0 to 1.
-    """
-    entries = index.between(-math.inf, now)
-    if start:
-        yield from turned(list(islice(entries, START_SIZE)), start)
-    yield from entries
-
-
-def is_lot_of(lot: str, status: str) -> bool:
-    """Say whether the jobs that are parked in a lot have a status."""
-    if lot.startswith(_ZONE):
-        return status == CRONJOB
-    if status == QUEUED:
-        return not lot.startswith("\0")
-    return lot.startswith(_TASK.get(status, _ZONE))
-
-
-def _standing(
-    jobs: JobTree,
-    index: TimeIndex,
-    now: float,
-    place: str | None = None,
-    start: float = 0.0,
-) -> Iterator[Job]:
-    """Yield the jobs that stand by their entries up to a time, and drop the other entries.
-
-    Those of jobs that wait aside are left: they stand for jobs that wait.
-    """
-    for when, jobid in _due(index, now, start):
-        job = load_usable(jobs, jobid)
-        if job is not None and job.place == (when if place is None else place):
-            yield job
-        elif job is not None or jobid not in jobs:
-            index.remove(when, jobid)
+        due = min(level.next_due_here(after) for level in self.all_levels())
+        return None if due == math.inf else due

@@ -270,10 +270,14 @@ class ReadyQueue(Persistent):
         """The objects of which one changes when a job comes."""
         return [lane.added for lane in self.lanes]
 
-    def put(self, jobids: list[int]) -> list[int]:
-        """Append jobs; return the keys of their segments."""
+    def put(self, jobids: list[int], lane_number: int | None = None) -> list[int]:
+        """Append jobs; return the keys of their segments.
+
+        :param lane_number: the lane for all of them; None leaves it to their ids.
+        """
         keys: list[int] = []
-        for number, run in groupby(jobids, lane_of):
+        runs = groupby(jobids, lane_of) if lane_number is None else [(lane_number, jobids)]
+        for number, run in runs:
             lane = self.lanes[number]
             if lane._p_jar is None:
                 check_sound(self, lane)
@@ -313,7 +317,11 @@ class ReadyQueue(Persistent):
         self.lanes[0].left.change(difference)
 
     def pull(
-        self, jobs: JobTree, start: float | None = None, memory: Memory | None = None
+        self,
+        jobs: JobTree,
+        start: float | None = None,
+        memory: Memory | None = None,
+        lane_by_lane: bool = False,
     ) -> Iterator[Job]:
         """Yield the waiting jobs, and close the segments that hold none any more.
 
@@ -321,6 +329,7 @@ class ReadyQueue(Persistent):
         :param start: where to begin among the first segments, 0 to 1; None goes strictly in
             order, which between lanes is that of the time.
         :param memory: what was seen before, by this worker.
+        :param lane_by_lane: begin among the lanes instead, and go strictly in order in each.
         """
         memory = Memory(math.inf) if memory is None else memory
         memory.room = memory.max_closed
@@ -332,6 +341,10 @@ class ReadyQueue(Persistent):
                 for lane in self.lanes
             )
             yield from heapq.merge(*lanes, key=attrgetter("created_at"))
+        elif lane_by_lane:
+            for lane in turned(list(self.lanes), start):
+                places = ((place, 0.0) for place in lane.places(memory))
+                yield from self._waiting(places, jobs, memory)
         else:
             yield from self._waiting(self._places(start, memory), jobs, memory)
 

@@ -248,6 +248,10 @@ class Upkeep:
         """See `protocol.Upkeep`."""
         return False
 
+    def expire(self, session: Session, size: int) -> bool:
+        """See `protocol.Upkeep`."""
+        return False
+
     def prune(self, session: Session, size: int) -> bool:
         """See `protocol.Upkeep`."""
         return False

@@ -161,6 +161,9 @@ class Records:
 class Queue:
     """Where jobs wait, as the engine sees it: in their documents, and nowhere else."""
 
+    #: Of tasks of the other door.
+    limits: dict[str, int] = {}  # noqa: RUF012 (never changed)
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
