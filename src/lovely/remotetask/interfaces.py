@@ -114,6 +114,12 @@ class IJob(Interface):
         title="Note", description="What was given to `ITaskService.add` for people.", required=False
     )
 
+    cause = Int(
+        title="Cause",
+        description="The id of the job whose `on_success` or `on_error` this one is, if any.",
+        required=False,
+    )
+
     attempt = Int(title="Attempt", description="How often the job was claimed.", required=True)
 
     deaths = Int(
@@ -298,7 +304,17 @@ class ITaskService(IService):
         Transaction: reads only.
         """
 
-    def add(task, input=None, startLater=False, retry=None, delay=None, at=None, note=None):
+    def add(
+        task,
+        input=None,
+        startLater=False,
+        retry=None,
+        delay=None,
+        at=None,
+        note=None,
+        on_success=None,
+        on_error=None,
+    ):
         """Add a job, and return its id.
 
         The job is part of the caller's transaction: it exists once that is committed,
@@ -312,6 +328,10 @@ class ITaskService(IService):
         :param delay: seconds, 0 or more, that the job waits before it runs.
         :param at: an aware datetime: the job waits until then; in the past it is due at once.
         :param note: a text for people, which stays with the job: up to 1,000 characters.
+        :param on_success: a task, or (task, input): added as a job of its own in the commit that
+            completes this one, once.  Its ``cause`` is this job.
+        :param on_error: the same for the commit by which this job is an error, after all its
+            attempts.  Of a job that was cancelled neither is added.
         :raises TaskNotFound: no task has this name; a ValueError.
         :raises InvalidInput: the input breaks the task's schema or cannot be stored, as with a
             persistent object of another connection.

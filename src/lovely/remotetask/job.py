@@ -113,6 +113,9 @@ class Job(Persistent):
     ready queue.  ``place`` int, float or str: where the queue has filed the waiting job; only
     `lovely.remotetask.store.queue` sets it.
     ``note`` str: for people; given to ``add``.
+    ``on_success``, ``on_error`` tuple (name of a task, input): the job that is added when this
+    one is completed, or has failed for good; given to ``add``.
+    ``cause`` int: id of the job that has brought this one about so; set by the engine.
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
     ``is_unwanted`` bool: the job has ended, and is to be removed instead of filed; set by
     ``clean``.
@@ -137,6 +140,9 @@ class Job(Persistent):
     failures: tuple[Failure, ...] = ()
     note: str | None = None
     retry: RetryPolicy | None = None
+    on_success: tuple[str, Any] | None = None
+    on_error: tuple[str, Any] | None = None
+    cause: int | None = None
     is_unwanted: bool = False
 
     #: Of a job that fails on and on, this many of its last failures are kept.

@@ -27,6 +27,7 @@ from lovely.remotetask.engine.adding import (
 )
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.engine.finding import list_page, task_name
+from lovely.remotetask.engine.following import FollowUps, follow_up_of
 from lovely.remotetask.engine.inline import (
     claim_for_caller,
     process_claimed,
@@ -66,6 +67,9 @@ __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 #: The name of a task, or the function that was registered.
 Task = str | Callable[..., Any]
 
+#: What follows: a task, or a task and its input.
+FollowUp = Task | tuple[Task, Any]
+
 # In the class `list` is a method.
 Ids = list[int]
 Workers = list[WorkerState]
@@ -93,10 +97,15 @@ class TaskService(Service, Location):
         delay: float | None = None,
         at: datetime | None = None,
         note: str | None = None,
+        on_success: FollowUp | None = None,
+        on_error: FollowUp | None = None,
     ) -> int:
         """See `ITaskService`."""
         check_parts(self)
         name, input = self._checked(task, input, retry)
+        follow_ups = FollowUps(
+            follow_up_of(on_success, self._checked), follow_up_of(on_error, self._checked)
+        )
         is_later = is_true(startLater, "startLater")
         wait = seconds_until(delay, at, is_later, time.time())
         note = check_note(note)
@@ -110,6 +119,7 @@ class TaskService(Service, Location):
             job.status = STARTLATER
         if note is not None:
             job.note = note
+        follow_ups.apply(job)
         add_job(self, job)
         return job.id
 
@@ -168,7 +178,7 @@ class TaskService(Service, Location):
         job.wait(job.count_from(job.created_at))
         return job
 
-    def _checked(self, name: Any, input: Any, retry: RetryPolicy | None) -> tuple[str, Any]:
+    def _checked(self, name: Any, input: Any, retry: RetryPolicy | None = None) -> tuple[str, Any]:
         """Check what is given for a job; return its task's name, and the input as it is now."""
         name = name_of_task(self, name)
         task = self.find_task(plain(name)) if is_kind(name, str) else None

@@ -15,7 +15,6 @@ From top to bottom; each uses only those below it.
 ``news``          whether there may be work
 ``inline``        runs jobs in the caller's transaction
 ``service``       what every service has: its parts and its settings
-``adding``        takes new jobs
 ``waiting``       waits for jobs to end
 ``control``       finds, starts, repeats, reschedules, cancels and pauses jobs
 ``finding``       what is asked of the lists of jobs
@@ -25,6 +24,8 @@ From top to bottom; each uses only those below it.
 ``filing``        files the jobs whose runs have ended
 ``retention``     how long jobs that have ended are kept, and their end
 ``outcome``       what becomes of a run
+``following``     what follows when a job has ended
+``adding``        takes new jobs
 ``identity``      who a worker is, and whether others are still alive
 ``transactions``  repeats transactions, and waits for the storage
 ``session``       a connection and its transactions

@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from lovely.remotetask.engine.filing import retire
+from lovely.remotetask.engine.following import follow_up
 from lovely.remotetask.engine.outcome import failure_of
 from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.errors import JobInterrupted, UnknownZone, describe
@@ -63,6 +64,7 @@ def take(service: Any, job: Job, owner: str, now: float) -> bool:
         return False
     except SCHEDULE_ERRORS as error:
         Job.fail(job, failure_of(error, job.attempt, now), now)
+        follow_up(service, job)
         retire(service, job.id, now)
         job_log.error("job %s: the stored schedule is broken: %s", job.__name__, describe(error))
         return False

@@ -10,6 +10,7 @@ from typing import Any
 from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.base.storable import check_storable
+from lovely.remotetask.engine.following import follow_up
 from lovely.remotetask.errors import (
     InvalidInput,
     InvalidResult,
@@ -82,6 +83,7 @@ def settle(service: Any, job: Job, task: Any, error: BaseException, now: float) 
         job.note_failure(failure)
         job.wait(now + wait)
     _rest(service, job)
+    follow_up(service, job)
 
 
 def _rest(service: Any, job: Job) -> None:
@@ -126,6 +128,8 @@ def finish(service: Any, job: Job, output: Any, now: float) -> None:
     """Keep the result, of a job that `wrote` knows; a cron job waits for its next time."""
     job.finish(output, now)
     _rest(service, job)
+    if job.on_success is not None:
+        follow_up(service, job)
 
 
 def postpone(service: Any, job: Job, conflicts: int, error: BaseException, now: float) -> None:
