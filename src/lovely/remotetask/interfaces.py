@@ -114,6 +114,18 @@ class IJob(Interface):
         title="Note", description="What was given to `ITaskService.add` for people.", required=False
     )
 
+    after = Tuple(
+        title="After",
+        description="The ids of the jobs that were to be completed first.",
+        required=False,
+    )
+
+    awaits = Tuple(
+        title="Awaits",
+        description="Those of them that this job still waits for, or by which it has failed.",
+        required=False,
+    )
+
     cause = Int(
         title="Cause",
         description="The id of the job whose `on_success` or `on_error` this one is, if any.",
@@ -312,6 +324,7 @@ class ITaskService(IService):
         delay=None,
         at=None,
         note=None,
+        after=(),
         on_success=None,
         on_error=None,
     ):
@@ -328,16 +341,22 @@ class ITaskService(IService):
         :param delay: seconds, 0 or more, that the job waits before it runs.
         :param at: an aware datetime: the job waits until then; in the past it is due at once.
         :param note: a text for people, which stays with the job: up to 1,000 characters.
+        :param after: the id of a job, or up to 100 ids: the new one is ``queued``, and waits until
+            all of these are completed.  If one of them is an error, cancelled or removed before,
+            now or later, the new one becomes an error that names it.
         :param on_success: a task, or (task, input): added as a job of its own in the commit that
             completes this one, once.  Its ``cause`` is this job.
         :param on_error: the same for the commit by which this job is an error, after all its
             attempts.  Of a job that was cancelled neither is added.
         :raises TaskNotFound: no task has this name; a ValueError.
+        :raises JobNotFound: there is no job with an id in `after`; a KeyError.
+        :raises JobUnusable: such a job's record cannot be read in this process.
         :raises InvalidInput: the input breaks the task's schema or cannot be stored, as with a
             persistent object of another connection.
         :raises InvalidArgument: `retry` is no policy that can be stored, or the name of the task
-            cannot be written; `delay`, `at` or `note` make no sense, or several of `delay`, `at`
-            and `startLater` are given; or the function is registered under several names.
+            cannot be written; `delay`, `at`, `note` or `after` make no sense, as with a cron job,
+            which is never completed; several of `delay`, `at`, `startLater` and `after` are
+            given; or the function is registered under several names.
         :raises StrayObject: the connection has lost track of the database, as after a crash of
             a ZEO server; a TransientError: repeat the transaction.  So may the commit.
 

@@ -113,6 +113,10 @@ class Job(Persistent):
     ready queue.  ``place`` int, float or str: where the queue has filed the waiting job; only
     `lovely.remotetask.store.queue` sets it.
     ``note`` str: for people; given to ``add``.
+    ``after`` tuple of int: ids of the jobs that were to be completed first; given to ``add``.
+    ``awaits`` tuple of int: those of them that were not yet; set with ``after``, and by who tells
+    that one has ended.  ``followers`` tuple of int: ids of jobs that were added with this one, and
+    wait for it; set when these are added, and never changed since.
     ``on_success``, ``on_error`` tuple (name of a task, input): the job that is added when this
     one is completed, or has failed for good; given to ``add``.
     ``cause`` int: id of the job that has brought this one about so; set by the engine.
@@ -140,6 +144,9 @@ class Job(Persistent):
     failures: tuple[Failure, ...] = ()
     note: str | None = None
     retry: RetryPolicy | None = None
+    after: tuple[int, ...] = ()
+    awaits: tuple[int, ...] = ()
+    followers: tuple[int, ...] = ()
     on_success: tuple[str, Any] | None = None
     on_error: tuple[str, Any] | None = None
     cause: int | None = None

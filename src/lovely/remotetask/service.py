@@ -27,7 +27,13 @@ from lovely.remotetask.engine.adding import (
 )
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.engine.finding import list_page, task_name
-from lovely.remotetask.engine.following import FollowUps, follow_up_of
+from lovely.remotetask.engine.following import (
+    FollowUps,
+    begin_after,
+    check_predecessors,
+    follow_up_of,
+    ids_of,
+)
 from lovely.remotetask.engine.inline import (
     claim_for_caller,
     process_claimed,
@@ -97,6 +103,7 @@ class TaskService(Service, Location):
         delay: float | None = None,
         at: datetime | None = None,
         note: str | None = None,
+        after: int | Iterable[int] = (),
         on_success: FollowUp | None = None,
         on_error: FollowUp | None = None,
     ) -> int:
@@ -109,6 +116,10 @@ class TaskService(Service, Location):
         is_later = is_true(startLater, "startLater")
         wait = seconds_until(delay, at, is_later, time.time())
         note = check_note(note)
+        predecessors = [find_job(self, before) for before in ids_of(after)]
+        check_predecessors(predecessors)
+        if predecessors and (wait is not None or is_later):
+            raise InvalidArgument("a job has one of after, delay, at and startLater")
         [jobid] = self._generateIds(1)
         job: Job
         if wait is None:
@@ -120,6 +131,8 @@ class TaskService(Service, Location):
         if note is not None:
             job.note = note
         follow_ups.apply(job)
+        if predecessors:
+            begin_after(self, job, predecessors, job.created_at)
         add_job(self, job)
         return job.id
 

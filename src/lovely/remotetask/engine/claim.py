@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 from lovely.remotetask.engine.filing import retire
-from lovely.remotetask.engine.following import follow_up
+from lovely.remotetask.engine.following import follow_up, is_free
 from lovely.remotetask.engine.outcome import failure_of
 from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.errors import JobInterrupted, UnknownZone, describe
@@ -48,8 +48,11 @@ def take(service: Any, job: Job, owner: str, now: float) -> bool:
     """Claim one waiting job; say whether it can be run.
 
     A job whose stored schedule is broken is set aside as an error, it alone.  One whose time
-    zone is not known here waits until it comes to where it is.
+    zone is not known here waits until it comes to where it is, and one that waits for other jobs
+    until they are completed.
     """
+    if job.awaits and not is_free(service, job, now):
+        return False
     service.queue.remove(job)
     try:
         # It ended where nobody could count.  (One that was given a delay since runs its once.)

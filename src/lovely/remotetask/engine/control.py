@@ -14,6 +14,7 @@ from lovely.remotetask.base.ownership import check_parts, check_path
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.filing import release
 from lovely.remotetask.engine.finding import list_page
+from lovely.remotetask.engine.following import await_others, tell_others, why_never
 from lovely.remotetask.engine.retention import remove_job
 from lovely.remotetask.errors import (
     InvalidArgument,
@@ -99,10 +100,15 @@ def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
     if job.status not in (ERROR, CANCELLED):
         raise InvalidArgument(f"job {job.__name__} is {job.status}: there is nothing to repeat")
     _check_usable(jobid, why_unusable(job, jobid))
+    why = why_never(service, job) if job.awaits else None
+    if why is not None:
+        raise InvalidArgument(f"job {job.__name__} cannot run: {why}")
     service.queue.remove(job)
     job.renew(time.time())
     if given is not NOT_GIVEN:
         job.input = given
+    if job.awaits:
+        await_others(service, job)
     service.queue.file(job)
     registry.wake_after_commit(service)
 
@@ -132,7 +138,7 @@ def retry_all(service: Any, task: str | None, before: float | None, limit: int) 
         for job in page.jobs:
             if before is not None and (job.completed_at or 0.0) >= before:
                 return retried
-            if why_unusable(job, job.id) is None:
+            if why_unusable(job, job.id) is None and not (job.awaits and why_never(service, job)):
                 retry(service, job.id)
                 retried += 1
             if retried == limit:
@@ -148,6 +154,9 @@ def run_now(service: Any, jobid: int) -> None:
     job = _find_filed(service, jobid)
     if job.status not in (QUEUED, DELAYED, CRONJOB):
         raise InvalidArgument(f"job {job.__name__} waits for no time, it is {job.status}")
+    if job.awaits:
+        others = ", ".join(map(str, job.awaits))
+        raise InvalidArgument(f"job {job.__name__} waits for other jobs: {others}")
     if job.is_ready:
         return
     _check_usable(jobid, why_unusable(job, jobid))
@@ -210,9 +219,11 @@ def cancel_job(service: Any, job: Job) -> None:
         service.requests.insert(job.id)
         return
     _check_usable(job.id, why_unusable(job, job.id))
+    now = time.time()
     service.queue.remove(job)
-    job.cancel(time.time())
+    job.cancel(now)
     service.queue.file(job)
+    tell_others(service, job.id, job, now, is_at_once=True)
 
 
 def discard(service: Any, jobid: int) -> None:

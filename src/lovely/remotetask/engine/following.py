@@ -3,13 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from lovely.remotetask.base.ownership import wrote
+from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.adding import add_job, new_ids
-from lovely.remotetask.errors import is_kind
-from lovely.remotetask.interfaces import COMPLETED, ERROR
-from lovely.remotetask.job import Job
+from lovely.remotetask.errors import (
+    InvalidArgument,
+    JobFailed,
+    is_kind,
+    list_of,
+    shown,
+    whole_of,
+)
+from lovely.remotetask.interfaces import COMPLETED, ERROR, PROCESSING
+from lovely.remotetask.job import CronJob, Failure, Job, job_log
+from lovely.remotetask.store.links import hold_off, link, take_links
+from lovely.remotetask.store.quarantine import load, load_usable
+
+#: A job waits for no more others than this: its record is written when each of them has ended.
+MAX_AFTER = 100
 
 #: A task and its input, as a job keeps them for one that follows it.
 FollowUp = tuple[str, Any]
@@ -50,3 +64,140 @@ def follow_up(service: Any, job: Job) -> None:
     following = Job(jobid, task, input)
     following.cause = job.id
     add_job(service, following)
+
+
+# -- jobs that wait for others -----------------------------------------------------------------
+
+
+def ids_of(after: Any) -> list[int]:
+    """Return the ids of the jobs that are to be completed first.
+
+    :raises InvalidArgument: they are none, or too many.
+    """
+    one = whole_of(after)
+    given = [one] if one is not None else list_of(after, "after", InvalidArgument, MAX_AFTER)
+    numbers = [whole_of(jobid) for jobid in given]
+    if None in numbers:
+        raise InvalidArgument(f"after must be ids of jobs, not {shown(after)}")
+    return list(dict.fromkeys(number for number in numbers if number is not None))
+
+
+def check_predecessors(jobs: list[Job]) -> None:
+    """Check that jobs can be waited for.
+
+    :raises InvalidArgument: one is never completed.
+    """
+    for job in jobs:
+        if isinstance(job, CronJob) and job.delay is None:
+            raise InvalidArgument(
+                f"job {job.__name__} is a cron job, which is never completed: nothing can wait"
+                " for that"
+            )
+
+
+def begin_after(service: Any, job: Job, predecessors: list[Job], now: float) -> None:
+    """Let a new job wait for others; where one has ended in vain, the new one has too."""
+    job.after = job.awaits = tuple(before.id for before in predecessors)
+    why = why_never(service, job)
+    if why is None:
+        await_others(service, job)
+    else:
+        _fail(service, job, why, now)
+
+
+def why_never(service: Any, job: Job) -> str | None:
+    """Return why a job that waits for others will never run, or None."""
+    for jobid in job.awaits:
+        before = load(service.jobs, jobid)
+        if before is None and jobid not in service.jobs:
+            return _why_failed(jobid, None)
+        if before is not None and before.is_final and before.status != COMPLETED:
+            return _why_failed(jobid, before)
+    return None
+
+
+def _why_failed(jobid: int, job: Job | None) -> str:
+    if job is None:
+        return f"job {jobid}, which was to be completed first, was removed"
+    text = f"job {job.__name__}, task {job.task}, which was to be completed first, is {job.status}"
+    return text if job.error is None else f"{text}: {job.error}"
+
+
+def await_others(service: Any, job: Job) -> None:
+    """Let a job wait for those of its predecessors that are not completed yet."""
+    awaits = []
+    for jobid in job.awaits:
+        before = load(service.jobs, jobid)
+        if before is None:  # it cannot be read here; who can will look again
+            awaits.append(jobid)
+        elif before.status != COMPLETED:
+            awaits.append(jobid)
+            link(service.queue, before, job.id)
+    job.awaits = tuple(awaits)
+
+
+def is_free(service: Any, job: Job, now: float) -> bool:
+    """Look once more for whom a job waits that is about to be claimed; say whether for nobody.
+
+    The last word, whatever has brought it out of its place: otherwise it waits again, or has ended.
+    """
+    service.queue.remove(job)
+    why = why_never(service, job)
+    if why is not None:
+        _fail(service, job, why, now)
+        service.queue.file(job)
+        tell_others(service, job.id, job, now, is_at_once=True)
+        return False
+    await_others(service, job)
+    if job.awaits:
+        job.wait(None)
+        service.queue.file(job)
+    return not job.awaits
+
+
+def tell_others(
+    service: Any, jobid: int, job: Job | None, now: float, is_at_once: bool = False
+) -> None:
+    """Tell those that wait for a job that it has ended: they may run, or have failed too.
+
+    It belongs to the commit by which the job is filed.
+
+    :param job: None: it is gone.
+    :param is_at_once: it may have ended in the current transaction; see `hold_off`.
+    """
+    if job is not None:
+        if is_at_once:
+            hold_off(service.queue, job)
+        if service.queue.links is None and not job.followers:
+            return
+    ended = [(jobid, job)]
+    for number, before in ended:  # those that fail in turn are put behind them
+        for follower in _waiting_for(service, number, before):
+            if before is not None and before.status == COMPLETED:
+                follower.awaits = tuple(other for other in follower.awaits if other != number)
+                if not follower.awaits:
+                    service.queue.release(follower, now)
+                    registry.wake_after_commit(service)
+            else:
+                service.queue.remove(follower)
+                _fail(service, follower, _why_failed(number, before), now)
+                hold_off(service.queue, follower)
+                ended.append((follower.id, follower))
+    service.queue.file_ended([fallen for _, fallen in ended[1:] if fallen is not None])
+
+
+def _waiting_for(service: Any, jobid: int, job: Job | None) -> Iterator[Job]:
+    for number in take_links(service.queue, jobid, job):
+        follower = load_usable(service.jobs, number)
+        # It may have been cancelled, and removed; what cannot be written waits to be looked at.
+        if follower is None or follower.is_final or follower.status == PROCESSING:
+            continue
+        if jobid in follower.awaits:
+            wrote(service, follower)
+            yield follower
+
+
+def _fail(service: Any, job: Job, why: str, now: float) -> None:
+    job.fail(Failure(job.attempt, now, JobFailed.__name__, why, ""), now)
+    follow_up(service, job)
+    job_log.error("job %s: %s", job.__name__, why)

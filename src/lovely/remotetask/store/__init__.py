@@ -8,6 +8,8 @@ From top to bottom; each uses only those below it.
 ``count``        how many jobs there are
 ``queue``        all places where jobs wait or rest
 ``ready``        the ready queue
+``links``        which jobs wait for which others
+``lots``         what the lots of parked jobs are called
 ``pauses``       which tasks are paused
 ``memory``       what a worker remembers of the ready queue
 ``timeindex``    where jobs wait for a time

@@ -22,6 +22,7 @@ from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
 from lovely.remotetask.store.index import EntryPage
+from lovely.remotetask.store.links import LinkLane, why_missed
 from lovely.remotetask.store.notes import notes_of, take_note
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 
@@ -81,6 +82,12 @@ def check_jobs(
             problems.append(Problem(jobid, trouble))
             if repair:
                 _refile(service, job, now)
+        elif not job.is_final and job.awaits:
+            missed = why_missed(service, job)
+            if missed is not None:
+                problems.append(Problem(jobid, missed))
+                if repair:  # who claims next looks once more
+                    service.queue.release(job, now)
         elif not job.is_final and _is_ahead(job, now):
             problems.append(Problem(jobid, "a clock far ahead has set when it is due"))
             if repair:
@@ -95,7 +102,11 @@ def check_indexes(service: Any, repair: bool) -> list[Problem]:
 
     Transaction: caller commits, if `repair`; otherwise reads only.
     """
-    return [*_check_entries(service, repair), *_check_counts(service, repair)]
+    return [
+        *_check_entries(service, repair),
+        *_check_links(service, repair),
+        *_check_counts(service, repair),
+    ]
 
 
 def check_records(service: Any, repair: bool, with_jobs: bool = True) -> list[Problem]:
@@ -121,6 +132,7 @@ def check_records(service: Any, repair: bool, with_jobs: bool = True) -> list[Pr
     for status, index in queue.indexes.items():
         take = _take_lost_pages if status in FINAL_STATUSES else _take_lost_times
         lost[f"index of {status} jobs"] = take(index, repair)
+    lost["links between jobs"] = _take_lost_links(queue, repair)
     for name, notes in notes_of(service).items():
         lost[f"list of {name}"] = _take_lost_values(notes, lambda note: False, repair)
     return [
@@ -190,6 +202,21 @@ def _take_lost_pages(index: Any, repair: bool) -> int:
         if repair and 0 not in lane:  # what is older than the other pages needs one
             lane[0] = EntryPage()
     return lost
+
+
+def _take_lost_links(queue: Any, repair: bool) -> int:
+    """Take out lost parts of the links: those that wait are found by `why_missed`."""
+    links = queue.links
+    if links is None:
+        return 0
+    if _is_lost(links):
+        if repair:
+            queue.links = None
+        return 1
+    lanes = [None if _is_lost(lane) else lane for lane in links.lanes]
+    if None in lanes and repair:
+        links.lanes = tuple(LinkLane() if lane is None else lane for lane in lanes)
+    return lanes.count(None)
 
 
 def _take_lost_values(tree: Any, is_lost: Callable[[Any], bool], repair: bool) -> int:
@@ -309,6 +336,16 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
                 yield Problem(jobid, f"an entry of {name} belongs to no running job")
                 if repair:
                     take_note(notes, jobid)
+
+
+def _check_links(service: Any, repair: bool) -> Iterator[Problem]:
+    links = service.queue.links
+    for lane in () if links is None else links.lanes:
+        for jobid in list(lane.entries):
+            if jobid not in service.jobs:
+                yield Problem(jobid, "a link to it is stale")
+                if repair:
+                    lane.take(jobid)
 
 
 def _is_held(service: Any, jobid: int) -> bool:

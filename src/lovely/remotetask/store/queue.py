@@ -26,9 +26,10 @@ from lovely.remotetask.interfaces import (
     STARTLATER,
 )
 from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, SCHEDULE_ERRORS, CronJob, Job
-from lovely.remotetask.schedule import is_zone_known
 from lovely.remotetask.store.ended import EndedIndex
 from lovely.remotetask.store.index import tick
+from lovely.remotetask.store.links import Links
+from lovely.remotetask.store.lots import AWAITING, is_lot_of, is_open, lot_of_task, lot_of_zone
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.pauses import ALL
 from lovely.remotetask.store.quarantine import load_usable
@@ -42,13 +43,6 @@ START_SIZE = 200
 #: How many waiting jobs are looked at when the clock seems to have been put back.
 RECOUNT_LIMIT = 1000
 
-#: Jobs whose time zone is not known are parked under its name, behind what no task is called.
-_ZONE = "\0time zone "
-
-#: Jobs that keep another status than `QUEUED` while they wait for their task are parked under its
-#: name behind that, so that they can be counted.
-_TASK = {status: f"\0{status} task " for status in (DELAYED, CRONJOB)}
-
 #: Statuses whose jobs can wait for a time.
 TIMED_STATUSES = (DELAYED, CRONJOB, QUEUED)
 
@@ -60,8 +54,9 @@ class JobQueue(Persistent):
     time a waiting job is due, or a job to be started later was created, or of final status ->
     `EndedIndex`, keyed by the time the job ended;
     ``parked`` OOBTree of lot -> `TimeIndex`, keyed by creation: jobs whose task was not
-    registered where they were to be claimed, in lots by status and task name, and jobs whose
-    time zone was not known there, by zone; ``paused`` OOSet of str: the names of paused tasks,
+    registered where they were to be claimed, in lots by status and task name, jobs whose
+    time zone was not known there, by zone, and all that wait for other jobs, in one lot;
+    ``links`` `Links` or None: who waits for whom; made when it is first needed; ``paused`` OOSet of str: the names of paused tasks,
     whose jobs are parked too when they come to be claimed, or `ALL`.
 
     ``job.place`` says where a waiting job is filed: an int is the key of its segment in
@@ -70,6 +65,7 @@ class JobQueue(Persistent):
     """
 
     paused: Any = OOSet()  # of a queue that was stored without; never changed
+    links: Links | None = None
 
     def __init__(self) -> None:
         self.ready = ReadyQueue()
@@ -99,7 +95,9 @@ class JobQueue(Persistent):
         """Put a job where its status and its due time say."""
         if not job.is_final and job._p_jar is not None:  # of a new one `JobTree.add` tells
             wrote(self, job)
-        if job.status == QUEUED and job.due is None:
+        if job.awaits and not job.is_final:
+            self._put_into(AWAITING, job)
+        elif job.status == QUEUED and job.due is None:
             self.file_ready([job])
         elif job.status == CRONJOB and job.due is None and job.timezone is not None:
             self.park_for_zone(job)
@@ -154,14 +152,17 @@ class JobQueue(Persistent):
 
     def park(self, job: Job) -> None:
         """Set a job aside until its task is registered, and not paused."""
-        self._park(job, _TASK.get(job.status, "") + job.task)
+        self._park(job, lot_of_task(job.status, job.task))
 
     def park_for_zone(self, job: Any) -> None:
         """Set a cron job aside until it comes to where its time zone is known."""
-        self._park(job, f"{_ZONE}{job.timezone}")
+        self._park(job, lot_of_zone(job.timezone))
 
     def _park(self, job: Job, name: str) -> None:
         self.remove(job)
+        self._put_into(name, job)
+
+    def _put_into(self, name: str, job: Job) -> None:
         check_sound(self, self.parked)
         check_path(self.parked, name)
         lot = self.parked.get(name)
@@ -176,7 +177,7 @@ class JobQueue(Persistent):
         if lot is not None:
             check_sound(self, self.parked, lot)
             lot.remove(job.created_at, job.id)
-            if lot.first() is None:
+            if name != AWAITING and lot.first() is None:
                 self.drop_lot(name)
 
     def drop_lot(self, name: str) -> None:
@@ -272,11 +273,7 @@ class JobQueue(Persistent):
 
     def _is_open(self, lot: str, knows: Callable[[str], bool]) -> bool:
         """Say whether the jobs that are parked in a lot can run here, and now."""
-        if lot.startswith(_ZONE):
-            return is_zone_known(lot.removeprefix(_ZONE))
-        for prefix in _TASK.values():
-            lot = lot.removeprefix(prefix)
-        return knows(lot) and not self.is_held_back(lot)
+        return is_open(lot, lambda task: knows(task) and not self.is_held_back(task))
 
     def recount(self, jobs: JobTree, now: float) -> None:
         """Count schedules anew that a clock far ahead of `now` has set.
@@ -311,6 +308,13 @@ class JobQueue(Persistent):
         self.remove(job)
         job.wait(due)
         self.file(job)
+
+    def release(self, job: Job, now: float) -> None:
+        """Let a job that has waited for others be looked at by who claims next."""
+        self.remove(job)
+        job.wait(now)
+        self._index(job.status).insert(self._time_of(job), job.id)
+        self.assign(job)
 
     def has_waiting(self, jobs: JobTree, now: float, knows: Callable[[str], bool]) -> bool:
         """Say whether a job is ready; nothing is changed.  See `pull`."""
@@ -369,15 +373,6 @@ def _due(index: TimeIndex, now: float, start: float = 0.0) -> Iterator[tuple[flo
     if start:
         yield from turned(list(islice(entries, START_SIZE)), start)
     yield from entries
-
-
-def is_lot_of(lot: str, status: str) -> bool:
-    """Say whether the jobs that are parked in a lot have a status."""
-    if lot.startswith(_ZONE):
-        return status == CRONJOB
-    if status == QUEUED:
-        return not lot.startswith("\0")
-    return lot.startswith(_TASK.get(status, _ZONE))
 
 
 def _standing(
