@@ -122,13 +122,20 @@ class IJob(Interface):
 
     awaits = Tuple(
         title="Awaits",
-        description="Those of them that this job still waits for, or by which it has failed.",
+        description="Those of them that this job still waits for, or by which it has failed; "
+        "its own id: its group has not ended.",
         required=False,
     )
 
     cause = Int(
         title="Cause",
         description="The id of the job whose `on_success` or `on_error` this one is, if any.",
+        required=False,
+    )
+
+    group = Int(
+        title="Group",
+        description="The id of the group that the job belongs to, or ends, if any.",
         required=False,
     )
 
@@ -374,6 +381,38 @@ class ITaskService(IService):
         :raises InvalidArgument: see `add`.
 
         Transaction: caller commits.
+        """
+
+    def add_group(task, inputs, then, retry=None):
+        """Add a job for each input, and one that runs when all of these have ended; return its id.
+
+        The id is that of the group too.  The last job runs once, however its members have ended,
+        after that of the last one was committed: `TaskContext.group` tells it what they have come
+        to.  Until then it is ``queued``, and waits, as with `add` and ``after``; without inputs
+        it waits for nothing.  When it is removed the group is gone.
+
+        :param inputs: one input a member; see `add`.
+        :param then: a task, or (task, input).
+        :param retry: a `RetryPolicy` for the members.
+        :raises TaskNotFound: no task has such a name; a ValueError.
+        :raises InvalidInput: an input cannot be accepted; then no job is added.
+        :raises InvalidArgument: see `add`.
+
+        Transaction: caller commits.
+        """
+
+    def group(groupid):
+        """Return how far a group is.
+
+        It tells ``total``, ``completed``, ``errors``, ``cancelled`` (or removed by hand), ``done``
+        (all three) and ``is_ended``.  To iterate over it yields (``jobid``, ``status``,
+        ``result``) of the members, in the order of their inputs, which are loaded as they are
+        asked for.  Its cost does not grow with the results.
+
+        :raises JobNotFound: there is no such job; a KeyError.
+        :raises InvalidArgument: it ends no group.
+
+        Transaction: reads only.
         """
 
     def addCronJob(

@@ -114,9 +114,12 @@ class Job(Persistent):
     `lovely.remotetask.store.queue` sets it.
     ``note`` str: for people; given to ``add``.
     ``after`` tuple of int: ids of the jobs that were to be completed first; given to ``add``.
-    ``awaits`` tuple of int: those of them that were not yet; set with ``after``, and by who tells
-    that one has ended.  ``followers`` tuple of int: ids of jobs that were added with this one, and
-    wait for it; set when these are added, and never changed since.
+    ``awaits`` tuple of int: those of them that were not yet, or its own id as long as its group
+    has not ended; set with these, and by who tells that one has ended.  ``followers`` tuple of
+    int: ids of jobs that were added with this one, and wait for it; set when these are added.
+    ``membership`` tuple (id of the group, number in it): set by ``add_group``; ``members``
+    `lovely.remotetask.store.group.Group`: the members of the group that has the id of this job,
+    which runs when they have ended; set by ``add_group``.
     ``on_success``, ``on_error`` tuple (name of a task, input): the job that is added when this
     one is completed, or has failed for good; given to ``add``.
     ``cause`` int: id of the job that has brought this one about so; set by the engine.
@@ -147,6 +150,8 @@ class Job(Persistent):
     after: tuple[int, ...] = ()
     awaits: tuple[int, ...] = ()
     followers: tuple[int, ...] = ()
+    membership: tuple[int, int] | None = None
+    members: Any = None
     on_success: tuple[str, Any] | None = None
     on_error: tuple[str, Any] | None = None
     cause: int | None = None
@@ -198,6 +203,13 @@ class Job(Persistent):
         """See `IJob`."""
         service = None if self.is_final else self.__parent__
         return service is not None and self.id in service.requests
+
+    @property
+    def group(self) -> int | None:
+        """See `IJob`."""
+        if self.members is not None:
+            return self.id
+        return None if self.membership is None else self.membership[0]
 
     @property
     def created(self) -> datetime | None:

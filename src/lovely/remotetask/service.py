@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from math import isnan
+from functools import partial
 from typing import Any
 
 from zope.interface import implementer
@@ -27,13 +27,8 @@ from lovely.remotetask.engine.adding import (
 )
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.engine.finding import list_page, task_name
-from lovely.remotetask.engine.following import (
-    FollowUps,
-    begin_after,
-    check_predecessors,
-    follow_up_of,
-    ids_of,
-)
+from lovely.remotetask.engine.following import follow_up_of, place_of
+from lovely.remotetask.engine.grouping import add_group, find_group
 from lovely.remotetask.engine.inline import (
     claim_for_caller,
     process_claimed,
@@ -51,7 +46,6 @@ from lovely.remotetask.errors import (
     is_kind,
     is_true,
     moment_of,
-    number_of,
     plain,
     shown,
 )
@@ -61,6 +55,7 @@ from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.count import count_jobs
+from lovely.remotetask.store.group import GroupState
 from lovely.remotetask.store.listing import Page
 from lovely.remotetask.store.pauses import paused_tasks
 from lovely.remotetask.store.predecessor import check_not_old
@@ -78,6 +73,7 @@ FollowUp = Task | tuple[Task, Any]
 
 # In the class `list` is a method.
 Ids = list[int]
+Checked = list[tuple[str, Any]]
 Workers = list[WorkerState]
 Names = list[str | None]
 
@@ -110,15 +106,12 @@ class TaskService(Service, Location):
         """See `ITaskService`."""
         check_parts(self)
         name, input = self._checked(task, input, retry)
-        follow_ups = FollowUps(
-            follow_up_of(on_success, self._checked), follow_up_of(on_error, self._checked)
-        )
+        find = partial(find_job, self)
+        place = place_of(find, self._checked, after, on_success, on_error)
         is_later = is_true(startLater, "startLater")
         wait = seconds_until(delay, at, is_later, time.time())
         note = check_note(note)
-        predecessors = [find_job(self, before) for before in ids_of(after)]
-        check_predecessors(predecessors)
-        if predecessors and (wait is not None or is_later):
+        if place.predecessors and (wait is not None or is_later):
             raise InvalidArgument("a job has one of after, delay, at and startLater")
         [jobid] = self._generateIds(1)
         job: Job
@@ -130,18 +123,14 @@ class TaskService(Service, Location):
             job.status = STARTLATER
         if note is not None:
             job.note = note
-        follow_ups.apply(job)
-        if predecessors:
-            begin_after(self, job, predecessors, job.created_at)
+        place.apply(self, job)
         add_job(self, job)
         return job.id
 
     def add_many(self, task: Task, inputs: Iterable[Any], retry: RetryPolicy | None = None) -> Ids:
         """See `ITaskService`."""
         check_parts(self)
-        given = each_of(inputs, "inputs", InvalidInput)
-        task = name_of_task(self, task)
-        checked = [self._checked(task, input, retry) for input in given]
+        checked = self._all_checked(task, inputs, retry)
         jobids = self._generateIds(len(checked))
         add_ready(
             self,
@@ -151,6 +140,18 @@ class TaskService(Service, Location):
             ],
         )
         return jobids
+
+    def add_group(
+        self, task: Task, inputs: Iterable[Any], then: FollowUp, retry: RetryPolicy | None = None
+    ) -> int:
+        """See `ITaskService`."""
+        check_parts(self)
+        last = follow_up_of(then, self._checked)
+        return add_group(self, self._all_checked(task, inputs, retry), last, retry)
+
+    def group(self, groupid: int) -> GroupState:
+        """See `ITaskService`."""
+        return find_group(self, groupid)
 
     def addCronJob(
         self,
@@ -199,6 +200,11 @@ class TaskService(Service, Location):
             raise TaskNotFound(f"no task is registered under the name {shown(name)}")
         check_name(name)
         return name, check_given(self, task, input, retry)
+
+    def _all_checked(self, task: Any, inputs: Iterable[Any], retry: RetryPolicy | None) -> Checked:
+        given = each_of(inputs, "inputs", InvalidInput)
+        task = name_of_task(self, task)
+        return [self._checked(task, input, retry) for input in given]
 
     def _generateIds(self, count: int) -> Ids:
         return new_ids(self, count)
@@ -284,7 +290,7 @@ class TaskService(Service, Location):
         limit = setting.bound_of(limit, "limit")
         if limit is not None:
             limit = min(limit, MAX_JOB_ID)
-        return remove_oldest(self, status, limit, _end(before))
+        return remove_oldest(self, status, limit, setting.end_of(before))
 
     def retry_all(
         self, task: str | None = None, before: float | None = None, limit: int = 500
@@ -295,7 +301,7 @@ class TaskService(Service, Location):
         number = setting.bound_of(limit, "limit")
         if not number:
             raise InvalidArgument(f"limit must be an int of 1 or more, not {shown(limit)}")
-        return control.retry_all(self, task_name(task), _end(before), number)
+        return control.retry_all(self, task_name(task), setting.end_of(before), number)
 
     def pause(self, task: str | None = None) -> None:
         """See `ITaskService`."""
@@ -389,13 +395,6 @@ class TaskService(Service, Location):
     ) -> Page:
         """See `ITaskService`."""
         return list_page(self, ERROR, task, order, after, limit)
-
-
-def _end(before: float | None) -> float | None:
-    end = None if before is None else number_of(before)
-    if end is not None and isnan(end):
-        raise InvalidArgument(f"before must be seconds since the epoch, not {shown(before)}")
-    return end
 
 
 def _time(now: float | None) -> float:

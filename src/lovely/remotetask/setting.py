@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
+from math import isnan
 from typing import Any
 
 from zope.interface.interface import InterfaceClass
@@ -69,6 +70,17 @@ def bound_of(value: Any, name: str) -> int | None:
     if value is not None and (number is None or number < 0):
         raise InvalidArgument(f"{name} must be an int of 0 or more, or None, not {shown(value)}")
     return number
+
+
+def end_of(before: Any) -> float | None:
+    """Return the end of a time, in seconds since the epoch; None is no end.
+
+    :raises InvalidArgument: it is no number.
+    """
+    end = None if before is None else number_of(before)
+    if end is not None and isnan(end):
+        raise InvalidArgument(f"before must be seconds since the epoch, not {shown(before)}")
+    return end
 
 
 def check_processor_factory(value: Any) -> Any:

@@ -13,7 +13,7 @@ from ZODB.POSException import ConflictError
 from lovely.remotetask.engine.filing import retire_jobs
 from lovely.remotetask.engine.following import MAX_AFTER
 from lovely.remotetask.errors import InvalidArgument, JobNotFound, TaskError
-from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING, QUEUED
+from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, QUEUED
 from lovely.remotetask.job import CronJob
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.lots import AWAITING
@@ -164,7 +164,7 @@ def test_it_starts_although_its_predecessor_was_removed_since(workshop: Any) -> 
 
 
 def test_a_predecessor_that_is_cleaned_before_it_is_filed_is_told_of(workshop: Any) -> None:
-    first, second = chain(workshop, 2)
+    _, second = chain(workshop, 2)
     workshop.step()
     with workshop.service() as service:
         service.clean()
@@ -176,7 +176,7 @@ def test_a_predecessor_that_is_tried_again_has_not_ended(workshop: Any, register
         raise ValueError("not yet")
 
     register("moody", stumble)
-    first, second = chain(workshop, 2)
+    _, second = chain(workshop, 2)
     workshop.step()
     assert workshop.claim(10) == []
     assert workshop.get(second, "status") == QUEUED
@@ -185,7 +185,7 @@ def test_a_predecessor_that_is_tried_again_has_not_ended(workshop: Any, register
 def test_a_dead_worker_is_no_end(workshop: Any) -> None:
     first, second = chain(workshop, 2)
     dead = workshop.new_engine()
-    [claim] = dead.claims.claim(workshop.session, 1)
+    assert dead.claims.claim(workshop.session, 1)
     late = workshop.add("moody", after=first)
     workshop.engine.upkeep.free(workshop.session, [dead.claims.identity.id])
     workshop.now += 60.0
@@ -194,7 +194,7 @@ def test_a_dead_worker_is_no_end(workshop: Any) -> None:
 
 
 def test_a_worker_that_dies_before_it_files_leaves_nobody_waiting(workshop: Any) -> None:
-    first, second = chain(workshop, 2)
+    _, second = chain(workshop, 2)
     dead = workshop.new_engine()
     [claim] = dead.claims.claim(workshop.session, 1)
     dead.execution.run(workshop.session, claim)
@@ -390,7 +390,7 @@ def test_a_repeat_of_all_brings_back_a_chain(workshop: Any, moods: list[str]) ->
 
 
 def test_an_own_repeat_does_not_wait_again(workshop: Any, moods: list[str]) -> None:
-    first, second = chain(workshop, 2)
+    _, second = chain(workshop, 2)
     workshop.step()
     moods.append("no")
     workshop.work()
@@ -434,7 +434,7 @@ def test_a_paused_task_of_a_job_that_may_run_waits_on(workshop: Any, register: A
     assert workshop.work() == [second]
 
 
-# -- what is given ----------------------------------------------------------------------------------
+# -- what is given -------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_waited_for_is_refused(workshop: Any) -> None:
@@ -466,7 +466,7 @@ def test_a_delayed_job_can_be_waited_for(workshop: Any) -> None:
     assert workshop.work() == [first, second]
 
 
-# -- several at once ----------------------------------------------------------------------------------
+# -- several at once -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("has_links", [False, True])

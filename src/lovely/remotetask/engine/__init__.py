@@ -15,6 +15,7 @@ From top to bottom; each uses only those below it.
 ``news``          whether there may be work
 ``inline``        runs jobs in the caller's transaction
 ``service``       what every service has: its parts and its settings
+``grouping``      takes groups of jobs
 ``waiting``       waits for jobs to end
 ``control``       finds, starts, repeats, reschedules, cancels and pauses jobs
 ``finding``       what is asked of the lists of jobs

@@ -14,7 +14,7 @@ from lovely.remotetask.base.ownership import check_parts, check_path
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.filing import release
 from lovely.remotetask.engine.finding import list_page
-from lovely.remotetask.engine.following import await_others, tell_others, why_never
+from lovely.remotetask.engine.following import await_others, reopen, tell_others, why_never
 from lovely.remotetask.engine.retention import remove_job
 from lovely.remotetask.errors import (
     InvalidArgument,
@@ -109,6 +109,8 @@ def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
         job.input = given
     if job.awaits:
         await_others(service, job)
+    if job.membership is not None:
+        reopen(service, job)
     service.queue.file(job)
     registry.wake_after_commit(service)
 

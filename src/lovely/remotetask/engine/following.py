@@ -19,8 +19,9 @@ from lovely.remotetask.errors import (
 )
 from lovely.remotetask.interfaces import COMPLETED, ERROR, PROCESSING
 from lovely.remotetask.job import CronJob, Failure, Job, job_log
+from lovely.remotetask.store.group import mark_missed
 from lovely.remotetask.store.links import hold_off, link, take_links
-from lovely.remotetask.store.quarantine import load, load_usable
+from lovely.remotetask.store.quarantine import load, load_usable, why_unusable
 
 #: A job waits for no more others than this: its record is written when each of them has ended.
 MAX_AFTER = 100
@@ -29,24 +30,64 @@ MAX_AFTER = 100
 FollowUp = tuple[str, Any]
 
 
-class FollowUps(NamedTuple):
-    """The jobs that are to be added when a job ends, by how it does."""
+class Place(NamedTuple):
+    """Where a new job stands among others: after some, and before those that are to follow."""
 
+    predecessors: list[Job]
     on_success: FollowUp | None
     on_error: FollowUp | None
 
-    def apply(self, job: Job) -> None:
-        """Let a new job keep them."""
-        for name, follow_up in self._asdict().items():
-            if follow_up is not None:
-                setattr(job, name, follow_up)
+    def apply(self, service: Any, job: Job) -> None:
+        """Write it down in a new job, which is put where it waits after that.
+
+        Where a predecessor has ended in vain, the new job has too.
+        """
+        if self.on_success is not None:
+            job.on_success = self.on_success
+        if self.on_error is not None:
+            job.on_error = self.on_error
+        if not self.predecessors:
+            return
+        job.after = job.awaits = tuple(before.id for before in self.predecessors)
+        why = why_never(service, job)
+        if why is None:
+            await_others(service, job)
+        else:
+            _fail(service, job, why, job.created_at)
+
+
+def place_of(
+    find: Callable[[int], Job],
+    check: Callable[[Any, Any], FollowUp],
+    after: Any,
+    on_success: Any,
+    on_error: Any,
+) -> Place:
+    """Return what `add` was given of that.
+
+    :param find: called with an id; returns the job, or raises what `add` does.
+    :param check: called with a task and an input; returns them as they are stored, or raises.
+    :raises InvalidArgument: it makes no sense.
+    """
+    predecessors = [find(jobid) for jobid in _ids_of(after)]
+    for job in predecessors:
+        if isinstance(job, CronJob) and job.delay is None:
+            what = f"job {job.__name__} is a cron job, which is never completed"
+            raise InvalidArgument(f"{what}: nothing can wait for that")
+    return Place(predecessors, follow_up_of(on_success, check), follow_up_of(on_error, check))
+
+
+def _ids_of(after: Any) -> list[int]:
+    one = whole_of(after)
+    given = [one] if one is not None else list_of(after, "after", InvalidArgument, MAX_AFTER)
+    numbers = [whole_of(jobid) for jobid in given]
+    if None in numbers:
+        raise InvalidArgument(f"after must be ids of jobs, not {shown(after)}")
+    return list(dict.fromkeys(number for number in numbers if number is not None))
 
 
 def follow_up_of(given: Any, check: Callable[[Any, Any], FollowUp]) -> FollowUp | None:
-    """Return the follow-up that is given as a task, or as a task and its input, as it is stored.
-
-    :param check: called with both; returns them as they are stored, or raises what `add` does.
-    """
+    """Return the follow-up that is given as a task, or as a task and its input, as it is stored."""
     if given is None:
         return None
     if is_kind(given, tuple) and len(given) == 2:
@@ -69,45 +110,11 @@ def follow_up(service: Any, job: Job) -> None:
 # -- jobs that wait for others -----------------------------------------------------------------
 
 
-def ids_of(after: Any) -> list[int]:
-    """Return the ids of the jobs that are to be completed first.
-
-    :raises InvalidArgument: they are none, or too many.
-    """
-    one = whole_of(after)
-    given = [one] if one is not None else list_of(after, "after", InvalidArgument, MAX_AFTER)
-    numbers = [whole_of(jobid) for jobid in given]
-    if None in numbers:
-        raise InvalidArgument(f"after must be ids of jobs, not {shown(after)}")
-    return list(dict.fromkeys(number for number in numbers if number is not None))
-
-
-def check_predecessors(jobs: list[Job]) -> None:
-    """Check that jobs can be waited for.
-
-    :raises InvalidArgument: one is never completed.
-    """
-    for job in jobs:
-        if isinstance(job, CronJob) and job.delay is None:
-            raise InvalidArgument(
-                f"job {job.__name__} is a cron job, which is never completed: nothing can wait"
-                " for that"
-            )
-
-
-def begin_after(service: Any, job: Job, predecessors: list[Job], now: float) -> None:
-    """Let a new job wait for others; where one has ended in vain, the new one has too."""
-    job.after = job.awaits = tuple(before.id for before in predecessors)
-    why = why_never(service, job)
-    if why is None:
-        await_others(service, job)
-    else:
-        _fail(service, job, why, now)
-
-
 def why_never(service: Any, job: Job) -> str | None:
     """Return why a job that waits for others will never run, or None."""
     for jobid in job.awaits:
+        if jobid == job.id:
+            continue  # its group ends, whatever its members come to
         before = load(service.jobs, jobid)
         if before is None and jobid not in service.jobs:
             return _why_failed(jobid, None)
@@ -127,6 +134,11 @@ def await_others(service: Any, job: Job) -> None:
     """Let a job wait for those of its predecessors that are not completed yet."""
     awaits = []
     for jobid in job.awaits:
+        if jobid == job.id:
+            mark_missed(service, job.members, None, repair=True)
+            if not job.members.has_ended:
+                awaits.append(jobid)
+            continue
         before = load(service.jobs, jobid)
         if before is None:  # it cannot be read here; who can will look again
             awaits.append(jobid)
@@ -168,16 +180,15 @@ def tell_others(
     if job is not None:
         if is_at_once:
             hold_off(service.queue, job)
-        if service.queue.links is None and not job.followers:
+        if service.queue.links is None and not job.followers and job.membership is None:
             return
     ended = [(jobid, job)]
     for number, before in ended:  # those that fail in turn are put behind them
+        if before is not None and before.membership is not None:
+            _count_in_group(service, before, now)
         for follower in _waiting_for(service, number, before):
             if before is not None and before.status == COMPLETED:
-                follower.awaits = tuple(other for other in follower.awaits if other != number)
-                if not follower.awaits:
-                    service.queue.release(follower, now)
-                    registry.wake_after_commit(service)
+                _tell_end(service, follower, number, now)
             else:
                 service.queue.remove(follower)
                 _fail(service, follower, _why_failed(number, before), now)
@@ -189,15 +200,51 @@ def tell_others(
 def _waiting_for(service: Any, jobid: int, job: Job | None) -> Iterator[Job]:
     for number in take_links(service.queue, jobid, job):
         follower = load_usable(service.jobs, number)
-        # It may have been cancelled, and removed; what cannot be written waits to be looked at.
-        if follower is None or follower.is_final or follower.status == PROCESSING:
-            continue
-        if jobid in follower.awaits:
-            wrote(service, follower)
+        if follower is not None and _is_waiting_for(follower, jobid):
             yield follower
+
+
+def _is_waiting_for(job: Job, jobid: int) -> bool:
+    # It may have been cancelled, or removed, and its id be that of another one by now.
+    return jobid in job.awaits and not job.is_final and job.status != PROCESSING
+
+
+def _tell_end(service: Any, job: Job, jobid: int, now: float) -> None:
+    """Let a job wait for another one no more; if that was the last one, it may run."""
+    wrote(service, job)
+    job.awaits = tuple(other for other in job.awaits if other != jobid)
+    if not job.awaits:
+        service.queue.release(job, now)
+        registry.wake_after_commit(service)
 
 
 def _fail(service: Any, job: Job, why: str, now: float) -> None:
     job.fail(Failure(job.attempt, now, JobFailed.__name__, why, ""), now)
     follow_up(service, job)
     job_log.error("job %s: %s", job.__name__, why)
+
+
+# -- groups ------------------------------------------------------------------------------------
+
+
+def _count_in_group(service: Any, job: Job, now: float) -> None:
+    """Write down that a member of a group has ended; after the last one, what ends it may run."""
+    group, last = _group_of(service, job)
+    if group is None or job.membership is None:
+        return
+    group.mark(job.membership[1], job.status)
+    if group.has_ended and _is_waiting_for(last, last.id) and not why_unusable(last, last.id):
+        _tell_end(service, last, last.id, now)
+
+
+def _group_of(service: Any, job: Job) -> tuple[Any, Any]:
+    """Return the group of a member, and the job that ends it; None if that was removed."""
+    last = None if job.membership is None else load(service.jobs, job.membership[0])
+    return (None, None) if last is None else (last.members, last)
+
+
+def reopen(service: Any, job: Job) -> None:
+    """Let a group wait for a member that runs again, unless the group has ended."""
+    group, _ = _group_of(service, job)
+    if group is not None and job.membership is not None and not group.has_ended:
+        group.mark(job.membership[1], None)

@@ -195,6 +195,9 @@ class Upkeep(Protocol):
     def mend(self, session: Session) -> bool:
         """Take out of the indexes what was missed; say whether all jobs are to be checked."""
 
+    def look_after(self, session: Session) -> bool:
+        """Look whether jobs wait in vain for others; say whether one does not any more."""
+
     def prune(self, session: Session, size: int) -> bool:
         """Remove up to `size` old jobs; say whether there may be more."""
 

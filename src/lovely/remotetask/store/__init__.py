@@ -9,6 +9,7 @@ From top to bottom; each uses only those below it.
 ``queue``        all places where jobs wait or rest
 ``ready``        the ready queue
 ``links``        which jobs wait for which others
+``group``        groups of jobs, and which of them have ended
 ``lots``         what the lots of parked jobs are called
 ``pauses``       which tasks are paused
 ``memory``       what a worker remembers of the ready queue

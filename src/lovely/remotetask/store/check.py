@@ -8,6 +8,7 @@ the indexes are made to follow it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -23,11 +24,21 @@ from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER,
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
 from lovely.remotetask.store.index import EntryPage
 from lovely.remotetask.store.links import LinkLane, why_missed
+from lovely.remotetask.store.lots import AWAITING
 from lovely.remotetask.store.notes import notes_of, take_note
-from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
+from lovely.remotetask.store.quarantine import (
+    MISSING,
+    load,
+    load_usable,
+    why_unreadable,
+    why_unusable,
+)
 
 #: How many jobs one step looks at.
 STEP_SIZE = 1000
+
+#: How many jobs that wait for others one step looks at, and how many members of each group.
+AWAITING_SIZE = 100
 
 
 class Problem(NamedTuple):
@@ -86,13 +97,36 @@ def check_jobs(
             missed = why_missed(service, job)
             if missed is not None:
                 problems.append(Problem(jobid, missed))
-                if repair:  # who claims next looks once more
+                if repair:  # who claims next looks once more, and has the last word
                     service.queue.release(job, now)
         elif not job.is_final and _is_ahead(job, now):
             problems.append(Problem(jobid, "a clock far ahead has set when it is due"))
             if repair:
                 service.queue.count_anew(job, now)
     return problems, jobids[-1] + 1 if len(jobids) == size else 0
+
+
+def check_awaiting(
+    service: Any, now: float, repair: bool, after: float = -math.inf
+) -> tuple[list[Problem], float]:
+    """Check some of the jobs that wait for others, which a removal by hand lets wait in vain.
+
+    :param after: those that were added later than that, in seconds since the epoch.
+    :returns: the problems, and the time to go on with.
+
+    Transaction: caller commits, if `repair`; otherwise reads only.
+    """
+    lot = service.queue.parked.get(AWAITING)
+    entries = [] if lot is None else list(islice(lot.between(after, math.inf), AWAITING_SIZE))
+    problems = []
+    for _, jobid in entries:
+        job = load_usable(service.jobs, jobid)
+        missed = None if job is None else why_missed(service, job, AWAITING_SIZE)
+        if job is not None and missed is not None:
+            problems.append(Problem(jobid, missed))
+            if repair:  # who claims next looks once more, and has the last word
+                service.queue.release(job, now)
+    return problems, entries[-1][0] if len(entries) == AWAITING_SIZE else -math.inf
 
 
 def check_indexes(service: Any, repair: bool) -> list[Problem]:

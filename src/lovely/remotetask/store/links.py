@@ -24,6 +24,7 @@ from ZODB.utils import z64
 
 from lovely.remotetask.base.ownership import check_sound, wrote
 from lovely.remotetask.job import Job
+from lovely.remotetask.store.group import mark_missed
 from lovely.remotetask.store.lots import AWAITING
 from lovely.remotetask.store.quarantine import load
 
@@ -88,11 +89,10 @@ def is_new(job: Job) -> bool:
     """Say whether a job was added in the current transaction, so that nobody else knows it."""
     if job._p_jar is not None:
         job._p_activate()
-    return job._p_serial == z64
+    return bool(job._p_serial == z64)
 
 
-def is_linked(queue: Any, before: Job, jobid: int) -> bool:
-    """Say whether it is written down that a job waits for another one."""
+def _is_linked(queue: Any, before: Job, jobid: int) -> bool:
     return jobid in before.followers or jobid in _noted(queue, before.id)
 
 
@@ -129,11 +129,18 @@ def hold_off(queue: Any, job: Job) -> None:
         queue._p_jar.readCurrent(read)
 
 
-def why_missed(service: Any, job: Job) -> str | None:
-    """Return why a job that waits for others may wait in vain, or None."""
+def why_missed(service: Any, job: Job, limit: int | None = None) -> str | None:
+    """Return why a job that waits for others may wait in vain, or None.
+
+    :param limit: look at no more members of a group than this.
+    """
     if job.place != AWAITING:
         return None
     for jobid in job.awaits:
+        if jobid == job.id:
+            if job.members.has_ended or mark_missed(service, job.members, limit, repair=False):
+                return "it waits for members of its group that have ended, or are gone"
+            continue
         before = load(service.jobs, jobid)
         if before is None:
             if jobid not in service.jobs:
@@ -141,6 +148,6 @@ def why_missed(service: Any, job: Job) -> str | None:
         elif before.is_final:
             if service.queue.is_filed(before):  # else it is still to be told
                 return f"it waits for job {jobid}, which is {before.status}"
-        elif not is_linked(service.queue, before, job.id):
+        elif not _is_linked(service.queue, before, job.id):
             return f"it waits for job {jobid}, which will not tell it"
     return None

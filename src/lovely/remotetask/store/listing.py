@@ -19,8 +19,8 @@ from lovely.remotetask.errors import LAST_MOMENT
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, QUEUED
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.index import entry_of, parts_of, tick
-from lovely.remotetask.store.quarantine import load_many
 from lovely.remotetask.store.lots import is_lot_of
+from lovely.remotetask.store.quarantine import load_many
 from lovely.remotetask.store.ready import PREFETCH_SIZE, is_closed
 from lovely.remotetask.store.tree import MAX_JOB_ID
 

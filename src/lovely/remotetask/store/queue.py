@@ -56,8 +56,9 @@ class JobQueue(Persistent):
     ``parked`` OOBTree of lot -> `TimeIndex`, keyed by creation: jobs whose task was not
     registered where they were to be claimed, in lots by status and task name, jobs whose
     time zone was not known there, by zone, and all that wait for other jobs, in one lot;
-    ``links`` `Links` or None: who waits for whom; made when it is first needed; ``paused`` OOSet of str: the names of paused tasks,
-    whose jobs are parked too when they come to be claimed, or `ALL`.
+    ``links`` `Links` or None: who waits for whom; made when it is first needed; ``paused`` OOSet
+    of str: the names of paused tasks, whose jobs are parked too when they come to be claimed, or
+    `ALL`.
 
     ``job.place`` says where a waiting job is filed: an int is the key of its segment in
     the ready queue, a float its time in the index of its status, a str the lot it is parked in.
