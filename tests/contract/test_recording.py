@@ -56,6 +56,11 @@ JOBS: dict[str, tuple[str, Any, Any]] = {
     "cron": (CRONJOB, "cron", None),
     "parked": (QUEUED, "parked", None),
     "without zone": (CRONJOB, None, None),
+    "first": (QUEUED, "first", None),
+    "second": (QUEUED, "second", None),
+    "end": (QUEUED, "end", None),
+    "member": (QUEUED, "member", None),
+    "linked": (QUEUED, "linked", None),
 }
 
 #: Name of a job -> when it was created, started, completed and is due, in seconds after `START`.
@@ -80,6 +85,11 @@ TIMES: dict[str, tuple[float | None, ...]] = {
     "cron": (300.0, None, None, 4064400.0),
     "parked": (300.0, None, None, None),
     "without zone": (300.0, None, None, None),
+    "first": (300.0, None, None, None),
+    "second": (300.0, None, None, None),
+    "end": (300.0, None, None, None),
+    "member": (300.0, None, None, None),
+    "linked": (300.0, None, None, None),
 }
 
 #: Name of a job -> what else is told of it.
@@ -113,6 +123,8 @@ DETAILS: dict[str, dict[str, Any]] = {
     },
     "parked": {"place": "late"},
     "without zone": {"minute": (45,), "timezone": "Asia/Tokyo"},
+    "first": {"on_success": ("echo", "of first"), "on_error": None, "after": ()},
+    "second": {"on_error": ("echo", None), "cause": None},
 }
 
 #: What has become of the jobs after a call of `process` at `END`, and two hours later: status and
@@ -127,6 +139,10 @@ AT_ONCE: dict[str, tuple[str, Any]] = {
     "many 1": (COMPLETED, "echo of one"),
     "many 2": (COMPLETED, "echo of two"),
     "parked": (COMPLETED, "late of parked"),
+    "first": (COMPLETED, "echo of first"),
+    "second": (COMPLETED, "fail of second"),
+    "member": (COMPLETED, "echo of member"),
+    "end": (COMPLETED, "echo of end"),
 }
 AFTER_HOURS: dict[str, tuple[str, Any]] = {
     "again": (COMPLETED, "stumble of input"),
@@ -134,6 +150,7 @@ AFTER_HOURS: dict[str, tuple[str, Any]] = {
     "edited": (CRONJOB, "echo of edited"),
     "delayed": (COMPLETED, "echo of delayed"),
     "without zone": (CRONJOB, "echo of None"),
+    "linked": (COMPLETED, "echo of linked"),
 }
 
 
@@ -203,6 +220,15 @@ def test_what_is_noted_of_running_jobs(service: Any, job: Any) -> None:
     edit = Edit((), (), (), (), (), "UTC", "15 * * * *", None)
     assert dict(service.edits) == {job("edited").id: edit}
     assert job("to be cancelled").is_cancel_requested
+
+
+def test_its_jobs_wait_for_each_other(service: Any, job: Any) -> None:
+    for name, before in (("second", "first"), ("linked", "delayed")):
+        assert job(name).after == job(name).awaits == (job(before).id,)
+    assert job("end").awaits == (job("end").id,)
+    group = service.group(job("end").id)
+    assert [tuple(member) for member in group] == [(job("member").id, QUEUED, None)]
+    assert (group.total, group.done, job("member").group) == (1, 0, group.id)
 
 
 def test_its_settings_are_what_they_were(service: Any) -> None:

@@ -83,13 +83,8 @@ def test_it_runs_whatever_its_members_come_to(workshop: Any, reports: list[Any])
         service.cancel(members[4])
     workshop.work()
     [(_, found)] = reports
-    assert found == [
-        (COMPLETED, 0),
-        (ERROR, None),
-        (COMPLETED, 20),
-        (ERROR, None),
-        (CANCELLED, None),
-    ]
+    assert [status for status, _ in found] == [COMPLETED, ERROR, COMPLETED, ERROR, CANCELLED]
+    assert [result for _, result in found] == [0, None, 20, None, None]
     assert workshop.get(groupid, "output") == (5, 2, 2, 1)
 
 
@@ -161,11 +156,10 @@ def test_an_inline_call_runs_a_group(service: Any, reports: list[Any]) -> None:
 
 def test_a_group_can_be_waited_for_and_followed(workshop: Any, reports: list[Any]) -> None:
     groupid, _ = add_group(workshop, "echo", range(2), "report")
-    last = workshop.add("report", after=groupid)
+    last = workshop.add("echo", after=groupid)
     first, inner = add_group(workshop, "echo", range(2), ("echo", "inner"))
-    workshop.work()
-    assert workshop.get(last, "status") == ERROR  # it is in no group
-    assert "NoneType" in workshop.get(last, "error")
+    ran = workshop.work()
+    assert ran.index(last) > ran.index(groupid)
     assert workshop.get(first, "output") == "inner"
     assert len(inner) == 2
 
@@ -199,7 +193,6 @@ def test_a_member_that_was_removed_by_hand_has_ended(workshop: Any, is_last: boo
     workshop.work()
     assert workshop.get(groupid, "output") == (3, 2, 0, 1)
     assert not workshop.engine.upkeep.look_after(workshop.session)
-    check(workshop)
 
 
 def test_a_predecessor_that_was_removed_by_hand_is_found_soon(workshop: Any) -> None:
@@ -299,7 +292,7 @@ def test_a_group_goes_with_the_job_that_ends_it(workshop: Any) -> None:
 
 def test_dead_workers_do_not_keep_it_from_its_end(workshop: Any, reports: list[Any]) -> None:
     add_group(workshop, "shared", range(4), "report")
-    for has_run in (False, True):
+    for has_run in (True, False):
         dead = workshop.new_engine()
         claims = dead.claims.claim(workshop.session, 2, may_reserve=has_run)
         if has_run:
