@@ -16,6 +16,7 @@ from lovely.remotetask.errors import InvalidArgument, JobNotFound, TaskError
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, QUEUED
 from lovely.remotetask.job import CronJob
 from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.links import LINK_RUN
 from lovely.remotetask.store.lots import AWAITING
 
 
@@ -73,6 +74,7 @@ def test_nobody_finds_it_while_it_waits(workshop: Any) -> None:
     [claim] = workshop.claim(10)
     with workshop.service() as service:
         assert not service.hasJobsWaiting(workshop.now)
+        assert list(service.queue.pull(service.jobs, workshop.now)) == []
     assert claim.jobid == first
     assert workshop.claim(10) == []
     workshop.run(claim)
@@ -506,6 +508,39 @@ def test_who_waits_for_a_job_that_is_run_inline_meets_a_conflict(
             later.commit()
     manager.abort()
     connection.close()
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_who_waits_for_a_job_that_fails_with_another_meets_a_conflict(
+    workshop: Any, is_first: bool
+) -> None:
+    first, *_ = (workshop.add("moody") for _ in range(LINK_RUN + 1))  # the next is in another lane
+    second = workshop.add("moody", after=first)
+    with workshop.connected() as (adding, root), workshop.connected() as (ending, there):
+        root["tasks"].add("moody", after=second)
+        there["tasks"].cancel(first)
+        earlier, later = (adding, ending) if is_first else (ending, adding)
+        earlier.commit()
+        with pytest.raises(ConflictError):
+            later.commit()
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_who_waits_for_a_job_that_is_cancelled_after_its_run_meets_a_conflict(
+    workshop: Any, is_first: bool
+) -> None:
+    first = workshop.add("moody", delay=3600.0)
+    with workshop.service() as service:
+        service.requests.insert(first)  # as when its last run did not see it
+    with workshop.connected() as (adding, root), workshop.connected() as (ending, there):
+        root["tasks"].add("moody", after=first)
+        service = there["tasks"]
+        retire_jobs(service, [(first, service.jobs[first])], workshop.now)
+        assert service.getStatus(first) == CANCELLED
+        earlier, later = (adding, ending) if is_first else (ending, adding)
+        earlier.commit()
+        with pytest.raises(ConflictError):
+            later.commit()
 
 
 def test_who_waits_for_a_running_job_does_not_disturb_the_run(workshop: Any) -> None:

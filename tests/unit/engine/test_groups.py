@@ -419,6 +419,17 @@ def test_a_group_keeps_ids_in_runs() -> None:
     assert (group.count(COMPLETED), group.count(ERROR), group.total) == (4, 1, 5)
 
 
+def test_members_that_were_looked_at_do_not_stay_in_memory(workshop: Any) -> None:
+    groupid, members = add_group(workshop, "echo", range(300), "report")
+    with workshop.service() as service:
+        service._p_jar.cacheMinimize()
+        known = service.jobs[members[0]]
+        assert known.status == QUEUED
+        assert [status for _, status, _ in service.group(groupid)] == [QUEUED] * 300
+        loaded = [jobid for jobid in members if service.jobs[jobid]._p_changed is not None]
+        assert loaded == members[:1]
+
+
 def test_filing_members_writes_no_record_that_all_share(file_workshop: Any) -> None:
     groupid, _ = add_group(file_workshop, "shared", range(4 * PAGE_SIZE), "report")
     with file_workshop.service() as service:
