@@ -419,6 +419,39 @@ def test_a_group_keeps_ids_in_runs() -> None:
     assert (group.count(COMPLETED), group.count(ERROR), group.total) == (4, 1, 5)
 
 
+@pytest.mark.parametrize("part", ["members", "ended", "page"])
+def test_a_group_without_a_part_fails_and_keeps_no_others(workshop: Any, part: str) -> None:
+    groupid, members = add_group(workshop, "echo", range(2), "report")
+    other = workshop.add("echo")
+    with workshop.service() as service:
+        group = service.jobs[groupid].members
+        lost = {"members": group, "ended": group.ended, "page": group.pages[0]}[part]._p_oid
+    del workshop.db.storage.changes._data[lost]
+    workshop.db.cacheMinimize()
+    assert sorted(workshop.work()) == sorted([*members, other])
+    assert workshop.get(groupid, "status") == QUEUED
+    workshop.engine.upkeep.look_after(workshop.session)
+    workshop.work()
+    assert workshop.get(groupid, "status", "error") == (ERROR, "a part of its group is missing")
+    with workshop.service() as service, pytest.raises(InvalidArgument, match="cannot run"):
+        service.retry(groupid)
+
+
+@pytest.mark.parametrize("part", ["links", "lane"])
+def test_links_that_are_lost_keep_nobody_waiting(workshop: Any, part: str) -> None:
+    first = workshop.add("echo")
+    second = workshop.add("echo", after=first)
+    with workshop.service() as service:
+        links = service.queue.links
+        lost = (links if part == "links" else links.lane_of(first))._p_oid
+    del workshop.db.storage.changes._data[lost]
+    workshop.db.cacheMinimize()
+    with workshop.service() as service:
+        texts = [problem.text for problem in check_all(service, time.time(), repair=True)]
+        assert "the list of links lacks 1 of its records" in texts
+    assert workshop.work() == [first, second]
+
+
 def test_members_that_were_looked_at_do_not_stay_in_memory(workshop: Any) -> None:
     groupid, members = add_group(workshop, "echo", range(300), "report")
     with workshop.service() as service:

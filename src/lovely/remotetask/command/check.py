@@ -15,7 +15,8 @@ from lovely.remotetask.command.services import (
     title_of,
 )
 from lovely.remotetask.hosts.autostart import Match
-from lovely.remotetask.store.check import Problem, check_all
+from lovely.remotetask.store.check import check_all
+from lovely.remotetask.store.problem import Problem
 from lovely.remotetask.store.quarantine import load
 
 DESCRIPTION = """\

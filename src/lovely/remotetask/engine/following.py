@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from ZODB.POSException import POSKeyError
+
 from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.adding import add_job, new_ids
@@ -19,7 +21,7 @@ from lovely.remotetask.errors import (
 )
 from lovely.remotetask.interfaces import COMPLETED, ERROR, PROCESSING
 from lovely.remotetask.job import CronJob, Failure, Job, job_log
-from lovely.remotetask.store.group import mark_missed
+from lovely.remotetask.store.group import is_whole, mark_missed
 from lovely.remotetask.store.links import hold_off, link, take_links
 from lovely.remotetask.store.quarantine import load, load_usable, why_unusable
 
@@ -113,8 +115,10 @@ def follow_up(service: Any, job: Job) -> None:
 def why_never(service: Any, job: Job) -> str | None:
     """Return why a job that waits for others will never run, or None."""
     for jobid in job.awaits:
-        if jobid == job.id:
-            continue  # its group ends, whatever its members come to
+        if jobid == job.id:  # its group ends, whatever its members come to
+            if is_whole(job.members):
+                continue
+            return "a part of its group is missing"
         before = load(service.jobs, jobid)
         if before is None and jobid not in service.jobs:
             return _why_failed(jobid, None)
@@ -232,8 +236,12 @@ def _count_in_group(service: Any, job: Job, now: float) -> None:
     group, last = _group_of(service, job)
     if group is None or job.membership is None:
         return
-    group.mark(job.membership[1], job.status)
-    if group.has_ended and _is_waiting_for(last, last.id) and not why_unusable(last, last.id):
+    try:
+        group.mark(job.membership[1], job.status)
+        has_ended = group.has_ended
+    except POSKeyError:  # other jobs have to go on; a check finds it
+        return
+    if has_ended and _is_waiting_for(last, last.id) and not why_unusable(last, last.id):
         _tell_end(service, last, last.id, now)
 
 
@@ -246,5 +254,7 @@ def _group_of(service: Any, job: Job) -> tuple[Any, Any]:
 def reopen(service: Any, job: Job) -> None:
     """Let a group wait for a member that runs again, unless the group has ended."""
     group, _ = _group_of(service, job)
-    if group is not None and job.membership is not None and not group.has_ended:
+    if group is None or job.membership is None or not is_whole(group):
+        return
+    if not group.has_ended:
         group.mark(job.membership[1], None)

@@ -15,7 +15,8 @@ from lovely.remotetask.engine.retention import prune
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.job import job_log
 from lovely.remotetask.setting import read
-from lovely.remotetask.store.check import check_awaiting, check_jobs, check_records
+from lovely.remotetask.store.awaiting import check_awaiting
+from lovely.remotetask.store.check import check_jobs, check_records
 
 
 class Upkeep:

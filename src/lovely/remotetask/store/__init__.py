@@ -4,6 +4,8 @@
 From top to bottom; each uses only those below it.
 
 ``check``        compares jobs and indexes, and mends
+``awaiting``     finds jobs that wait in vain for others
+``problem``      what a check finds
 ``listing``      pages of jobs, in the order of a time
 ``count``        how many jobs there are
 ``queue``        all places where jobs wait or rest

@@ -8,11 +8,10 @@ the indexes are made to follow it.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from persistent import Persistent
 from ZODB.POSException import POSKeyError
@@ -22,48 +21,14 @@ from lovely.remotetask.base.shelf import Shelf
 from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
+from lovely.remotetask.store.awaiting import check_links, take_lost_links, why_missed
 from lovely.remotetask.store.index import EntryPage
-from lovely.remotetask.store.links import LinkLane, why_missed
-from lovely.remotetask.store.lots import AWAITING
 from lovely.remotetask.store.notes import notes_of, take_note
-from lovely.remotetask.store.quarantine import (
-    MISSING,
-    load,
-    load_usable,
-    why_unreadable,
-    why_unusable,
-)
+from lovely.remotetask.store.problem import LeftAlone, Problem
+from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 
 #: How many jobs one step looks at.
 STEP_SIZE = 1000
-
-#: How many jobs that wait for others one step looks at, and how many members of each group.
-AWAITING_SIZE = 100
-
-
-class Problem(NamedTuple):
-    """One thing that disagrees.
-
-    :ivar jobid: the job it is about, or None.
-    :ivar text: what it is, for people.
-    """
-
-    jobid: int | None
-    text: str
-
-    @property
-    def is_mendable(self) -> bool:
-        """Whether repairing mends it."""
-        return True
-
-
-class LeftAlone(Problem):
-    """One that repairing leaves alone."""
-
-    @property
-    def is_mendable(self) -> bool:
-        """See `Problem`."""
-        return False
 
 
 def check_jobs(
@@ -106,29 +71,6 @@ def check_jobs(
     return problems, jobids[-1] + 1 if len(jobids) == size else 0
 
 
-def check_awaiting(
-    service: Any, now: float, repair: bool, after: float = -math.inf
-) -> tuple[list[Problem], float]:
-    """Check some of the jobs that wait for others, which a removal by hand lets wait in vain.
-
-    :param after: those that were added later than that, in seconds since the epoch.
-    :returns: the problems, and the time to go on with.
-
-    Transaction: caller commits, if `repair`; otherwise reads only.
-    """
-    lot = service.queue.parked.get(AWAITING)
-    entries = [] if lot is None else list(islice(lot.between(after, math.inf), AWAITING_SIZE))
-    problems = []
-    for _, jobid in entries:
-        job = load_usable(service.jobs, jobid)
-        missed = None if job is None else why_missed(service, job, AWAITING_SIZE)
-        if job is not None and missed is not None:
-            problems.append(Problem(jobid, missed))
-            if repair:  # who claims next looks once more, and has the last word
-                service.queue.release(job, now)
-    return problems, entries[-1][0] if len(entries) == AWAITING_SIZE else -math.inf
-
-
 def check_indexes(service: Any, repair: bool) -> list[Problem]:
     """Check all entries of the indexes and their counters.
 
@@ -138,7 +80,7 @@ def check_indexes(service: Any, repair: bool) -> list[Problem]:
     """
     return [
         *_check_entries(service, repair),
-        *_check_links(service, repair),
+        *check_links(service, repair),
         *_check_counts(service, repair),
     ]
 
@@ -166,7 +108,7 @@ def check_records(service: Any, repair: bool, with_jobs: bool = True) -> list[Pr
     for status, index in queue.indexes.items():
         take = _take_lost_pages if status in FINAL_STATUSES else _take_lost_times
         lost[f"index of {status} jobs"] = take(index, repair)
-    lost["links between jobs"] = _take_lost_links(queue, repair)
+    lost["list of links"] = take_lost_links(queue, _is_lost, repair)
     for name, notes in notes_of(service).items():
         lost[f"list of {name}"] = _take_lost_values(notes, lambda note: False, repair)
     return [
@@ -236,21 +178,6 @@ def _take_lost_pages(index: Any, repair: bool) -> int:
         if repair and 0 not in lane:  # what is older than the other pages needs one
             lane[0] = EntryPage()
     return lost
-
-
-def _take_lost_links(queue: Any, repair: bool) -> int:
-    """Take out lost parts of the links: those that wait are found by `why_missed`."""
-    links = queue.links
-    if links is None:
-        return 0
-    if _is_lost(links):
-        if repair:
-            queue.links = None
-        return 1
-    lanes = [None if _is_lost(lane) else lane for lane in links.lanes]
-    if None in lanes and repair:
-        links.lanes = tuple(LinkLane() if lane is None else lane for lane in lanes)
-    return lanes.count(None)
 
 
 def _take_lost_values(tree: Any, is_lost: Callable[[Any], bool], repair: bool) -> int:
@@ -370,16 +297,6 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
                 yield Problem(jobid, f"an entry of {name} belongs to no running job")
                 if repair:
                     take_note(notes, jobid)
-
-
-def _check_links(service: Any, repair: bool) -> Iterator[Problem]:
-    links = service.queue.links
-    for lane in () if links is None else links.lanes:
-        for jobid in list(lane.entries):
-            if jobid not in service.jobs:
-                yield Problem(jobid, "a link to it is stale")
-                if repair:
-                    lane.take(jobid)
 
 
 def _is_held(service: Any, jobid: int) -> bool:

@@ -19,7 +19,7 @@ from ZODB.POSException import ConflictError
 from lovely.remotetask.base.ownership import check_sound, wrote
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR
 from lovely.remotetask.job import Job
-from lovely.remotetask.store.quarantine import load, load_many
+from lovely.remotetask.store.quarantine import is_known, load, load_many
 
 #: So many members in a row are marked in one page.
 PAGE_SIZE = 256
@@ -171,6 +171,11 @@ class Group(Persistent):
         for page in self.pages:
             jobids = list(islice(numbered, page.size))
             yield from (jobids[place] for place in page.left())
+
+
+def is_whole(group: Any) -> bool:
+    """Say whether all records of a group are there."""
+    return is_known(group) and all(map(is_known, (group.ended, *group.pages)))
 
 
 def mark_missed(service: Any, group: Group, limit: int | None, repair: bool) -> int:

@@ -24,9 +24,6 @@ from ZODB.utils import z64
 
 from lovely.remotetask.base.ownership import check_sound, wrote
 from lovely.remotetask.job import Job
-from lovely.remotetask.store.group import mark_missed
-from lovely.remotetask.store.lots import AWAITING
-from lovely.remotetask.store.quarantine import load
 
 #: Into so many parts the links are divided, by ids: those in a row of so many are in the same one.
 LINK_LANES = 64
@@ -92,7 +89,8 @@ def is_new(job: Job) -> bool:
     return bool(job._p_serial == z64)
 
 
-def _is_linked(queue: Any, before: Job, jobid: int) -> bool:
+def is_linked(queue: Any, before: Job, jobid: int) -> bool:
+    """Say whether it is written down that a job waits for another one."""
     return jobid in before.followers or jobid in _noted(queue, before.id)
 
 
@@ -127,27 +125,3 @@ def hold_off(queue: Any, job: Job) -> None:
     read._p_activate()
     if read._p_jar is not None:  # else it is new, and so is what leads to it
         queue._p_jar.readCurrent(read)
-
-
-def why_missed(service: Any, job: Job, limit: int | None = None) -> str | None:
-    """Return why a job that waits for others may wait in vain, or None.
-
-    :param limit: look at no more members of a group than this.
-    """
-    if job.place != AWAITING:
-        return None
-    for jobid in job.awaits:
-        if jobid == job.id:
-            if job.members.has_ended or mark_missed(service, job.members, limit, repair=False):
-                return "it waits for members of its group that have ended, or are gone"
-            continue
-        before = load(service.jobs, jobid)
-        if before is None:
-            if jobid not in service.jobs:
-                return f"it waits for job {jobid}, which is gone"
-        elif before.is_final:
-            if service.queue.is_filed(before):  # else it is still to be told
-                return f"it waits for job {jobid}, which is {before.status}"
-        elif not _is_linked(service.queue, before, job.id):
-            return f"it waits for job {jobid}, which will not tell it"
-    return None
