@@ -24,7 +24,7 @@ def count_words(name):
 def write_report(context, title):
     group = context.group
     lines = [title]
-    for (jobid, status, result), name in zip(group, TEXTS, strict=True):
+    for (_, status, result), name in zip(group, TEXTS, strict=True):
         lines.append(f"{name}: {result if status == 'completed' else status}")
     lines.append(f"{group.completed} of {group.total} texts were counted")
     context.root["report"] = "\n".join(lines)

@@ -477,12 +477,14 @@ class ITaskService(IService):
 
         It is due at once, with the input that it had, and with as many attempts as a new job; its
         failures are kept, and its attempts are counted on.  A delayed job does not wait again, and
-        a schedule goes on after this run.
+        a schedule goes on after this run.  One that was to wait for others waits for those that
+        are not completed.
 
         :param input: another input, for which the task must be registered here; see `add`.
         :raises JobNotFound: a KeyError.
         :raises JobUnusable: its record cannot be read and written in this process.
-        :raises InvalidArgument: the job waits, runs or is completed; a ValueError.
+        :raises InvalidArgument: the job waits, runs or is completed, or is to wait for one that is
+            an error, was cancelled or is gone; a ValueError.
         :raises InvalidInput: the input cannot be accepted; a ValueError.
         :raises TaskNotFound: an input was given, and the task is not registered; a ValueError.
         :raises UnknownZone: this machine does not know the time zone of its schedule.
@@ -513,7 +515,8 @@ class ITaskService(IService):
 
         :raises JobNotFound: a KeyError.
         :raises JobUnusable: its record cannot be read and written in this process.
-        :raises InvalidArgument: the job runs, has ended, or waits for `startJob`; a ValueError.
+        :raises InvalidArgument: the job runs, has ended, or waits for `startJob` or for other jobs;
+            a ValueError.
 
         Transaction: caller commits.
         """

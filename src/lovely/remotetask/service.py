@@ -147,7 +147,8 @@ class TaskService(Service, Location):
         """See `ITaskService`."""
         check_parts(self)
         last = follow_up_of(then, self._checked)
-        return add_group(self, self._all_checked(task, inputs, retry), last, retry)
+        checked = self._all_checked(task, inputs, retry)
+        return add_group(self, self._generateIds, checked, last, retry)
 
     def group(self, groupid: int) -> GroupState:
         """See `ITaskService`."""

@@ -310,6 +310,19 @@ def test_one_that_was_removed_while_it_ran_lets_those_fail_who_came_later(worksh
     assert workshop.get(second, "status") == ERROR
 
 
+def test_each_that_waits_is_looked_at_in_its_turn(workshop: Any) -> None:
+    with workshop.service() as service:
+        firsts = [service.add("moody", delay=3600.0) for _ in range(2)]
+        last = [service.add("moody", after=firsts[number == 249]) for number in range(250)][-1]
+        for job in service.jobs.values():
+            assert job.place is not None
+        del service.jobs[firsts[1]]
+    looks = [workshop.engine.upkeep.look_after(workshop.session) for _ in range(4)]
+    assert looks == [False, False, True, False]
+    workshop.work()
+    assert workshop.get(last, "status") == ERROR
+
+
 # -- the one that waits ---------------------------------------------------------------------------
 
 

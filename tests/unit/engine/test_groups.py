@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ZODB.POSException import ConflictError
+from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.engine.filing import retire_jobs
 from lovely.remotetask.errors import (
@@ -21,6 +22,8 @@ from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, QUEUED
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.group import PAGE_SIZE, Group, Tally
+from lovely.remotetask.task import SimpleTask
+from lovely.remotetask.testing import ITaskStub, TaskServiceStub
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +155,14 @@ def test_an_inline_call_runs_a_group(service: Any, reports: list[Any]) -> None:
     groupid = service.add_group("picky", range(3), "report")
     service.process()
     assert service.getResult(groupid) == (3, 2, 1, 0)
+
+
+def test_a_stub_numbers_the_jobs_of_a_group() -> None:
+    stub = TaskServiceStub()
+    getGlobalSiteManager().registerUtility(SimpleTask(lambda input: input), ITaskStub, name="one")
+    assert stub.add_group("one", "ab", ("one", "end")) == 1
+    stub.process()
+    assert {jobid: job.output for jobid, job in stub.jobs.items()} == {1: "end", 2: "a", 3: "b"}
 
 
 def test_a_group_can_be_waited_for_and_followed(workshop: Any, reports: list[Any]) -> None:

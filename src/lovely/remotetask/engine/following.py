@@ -184,12 +184,12 @@ def tell_others(
     if job is not None:
         if is_at_once:
             hold_off(service.queue, job)
-        if service.queue.links is None and not job.followers and job.membership is None:
+        if job.membership is not None:
+            _count_in_group(service, job, now)
+        if service.queue.links is None and not job.followers:
             return
     ended = [(jobid, job)]
     for number, before in ended:  # those that fail in turn are put behind them
-        if before is not None and before.membership is not None:
-            _count_in_group(service, before, now)
         for follower in _waiting_for(service, number, before):
             if before is not None and before.status == COMPLETED:
                 _tell_end(service, follower, number, now)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from lovely.remotetask.engine.adding import add_job, add_ready, new_ids
+from lovely.remotetask.engine.adding import add_job, add_ready
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.errors import InvalidArgument
 from lovely.remotetask.job import Job
@@ -15,17 +16,19 @@ from lovely.remotetask.store.group import Group, GroupState
 
 def add_group(
     service: Any,
+    new_ids: Callable[[int], list[int]],
     checked: list[tuple[str, Any]],
     then: tuple[str, Any] | None,
     retry: RetryPolicy | None,
 ) -> int:
     """Add a job for each task and input, and one that waits for their end; return its id.
 
+    :param new_ids: called with a number; returns so many ids.
     :raises InvalidArgument: there is no task for that one.
     """
     if then is None:
         raise InvalidArgument("then must be a task, or a task and its input")
-    groupid, *jobids = new_ids(service, len(checked) + 1)
+    groupid, *jobids = new_ids(len(checked) + 1)
     last = Job(groupid, *then)
     last.members = Group(jobids)
     if jobids:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from lovely.remotetask.engine.retention import prune
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.job import job_log
 from lovely.remotetask.setting import read
-from lovely.remotetask.store.awaiting import check_awaiting
+from lovely.remotetask.store.awaiting import BEGIN, check_awaiting
 from lovely.remotetask.store.check import check_jobs, check_records
 
 
@@ -25,7 +24,7 @@ class Upkeep:
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
         self._observer = Observer()
-        self._looked = -math.inf  # see `check_awaiting`
+        self._looked = BEGIN  # see `check_awaiting`
         self.on_missed: Callable[[], None] = lambda: None
         claims.transact.on_missed = lambda: self.on_missed()
 

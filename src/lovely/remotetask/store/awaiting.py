@@ -22,19 +22,24 @@ from lovely.remotetask.store.quarantine import load, load_usable
 #: How many jobs that wait for others one step looks at, and how many members of each group.
 AWAITING_SIZE = 100
 
+#: Where they begin.
+BEGIN = (-math.inf, 0)
+
 
 def check_awaiting(
-    service: Any, now: float, repair: bool, after: float = -math.inf
-) -> tuple[list[Problem], float]:
+    service: Any, now: float, repair: bool, after: tuple[float, int] = BEGIN
+) -> tuple[list[Problem], tuple[float, int]]:
     """Check some of the jobs that wait for others, which a removal by hand lets wait in vain.
 
-    :param after: those that were added later than that, in seconds since the epoch.
-    :returns: the problems, and the time to go on with.
+    :param after: those that come after this one: when it was added, in seconds since the epoch,
+        and its id.
+    :returns: the problems, and where to go on.
 
     Transaction: caller commits, if `repair`; otherwise reads only.
     """
     lot = service.queue.parked.get(AWAITING)
-    entries = [] if lot is None else list(islice(lot.between(after, math.inf), AWAITING_SIZE))
+    found = () if lot is None else lot.between(math.nextafter(after[0], -math.inf), math.inf)
+    entries = list(islice((entry for entry in found if entry > after), AWAITING_SIZE))
     problems = []
     for _, jobid in entries:
         job = load_usable(service.jobs, jobid)
@@ -43,7 +48,7 @@ def check_awaiting(
             problems.append(Problem(jobid, missed))
             if repair:
                 service.queue.release(job, now)
-    return problems, entries[-1][0] if len(entries) == AWAITING_SIZE else -math.inf
+    return problems, entries[-1] if len(entries) == AWAITING_SIZE else BEGIN
 
 
 def why_missed(service: Any, job: Job, limit: int | None = None) -> str | None:
