@@ -130,6 +130,12 @@ def wrote(parent: Any, *objects: Any) -> None:
             noted[id(written)] = written
 
 
+def stay_current(found: Any) -> None:
+    """Let the current transaction commit only if an object is still as it is seen now."""
+    if found._p_jar is not None and not found._p_changed:
+        found._p_jar.readCurrent(found)
+
+
 def removed(parent: Any, *objects: Any) -> None:
     """Take back `wrote` for what was new, and nothing refers to any more: it is not stored."""
     if parent._p_jar is not None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ZODB.POSException import POSKeyError
 
-from lovely.remotetask.base.ownership import wrote
+from lovely.remotetask.base.ownership import check_sound, wrote
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.adding import add_job, new_ids
 from lovely.remotetask.errors import (
@@ -248,7 +248,10 @@ def _count_in_group(service: Any, job: Job, now: float) -> None:
 def _group_of(service: Any, job: Job) -> tuple[Any, Any]:
     """Return the group of a member, and the job that ends it; None if that was removed."""
     last = None if job.membership is None else load(service.jobs, job.membership[0])
-    return (None, None) if last is None else (last.members, last)
+    if last is None or last.members is None:
+        return None, None
+    check_sound(last, last.members)
+    return last.members, last
 
 
 def reopen(service: Any, job: Job) -> None:

@@ -12,7 +12,7 @@ From top to bottom; each uses only those below it.
 ``ready``        the ready queue
 ``links``        which jobs wait for which others
 ``group``        groups of jobs, and which of them have ended
-``lots``         what the lots of parked jobs are called
+``lots``         where jobs are set aside
 ``pauses``       which tasks are paused
 ``memory``       what a worker remembers of the ready queue
 ``timeindex``    where jobs wait for a time

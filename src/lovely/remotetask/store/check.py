@@ -23,6 +23,7 @@ from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER,
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
 from lovely.remotetask.store.awaiting import check_links, take_lost_links, why_missed
 from lovely.remotetask.store.index import EntryPage
+from lovely.remotetask.store.lots import drop_lot
 from lovely.remotetask.store.notes import notes_of, take_note
 from lovely.remotetask.store.problem import LeftAlone, Problem
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
@@ -314,4 +315,4 @@ def _check_counts(service: Any, repair: bool) -> Iterator[Problem]:
                 place.correct(difference)
     for name, lot in list(queue.parked.items()) if repair else ():
         if lot.first() is None:
-            queue.drop_lot(name)
+            drop_lot(queue, queue.parked, name)

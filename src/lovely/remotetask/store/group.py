@@ -68,14 +68,15 @@ class Tally(Persistent):
         ended = _all_of(self.bits)
         return (number for number in range(self.size) if not ended >> number & 1)
 
-    def mark(self, number: int, status: str | None) -> None:
-        """Write down how one has ended; None: it has not."""
+    def mark(self, number: int, status: str | None) -> bool:
+        """Write down how one has ended; None: it has not.  Say whether that is new."""
         if self.status_of(number) == status:
-            return
+            return False
         self.bits = [marked & ~(1 << number) for marked in self.bits]
         if status is not None:
             self.bits[STATUS_BITS[status]] |= 1 << number
         self._p_changed = True
+        return True
 
     def _p_resolveConflict(self, old: Any, committed: Any, new: Any) -> tuple[int, ...]:
         size, before = old[0], old[1:]
@@ -143,8 +144,8 @@ class Group(Persistent):
         """Write down how a member has ended; None: it has not, it runs again."""
         page, place = self._page_of(number)
         was_complete = page.is_complete
-        page.mark(place, status)
-        wrote(self, page)
+        if page.mark(place, status):
+            wrote(self, page)
         if page.is_complete != was_complete:
             check_sound(self, self.ended)
             self.ended.mark(number // PAGE_SIZE, COMPLETED if page.is_complete else None)

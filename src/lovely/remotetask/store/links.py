@@ -22,7 +22,7 @@ from typing import Any
 from persistent import Persistent
 from ZODB.utils import z64
 
-from lovely.remotetask.base.ownership import check_sound, wrote
+from lovely.remotetask.base.ownership import check_sound, stay_current, wrote
 from lovely.remotetask.job import Job
 
 #: Into so many parts the links are divided, by ids: those in a row of so many are in the same one.
@@ -79,7 +79,7 @@ def link(queue: Any, before: Job, jobid: int) -> None:
     if jobid not in waiting:
         lane.put(before.id, (*waiting, jobid))
         wrote(queue, lane)
-    queue._p_jar.readCurrent(before)
+    stay_current(before)
 
 
 def is_new(job: Job) -> bool:
@@ -122,6 +122,6 @@ def hold_off(queue: Any, job: Job) -> None:
     if queue._p_jar is None or is_new(job):
         return
     read = queue if queue.links is None else queue.links.lane_of(job.id)
-    read._p_activate()
     if read._p_jar is not None:  # else it is new, and so is what leads to it
-        queue._p_jar.readCurrent(read)
+        read._p_activate()
+        stay_current(read)

@@ -17,7 +17,7 @@ from typing import Any
 from BTrees.OOBTree import OOBTree, OOSet
 from persistent import Persistent
 
-from lovely.remotetask.base.ownership import check_path, check_sound, removed, wrote
+from lovely.remotetask.base.ownership import check_sound, wrote
 from lovely.remotetask.interfaces import (
     CRONJOB,
     DELAYED,
@@ -26,10 +26,21 @@ from lovely.remotetask.interfaces import (
     STARTLATER,
 )
 from lovely.remotetask.job import CLOCK_TOLERANCE_SECONDS, SCHEDULE_ERRORS, CronJob, Job
+from lovely.remotetask.schedule import is_zone_known
 from lovely.remotetask.store.ended import EndedIndex
 from lovely.remotetask.store.index import tick
 from lovely.remotetask.store.links import Links
-from lovely.remotetask.store.lots import AWAITING, is_lot_of, is_open, lot_of_task, lot_of_zone
+from lovely.remotetask.store.lots import (
+    AWAITING,
+    drop_lot,
+    is_lot_of,
+    lot_of_task,
+    lot_of_zone,
+    put_in_lot,
+    take_from_lot,
+    task_of,
+    zone_of,
+)
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.pauses import ALL
 from lovely.remotetask.store.quarantine import load_usable
@@ -97,15 +108,21 @@ class JobQueue(Persistent):
         if not job.is_final and job._p_jar is not None:  # of a new one `JobTree.add` tells
             wrote(self, job)
         if job.awaits and not job.is_final:
-            self._put_into(AWAITING, job)
+            put_in_lot(self, self.parked, AWAITING, job)
+            job.place = AWAITING
         elif job.status == QUEUED and job.due is None:
             self.file_ready([job])
         elif job.status == CRONJOB and job.due is None and job.timezone is not None:
             self.park_for_zone(job)
-        else:
+        elif job.is_final:
             self._index(job.status).insert(self._time_of(job), job.id)
-            if not job.is_final:
-                self.assign(job)
+        else:
+            self.file_waiting(job)
+
+    def file_waiting(self, job: Job) -> None:
+        """Put a job that waits for a time into the index of its status."""
+        self._index(job.status).insert(self._time_of(job), job.id)
+        self.assign(job)
 
     def file_ended(self, jobs: list[Job]) -> None:
         """Put jobs whose runs have ended where they rest or wait."""
@@ -138,7 +155,8 @@ class JobQueue(Persistent):
             job.place = None
             return
         if isinstance(place, str):
-            self._unpark(job, place)
+            if take_from_lot(self, self.parked, place, job):
+                drop_lot(self, self.parked, place)
         elif place is not None:
             self._index(job.status).remove(place, job.id)
         elif job.is_final:
@@ -153,7 +171,7 @@ class JobQueue(Persistent):
 
     def park(self, job: Job) -> None:
         """Set a job aside until its task is registered, and not paused."""
-        self._park(job, lot_of_task(job.status, job.task))
+        self._park(job, lot_of_task(job))
 
     def park_for_zone(self, job: Any) -> None:
         """Set a cron job aside until it comes to where its time zone is known."""
@@ -161,33 +179,8 @@ class JobQueue(Persistent):
 
     def _park(self, job: Job, name: str) -> None:
         self.remove(job)
-        self._put_into(name, job)
-
-    def _put_into(self, name: str, job: Job) -> None:
-        check_sound(self, self.parked)
-        check_path(self.parked, name)
-        lot = self.parked.get(name)
-        if lot is None:
-            lot = self.parked[name] = TimeIndex()
-            wrote(self, lot)
-        lot.insert(job.created_at, job.id)
+        put_in_lot(self, self.parked, name, job)
         job.place = name
-
-    def _unpark(self, job: Job, name: str) -> None:
-        lot = self.parked.get(name)
-        if lot is not None:
-            check_sound(self, self.parked, lot)
-            lot.remove(job.created_at, job.id)
-            if name != AWAITING and lot.first() is None:
-                self.drop_lot(name)
-
-    def drop_lot(self, name: str) -> None:
-        """Drop an empty lot; who puts something in at the same moment collides."""
-        lot = self.parked[name]
-        lot.close()
-        check_path(self.parked, name)
-        del self.parked[name]
-        removed(self, lot)
 
     @staticmethod
     def _time_of(job: Job) -> float:
@@ -274,7 +267,13 @@ class JobQueue(Persistent):
 
     def _is_open(self, lot: str, knows: Callable[[str], bool]) -> bool:
         """Say whether the jobs that are parked in a lot can run here, and now."""
-        return is_open(lot, lambda task: knows(task) and not self.is_held_back(task))
+        if lot == AWAITING:
+            return False
+        zone = zone_of(lot)
+        if zone is not None:
+            return is_zone_known(zone)
+        task = task_of(lot)
+        return knows(task) and not self.is_held_back(task)
 
     def recount(self, jobs: JobTree, now: float) -> None:
         """Count schedules anew that a clock far ahead of `now` has set.
@@ -314,8 +313,7 @@ class JobQueue(Persistent):
         """Let a job that has waited for others be looked at by who claims next."""
         self.remove(job)
         job.wait(now)
-        self._index(job.status).insert(self._time_of(job), job.id)
-        self.assign(job)
+        self.file_waiting(job)
 
     def has_waiting(self, jobs: JobTree, now: float, knows: Callable[[str], bool]) -> bool:
         """Say whether a job is ready; nothing is changed.  See `pull`."""
