@@ -92,6 +92,8 @@ def record(path: Path) -> None:
             clock.return_value = END
             _wait(service, ids)
             transaction.commit()
+            ids["linked"] = service.add("echo", "linked", after=ids["delayed"])
+            transaction.commit()
             root["remote"] = remote = RemoteProcessor()
             root["remote ids"] = PersistentMapping()
             _set_up_remote(remote)
@@ -192,6 +194,11 @@ def _wait(service: TaskService, ids: dict[str, int]) -> None:
     registry.registerUtility(declared, ITask, name="declared")
     ids["declared"] = service.ensure_declared()["declared"]
     registry.unregisterUtility(provided=ITask, name="declared")
+    ids["first"] = service.add("echo", "first", on_success=("echo", "of first"))
+    ids["second"] = service.add("fail", "second", after=ids["first"], on_error=("echo", None))
+    ids["end"] = service.add_group("echo", ["member"], ("echo", "end"))
+    [member] = service.group(ids["end"])
+    ids["member"] = member.jobid
 
 
 def _set_up_remote(remote: RemoteProcessor) -> None:

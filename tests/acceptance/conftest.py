@@ -63,6 +63,7 @@ class Plant:
         self.directory = directory
         self.url = url
         self.door = door
+        self.program = PROGRAM
         self.running: list[subprocess.Popen[str]] = []
         self.produced = 0
         self.kills: Counter[str] = Counter()
@@ -71,9 +72,9 @@ class Plant:
 
     def start(self, *options: str, is_ready: bool = True) -> subprocess.Popen[str]:
         """Start the program; return when it is at work."""
-        command = [sys.executable, str(PROGRAM), self.url, "--directory", str(self.directory)]
+        command = [sys.executable, str(self.program), self.url, "--directory", str(self.directory)]
         command += ["--door", self.door]
-        paths = [str(PROGRAM.parent.parent), os.environ.get("PYTHONPATH", "")]
+        paths = [str(self.program.parent.parent), os.environ.get("PYTHONPATH", "")]
         with (self.directory / "stderr.log").open("ab") as errors:
             process = subprocess.Popen(
                 [*command, *options],

@@ -59,6 +59,11 @@ JOBS: dict[str, tuple[str, Any, Any]] = {
     "without zone": (CRONJOB, None, None),
     "keyed": (CRONJOB, "keyed", None),
     "declared": (CRONJOB, None, None),
+    "first": (QUEUED, "first", None),
+    "second": (QUEUED, "second", None),
+    "end": (QUEUED, "end", None),
+    "member": (QUEUED, "member", None),
+    "linked": (QUEUED, "linked", None),
 }
 
 #: Name of a job -> when it was created, started, completed and is due, in seconds after `START`.
@@ -86,6 +91,11 @@ TIMES: dict[str, tuple[float | None, ...]] = {
     "without zone": (300.0, None, None, None),
     "keyed": (300.0, None, None, 10800.0),
     "declared": (300.0, None, None, 14400.0),
+    "first": (300.0, None, None, None),
+    "second": (300.0, None, None, None),
+    "end": (300.0, None, None, None),
+    "member": (300.0, None, None, None),
+    "linked": (300.0, None, None, None),
 }
 
 #: Name of a job -> what else is told of it.
@@ -122,6 +132,8 @@ DETAILS: dict[str, dict[str, Any]] = {
     "replaced": {"key": "replaced", "cron": "30 * * * *", "is_declared": False},
     "keyed": {"key": "a key", "hour": (3,), "timezone": "Europe/Vienna", "is_declared": False},
     "declared": {"key": "declared", "cron": "0 3 * * *", "is_declared": True},
+    "first": {"on_success": ("echo", "of first"), "on_error": None, "after": ()},
+    "second": {"on_error": ("echo", None), "cause": None},
 }
 
 #: What has become of the jobs after a call of `process` at `END`, and two hours later: status and
@@ -137,6 +149,10 @@ AT_ONCE: dict[str, tuple[str, Any]] = {
     "many 1": (COMPLETED, "echo of one"),
     "many 2": (COMPLETED, "echo of two"),
     "parked": (COMPLETED, "late of parked"),
+    "first": (COMPLETED, "echo of first"),
+    "second": (COMPLETED, "fail of second"),
+    "member": (COMPLETED, "echo of member"),
+    "end": (COMPLETED, "echo of end"),
 }
 AFTER_HOURS: dict[str, tuple[str, Any]] = {
     "again": (COMPLETED, "stumble of input"),
@@ -145,6 +161,7 @@ AFTER_HOURS: dict[str, tuple[str, Any]] = {
     "replaced": (CRONJOB, "echo of new"),
     "delayed": (COMPLETED, "echo of delayed"),
     "without zone": (CRONJOB, "echo of None"),
+    "linked": (COMPLETED, "echo of linked"),
 }
 
 
@@ -217,6 +234,15 @@ def test_what_is_noted_of_running_jobs(service: Any, job: Any) -> None:
     replacement = service.edits[job("replaced").id]
     assert (replacement.task, replacement.input, replacement.cron) == ("echo", "new", "15 * * * *")
     assert job("to be cancelled").is_cancel_requested
+
+
+def test_its_jobs_wait_for_each_other(service: Any, job: Any) -> None:
+    for name, before in (("second", "first"), ("linked", "delayed")):
+        assert job(name).after == job(name).awaits == (job(before).id,)
+    assert job("end").awaits == (job("end").id,)
+    group = service.group(job("end").id)
+    assert [tuple(member) for member in group] == [(job("member").id, QUEUED, None)]
+    assert (group.total, group.done, job("member").group) == (1, 0, group.id)
 
 
 def test_its_settings_are_what_they_were(service: Any) -> None:

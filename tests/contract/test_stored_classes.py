@@ -33,7 +33,11 @@ from recording import record
 
 ALLOWED = {
     "lovely.remotetask.store.ended.EndedIndex",
+    "lovely.remotetask.store.group.Group",
+    "lovely.remotetask.store.group.Tally",
     "lovely.remotetask.store.index.EntryPage",
+    "lovely.remotetask.store.links.LinkLane",
+    "lovely.remotetask.store.links.Links",
     "lovely.remotetask.job.CronJob",
     "lovely.remotetask.job.Edit",
     "lovely.remotetask.job.Failure",
@@ -155,6 +159,12 @@ def populated_db(file_db: ZODB.DB, register: Any) -> ZODB.DB:
     service.add_many("echo", range(200))
     service.process()
     transaction.commit()
+    service.add("echo", after=service.add("echo", delay=1000), on_error=("echo", "no"))
+    service.add_group("echo", range(3), "echo")
+    transaction.commit()
+    service.add("echo", after=next(iter(service.jobs)))
+    for job in service.list("delayed").jobs:
+        service.add("echo", after=job.id)
     service.add("echo")
     running = service.claimNextJob()
     service.cancel(running)
@@ -303,18 +313,25 @@ SHAPES: dict[str, Any] = {
         "type": "str",
     },
     "lovely.remotetask.job.Job": {
+        "after": "tuple of int",
         "attempt": "int",
         "carried": "dict of str: str",
+        "awaits": "tuple of int",
         "color": "anything",
         "completed_at": "float",
         "created_at": "float",
         "due": "float",
         "errors": "int",
         "failures": "tuple of Failure",
+        "followers": "tuple of int",
         "id": "int",
         "input": "anything",
         "is_unwanted": "bool",
         "log": "JobLog",
+        "members": "Group",
+        "membership": "tuple of int",
+        "on_error": "tuple of None | str",
+        "on_success": "tuple of str",
         "output": "anything",
         "owner": "str",
         "place": "float | int | str",
@@ -463,13 +480,22 @@ SHAPES: dict[str, Any] = {
         "lanes": "tuple of OOBTree",
         "size": "Length",
     },
+    "lovely.remotetask.store.group.Group": {
+        "ended": "Tally",
+        "pages": "tuple of Tally",
+        "runs": "tuple of tuple of int",
+    },
+    "lovely.remotetask.store.group.Tally": "tuple of int",
     "lovely.remotetask.store.index.EntryPage": "tuple of int",
     "lovely.remotetask.store.joblog.JobLog": {
         "left_out": "int",
         "lines": "tuple of tuple of float | int | str",
     },
+    "lovely.remotetask.store.links.LinkLane": {"entries": "dict | dict of int: tuple of int"},
+    "lovely.remotetask.store.links.Links": {"lanes": "tuple of LinkLane"},
     "lovely.remotetask.store.queue.JobQueue": {
         "indexes": "dict of str: EndedIndex | TimeIndex",
+        "links": "Links",
         "parked": "OOBTree",
         "paused": "OOSet",
         "ready": "ReadyQueue",

@@ -302,7 +302,7 @@ def jobs(name: str, place: Place, value: Any) -> None:
     getattr(place.service.jobs, name)(value)
 
 
-@calls("task", "input", "startLater", "retry")
+@calls("task", "input", "startLater", "retry", "after", "on_success", "on_error")
 def add(name: str, place: Place, value: Any) -> None:
     place.service.add(**{"task": "odd.echo", name: value})
 
@@ -334,6 +334,21 @@ def add_key(name: str, place: Place, value: Any) -> None:
 @calls("task", "inputs", "retry")
 def add_many(name: str, place: Place, value: Any) -> None:
     place.service.add_many(**{"task": "odd.echo", "inputs": [1], name: value})
+
+
+@calls("on_success", "on_error")
+def add_followed(name: str, place: Place, value: Any) -> None:
+    place.service.add("odd.echo", **{name: ("odd.echo", value)})
+
+
+@calls("task", "inputs", "then", "retry")
+def add_group(name: str, place: Place, value: Any) -> None:
+    place.service.add_group(**{"task": "odd.echo", "inputs": [1], "then": "odd.echo", name: value})
+
+
+@calls("")
+def group(name: str, place: Place, value: Any) -> None:
+    place.service.group(value)
 
 
 FIELDS = ("minute", "hour", "dayOfMonth", "month", "dayOfWeek")
@@ -479,7 +494,9 @@ def processor_job(name: str, place: Place, value: Any) -> None:
 
 
 # What would take all memory, or a minute, and is right.
-NOT_FOR = {"add_many inputs": ("endless", "a long text", "digits")}
+NOT_FOR = dict.fromkeys(
+    ("add_many inputs", "add_group inputs"), ("endless", "a long text", "digits")
+)
 
 
 @pytest.fixture

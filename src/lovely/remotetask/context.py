@@ -97,6 +97,25 @@ class TaskContext:
         return self.service.jobs[self.jobid]
 
     @property
+    def cause(self) -> Any:
+        """The job that has brought this one about by its ``on_success`` or ``on_error``.
+
+        An `IJob`; None if there was none, or it was removed since.
+        """
+        cause = self.job.cause
+        return None if cause is None else self.service.jobs.get(cause)
+
+    @property
+    def group(self) -> Any:
+        """The group that this job belongs to, or that it ends; see `ITaskService.group`.
+
+        None if there is none, or the job that ends it was removed.
+        """
+        groupid = self.job.group
+        ends = None if groupid is None else self.service.jobs.get(groupid)
+        return None if ends is None else self.service.group(groupid)
+
+    @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """The logger ``remotetask.job``, which says in each line which job it is about."""
         return _JobLog(logging.getLogger("remotetask.job"), {"jobid": self.jobid})

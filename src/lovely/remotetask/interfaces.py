@@ -144,6 +144,31 @@ class IJob(Interface):
         readonly=True,
     )
 
+    after = Tuple(
+        title="After",
+        description="The ids of the jobs that were to be completed first.",
+        required=False,
+    )
+
+    awaits = Tuple(
+        title="Awaits",
+        description="Those of them that this job still waits for, or by which it has failed; "
+        "its own id: its group has not ended.",
+        required=False,
+    )
+
+    cause = Int(
+        title="Cause",
+        description="The id of the job whose `on_success` or `on_error` this one is, if any.",
+        required=False,
+    )
+
+    group = Int(
+        title="Group",
+        description="The id of the group that the job belongs to, or ends, if any.",
+        required=False,
+    )
+
     attempt = Int(title="Attempt", description="How often the job was claimed.", required=True)
 
     deaths = Int(
@@ -372,6 +397,9 @@ class ITaskService(IService):
         unique_key=None,
         lock=None,
         expires=None,
+        after=(),
+        on_success=None,
+        on_error=None,
     ):
         """Add a job, and return its id.
 
@@ -395,13 +423,22 @@ class ITaskService(IService):
             time, over all processes, in the order in which they were added.
         :param expires: seconds from now, or an aware datetime: if the job has not started by then
             it is cancelled.
+        :param after: the id of a job, or up to 100 ids: the new one is ``queued``, and waits until
+            all of these are completed.  If one of them is an error, cancelled or removed before,
+            now or later, the new one becomes an error that names it.
+        :param on_success: a task, or (task, input): added as a job of its own in the commit that
+            completes this one, once.  Its ``cause`` is this job.
+        :param on_error: the same for the commit by which this job is an error, after all its
+            attempts.  Of a job that was cancelled neither is added.
         :raises TaskNotFound: no task has this name; a ValueError.
+        :raises JobNotFound: there is no job with an id in `after`; a KeyError.
+        :raises JobUnusable: such a job's record cannot be read in this process.
         :raises InvalidInput: the input breaks the task's schema or cannot be stored, as with a
             persistent object of another connection.
         :raises InvalidArgument: `retry` is no policy that can be stored, or the name of the task
-            cannot be written; another argument makes no sense, several of `delay`, `at` and
-            `startLater` are given, or the job would expire before it is due; or the function is
-            registered under several names.
+            cannot be written; another argument makes no sense, as `after` a cron job, which is
+            never completed; several of `delay`, `at`, `startLater` and `after` are given, or the
+            job would expire before it is due; or the function is registered under several names.
         :raises StrayObject: the connection has lost track of the database, as after a crash of
             a ZEO server; a TransientError: repeat the transaction.  So may the commit.
 
@@ -419,6 +456,38 @@ class ITaskService(IService):
         :raises InvalidArgument: see `add`.
 
         Transaction: caller commits.
+        """
+
+    def add_group(task, inputs, then, retry=None):
+        """Add a job for each input, and one that runs when all of these have ended; return its id.
+
+        The id is that of the group too.  The last job runs once, however its members have ended,
+        after that of the last one was committed: `TaskContext.group` tells it what they have come
+        to.  Until then it is ``queued``, and waits, as with `add` and ``after``; without inputs
+        it waits for nothing.  When it is removed the group is gone.
+
+        :param inputs: one input a member; see `add`.
+        :param then: a task, or (task, input).
+        :param retry: a `RetryPolicy` for the members.
+        :raises TaskNotFound: no task has such a name; a ValueError.
+        :raises InvalidInput: an input cannot be accepted; then no job is added.
+        :raises InvalidArgument: see `add`.
+
+        Transaction: caller commits.
+        """
+
+    def group(groupid):
+        """Return how far a group is.
+
+        It tells ``total``, ``completed``, ``errors``, ``cancelled`` (or removed by hand), ``done``
+        (all three) and ``is_ended``.  To iterate over it yields (``jobid``, ``status``,
+        ``result``) of the members, in the order of their inputs, which are loaded as they are
+        asked for.  Its cost does not grow with the results.
+
+        :raises JobNotFound: there is no such job; a KeyError.
+        :raises InvalidArgument: it ends no group.
+
+        Transaction: reads only.
         """
 
     def addCronJob(
@@ -553,13 +622,15 @@ class ITaskService(IService):
 
         It is due at once, with the input that it had, and with as many attempts as a new job; its
         failures are kept, and its attempts are counted on.  A delayed job does not wait again, and
-        a schedule goes on after this run.
+        a schedule goes on after this run.  One that was to wait for others waits for those that
+        are not completed.
 
         :param input: another input, for which the task must be registered here; see `add`.
         :raises JobNotFound: a KeyError.
         :raises JobUnusable: its record cannot be read and written in this process.
-        :raises InvalidArgument: the job waits, runs or is completed, or another one is the schedule
-            with its key by now; a ValueError.
+        :raises InvalidArgument: the job waits, runs or is completed, another one is the schedule
+            with its key by now, or it is to wait for one that is an error, was cancelled or is
+            gone; a ValueError.
         :raises UniqueKeyTaken: another job has its unique key by now; a ValueError.
         :raises InvalidInput: the input cannot be accepted; a ValueError.
         :raises TaskNotFound: an input was given, and the task is not registered; a ValueError.
@@ -600,7 +671,8 @@ class ITaskService(IService):
 
         :raises JobNotFound: a KeyError.
         :raises JobUnusable: its record cannot be read and written in this process.
-        :raises InvalidArgument: the job runs, has ended, or waits for `startJob`; a ValueError.
+        :raises InvalidArgument: the job runs, has ended, or waits for `startJob` or for other jobs;
+            a ValueError.
 
         Transaction: caller commits.
         """

@@ -114,6 +114,16 @@ class Job(Persistent):
     ready queue.  ``place`` int, float or str: where the queue has filed the waiting job; only
     `lovely.remotetask.store.queue` sets it.
     ``note`` str: for people; given to ``add``.
+    ``after`` tuple of int: ids of the jobs that were to be completed first; given to ``add``.
+    ``awaits`` tuple of int: those of them that were not yet, or its own id as long as its group
+    has not ended; set with these, and by who tells that one has ended.  ``followers`` tuple of
+    int: ids of jobs that were added with this one, and wait for it; set when these are added.
+    ``membership`` tuple (id of the group, number in it): set by ``add_group``; ``members``
+    `lovely.remotetask.store.group.Group`: the members of the group that has the id of this job,
+    which runs when they have ended; set by ``add_group``.
+    ``on_success``, ``on_error`` tuple (name of a task, input): the job that is added when this
+    one is completed, or has failed for good; given to ``add``.
+    ``cause`` int: id of the job that has brought this one about so; set by the engine.
     ``failures`` tuple of `Failure`; ``retry`` `RetryPolicy`: given to ``add``.
     ``carried`` dict of str -> plain data: what travels with the job, see `register_context`; set
     when it is added.
@@ -145,6 +155,14 @@ class Job(Persistent):
     log: Any = None
     carried: dict[str, Any] | None = None
     retry: RetryPolicy | None = None
+    after: tuple[int, ...] = ()
+    awaits: tuple[int, ...] = ()
+    followers: tuple[int, ...] = ()
+    membership: tuple[int, int] | None = None
+    members: Any = None
+    on_success: tuple[str, Any] | None = None
+    on_error: tuple[str, Any] | None = None
+    cause: int | None = None
     is_unwanted: bool = False
     priority: int = 0
     unique_key: str | None = None
@@ -197,6 +215,13 @@ class Job(Persistent):
         """See `IJob`."""
         service = None if self.is_final else self.__parent__
         return service is not None and self.id in service.requests
+
+    @property
+    def group(self) -> int | None:
+        """See `IJob`."""
+        if self.members is not None:
+            return self.id
+        return None if self.membership is None else self.membership[0]
 
     @property
     def created(self) -> datetime | None:

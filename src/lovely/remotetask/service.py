@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from zope.interface import implementer
@@ -28,6 +29,8 @@ from lovely.remotetask.engine.adding import (
 )
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.engine.finding import list_page, task_name
+from lovely.remotetask.engine.following import follow_up_of, place_of
+from lovely.remotetask.engine.grouping import add_group, find_group
 from lovely.remotetask.engine.inline import (
     claim_for_caller,
     process_claimed,
@@ -56,6 +59,7 @@ from lovely.remotetask.job import CronJob, Job, Progress
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.count import count_jobs
+from lovely.remotetask.store.group import GroupState
 from lovely.remotetask.store.joblog import log_of
 from lovely.remotetask.store.keys import job_with
 from lovely.remotetask.store.listing import Page
@@ -70,8 +74,12 @@ __all__ = ["TaskService", "bootStrapSubscriber", "getAutostartServiceNames"]
 #: The name of a task, or the function that was registered.
 Task = str | Callable[..., Any]
 
+#: What follows: a task, or a task and its input.
+FollowUp = Task | tuple[Task, Any]
+
 # In the class `list` is a method.
 Ids = list[int]
+Checked = list[tuple[str, Any]]
 Workers = list[WorkerState]
 Names = list[str | None]
 LogLines = list[LogLine]
@@ -104,15 +112,22 @@ class TaskService(Service, Location):
         unique_key: str | None = None,
         lock: str | None = None,
         expires: float | datetime | None = None,
+        after: int | Iterable[int] = (),
+        on_success: FollowUp | None = None,
+        on_error: FollowUp | None = None,
     ) -> int:
         """See `ITaskService`."""
         check_parts(self)
         name, input = self._checked(task, input, retry)
+        find = partial(find_job, self)
+        place = place_of(find, self._checked, after, on_success, on_error)
         is_later = is_true(startLater, "startLater")
         now = time.time()
         wait = seconds_until(delay, at, is_later, now)
         note = check_note(note)
         options = check_options(priority, unique_key, lock, expires, now, wait)
+        if place.predecessors and (wait is not None or is_later):
+            raise InvalidArgument("a job has one of after, delay, at and startLater")
         if "unique_key" in options:
             found = id_with_key(self, options["unique_key"])
             if found is not None:
@@ -127,6 +142,7 @@ class TaskService(Service, Location):
             job.status = STARTLATER
         if note is not None:
             job.note = note
+        place.apply(self, job)
         add_job(self, job, options)
         return job.id
 
@@ -140,9 +156,7 @@ class TaskService(Service, Location):
         """See `ITaskService`."""
         check_parts(self)
         options = check_options(priority=priority)
-        given = each_of(inputs, "inputs", InvalidInput)
-        task = name_of_task(self, task)
-        checked = [self._checked(task, input, retry) for input in given]
+        checked = self._all_checked(task, inputs, retry)
         jobids = self._generateIds(len(checked))
         jobs = [
             Job(jobid, name, input, retry)
@@ -150,6 +164,19 @@ class TaskService(Service, Location):
         ]
         add_ready(self, jobs, options)
         return jobids
+
+    def add_group(
+        self, task: Task, inputs: Iterable[Any], then: FollowUp, retry: RetryPolicy | None = None
+    ) -> int:
+        """See `ITaskService`."""
+        check_parts(self)
+        last = follow_up_of(then, self._checked)
+        checked = self._all_checked(task, inputs, retry)
+        return add_group(self, self._generateIds, checked, last, retry)
+
+    def group(self, groupid: int) -> GroupState:
+        """See `ITaskService`."""
+        return find_group(self, groupid)
 
     def addCronJob(
         self,
@@ -223,7 +250,7 @@ class TaskService(Service, Location):
         job.wait(job.count_from(job.created_at))
         return job
 
-    def _checked(self, name: Any, input: Any, retry: RetryPolicy | None) -> tuple[str, Any]:
+    def _checked(self, name: Any, input: Any, retry: RetryPolicy | None = None) -> tuple[str, Any]:
         """Check what is given for a job; return its task's name, and the input as it is now."""
         name = name_of_task(self, name)
         task = self.find_task(plain(name)) if is_kind(name, str) else None
@@ -231,6 +258,11 @@ class TaskService(Service, Location):
             raise TaskNotFound(f"no task is registered under the name {shown(name)}")
         check_name(name)
         return name, check_given(self, task, input, retry)
+
+    def _all_checked(self, task: Any, inputs: Iterable[Any], retry: RetryPolicy | None) -> Checked:
+        given = each_of(inputs, "inputs", InvalidInput)
+        task = name_of_task(self, task)
+        return [self._checked(task, input, retry) for input in given]
 
     def _generateIds(self, count: int) -> Ids:
         return new_ids(self, count)

@@ -80,7 +80,10 @@ def bound_of(value: Any, name: str) -> int | None:
 
 
 def end_of(before: Any) -> float | None:
-    """Return the time before which something was, in seconds since the epoch; None is no bound."""
+    """Return the time before which something was, in seconds since the epoch; None is no bound.
+
+    :raises InvalidArgument: it is no number.
+    """
     end = None if before is None else number_of(before)
     if end is not None and isnan(end):
         raise InvalidArgument(f"before must be seconds since the epoch, not {shown(before)}")

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -192,6 +193,42 @@ def test_jobs_are_cancelled(ended: dict[str, int], told: Told, result: Told, pla
     told_of = {"site": "root", "service": "tasks", "job": running, "outcome": "is asked to stop"}
     assert result("cancel", running) == [told_of]
     assert "there is no job 4711" in told("cancel", 4711, code=1)
+
+
+def test_a_job_tells_whom_it_waits_for(
+    place: Any, jobs: dict[str, int], told: Told, result: Told
+) -> None:
+    with place.service() as service:
+        first = service.add("echo", on_success="echo")
+        second = service.add("echo", after=first)
+        groupid = service.add_group("echo", range(3), ("echo", "end"))
+        [member, *_] = (member.jobid for member in service.group(groupid))
+    assert f"after:  {first}\n" in _squeezed(told("job", second))
+    assert f"awaits:  {first} (queued)\n" in _squeezed(told("job", second))
+    assert "on_success:  echo\n" in _squeezed(told("job", first))
+    assert "awaits:  the end of its group\n" in _squeezed(told("job", groupid))
+    assert f"group:  {groupid}: 0 of 3 ended, 0 errors\n" in _squeezed(told("job", member))
+    [one] = result("job", second)
+    assert (one["after"], one["awaits"], one["cause"]) == ([first], [first], None)
+    [one] = result("job", groupid)
+    assert one["awaits"] == [groupid]
+    assert one["group"] == {
+        "id": groupid,
+        "total": 3,
+        "completed": 0,
+        "errors": 0,
+        "cancelled": 0,
+        "is_ended": False,
+    }
+    with place.service() as service:
+        service.process()
+        [cause] = (job.id for job in service.jobs.values() if job.cause == first)
+    assert f"cause:  {first}\n" in _squeezed(told("job", cause))
+    assert "awaits" not in told("job", second)
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(" {2,}", "  ", text)
 
 
 def test_a_job_that_waits_runs_now(ended: dict[str, int], told: Told, place: Any) -> None:

@@ -16,7 +16,7 @@ from lovely.remotetask.command.services import (
 )
 from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.store.check import check_all
-from lovely.remotetask.store.lost import Problem
+from lovely.remotetask.store.problem import Problem
 from lovely.remotetask.store.quarantine import load
 
 DESCRIPTION = """\

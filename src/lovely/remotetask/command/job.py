@@ -22,12 +22,14 @@ from lovely.remotetask.engine.undoing import time_of, transaction_of
 from lovely.remotetask.errors import shown
 from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.job import Job
+from lovely.remotetask.store.group import GroupState
 from lovely.remotetask.store.joblog import log_of
+from lovely.remotetask.store.quarantine import load
 
 DESCRIPTION = """\
-Shows a job with all that is known of it: its times, its input and result (shortened), the
-traceback of its last failure, and what it has logged.  Import the modules whose classes stand in
-it.
+Shows a job with all that is known of it: its times, what it waits for, its input and result
+(shortened), the traceback of its last failure, and what it has logged.  Import the modules whose
+classes stand in it.
 
 examples:
   remotetask job zeo://localhost:8100 1638120004
@@ -64,6 +66,7 @@ def _show(matches: list[Match], ids: list[int | str], output: Output) -> list[di
         facts = {
             **told_of(job),
             "waits_for": job.waits_for,
+            **_others_of(match.service, job),
             "priority": job.priority,
             "unique_key": job.unique_key,
             "lock": job.lock,
@@ -82,7 +85,8 @@ def _show(matches: list[Match], ids: list[int | str], output: Output) -> list[di
         log = [line._asdict() for line in lines]
         told.append({**names_of(match), **facts, "failures": failures, "log": log})
         output.tell(f"{title_of(match)}: {job!r}")
-        rows = [(name, value) for name, value in facts.items() if value not in (None, False)]
+        shown_facts = {**facts, **_texts_of_others(match.service, job)}
+        rows = [(name, value) for name, value in shown_facts.items() if _is_said(value)]
         output.columns((), [[f"{name}:", _text_of(value)] for name, value in rows])
         for failure in job.failures[:-1]:
             at = datetime.fromtimestamp(failure.time, timezone.utc)
@@ -107,6 +111,47 @@ def _transaction_of(job: Job) -> str | None:
 def _line_of(line: LogLine) -> str:
     at = datetime.fromtimestamp(line.time, timezone.utc)
     return f"{at:%Y-%m-%d %H:%M:%S} {line.level} ({line.attempt}) {line.text}"
+
+
+def _is_said(value: object) -> bool:
+    return value not in (None, False, [], "")
+
+
+def _others_of(service: Any, job: Any) -> dict[str, Any]:
+    """Return what programs are told of the jobs that this one follows, and that follow it."""
+    group = _group_of(service, job)
+    counts = ("id", "total", "completed", "errors", "cancelled", "is_ended")
+    return {
+        "after": list(job.after),
+        "awaits": list(job.awaits),
+        "cause": job.cause,
+        "on_success": job.on_success and job.on_success[0],
+        "on_error": job.on_error and job.on_error[0],
+        "group": group and {name: getattr(group, name) for name in counts},
+    }
+
+
+def _texts_of_others(service: Any, job: Any) -> dict[str, Any]:
+    """Return how some of that is said to people."""
+    group = _group_of(service, job)
+    text = group and f"{group.id}: {group.done} of {group.total} ended, {group.errors} errors"
+    awaits = []
+    for jobid in job.awaits:
+        before = load(service.jobs, jobid)
+        if jobid == job.id:
+            awaits.append("the end of its group")
+        else:
+            awaits.append(f"{jobid} ({'gone' if before is None else before.status})")
+    return {
+        "after": ", ".join(map(str, job.after)),
+        "awaits": ", ".join(awaits),
+        "group": text or job.group,
+    }
+
+
+def _group_of(service: Any, job: Any) -> GroupState | None:
+    last = None if job.group is None else load(service.jobs, job.group)
+    return None if last is None or last.members is None else GroupState(service, last)
 
 
 def _text_of(value: object) -> str:

@@ -19,8 +19,7 @@ From top to bottom; each uses only those below it.
 ``schedules``     schedules by their keys: made, changed, removed and listed
 ``service``       what every service has: its parts and its settings
 ``undoing``       undoes what a job has done
-``adding``        takes new jobs
-``options``       what can be given for a new job
+``grouping``      takes groups of jobs
 ``waiting``       waits for jobs to end
 ``control``       finds, starts, repeats, reschedules, cancels and pauses jobs
 ``finding``       what is asked of the lists of jobs
@@ -31,6 +30,9 @@ From top to bottom; each uses only those below it.
 ``filing``        files the jobs whose runs have ended
 ``retention``     how long jobs that have ended are kept, and their end
 ``outcome``       what becomes of a run
+``following``     what follows when a job has ended
+``adding``        takes new jobs
+``options``       what can be given for a new job
 ``identity``      who a worker is, and whether others are still alive
 ``transactions``  repeats transactions, and waits for the storage
 ``session``       a connection and its transactions

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from lovely.remotetask.engine.filing import retire
+from lovely.remotetask.engine.following import follow_up, is_free
 from lovely.remotetask.engine.outcome import failure_of
 from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.engine.telling import note, note_failed
@@ -60,12 +61,15 @@ def take(service: Any, job: Job, owner: str, now: float, in_turn: Turns | None =
     """Claim one waiting job; say whether it can be run.
 
     A job whose stored schedule is broken is set aside as an error, it alone.  One whose time
-    zone is not known here waits until it comes to where it is.  One whose lock is held, or whose
-    task has reached its limit, waits until that is free.
+    zone is not known here waits until it comes to where it is, and one that waits for other jobs
+    until they are completed.  One whose lock is held, or whose task has reached its limit, waits
+    until that is free.
 
     :param in_turn: see `Gates.enter`.
     """
     queue = service.queue
+    if job.awaits and not is_free(service, job, now):
+        return False
     if job.expires_at is not None and has_expired(job, now):
         expire(service, job, now)
         return False
@@ -89,6 +93,7 @@ def take(service: Any, job: Job, owner: str, now: float, in_turn: Turns | None =
     except SCHEDULE_ERRORS as error:
         Job.fail(job, failure_of(error, job.attempt, now), now)
         note_failed(service, job, now)
+        follow_up(service, job)
         retire(service, job.id, now)
         job_log.error("job %s: the stored schedule is broken: %s", job.__name__, describe(error))
         return False

@@ -14,6 +14,7 @@ from lovely.remotetask.base.ownership import check_parts, check_path
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.filing import release
 from lovely.remotetask.engine.finding import list_page
+from lovely.remotetask.engine.following import await_others, reopen, tell_others, why_never
 from lovely.remotetask.engine.retention import remove_job
 from lovely.remotetask.engine.telling import note
 from lovely.remotetask.errors import (
@@ -106,6 +107,9 @@ def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
     check_usable(jobid, why_unusable(job, jobid))
     if (rival := schedulekeys.rival_of(service, job)) is not None:
         raise InvalidArgument(f"job {job.__name__}: job {rival} is the schedule with its key now")
+    why = why_never(service, job) if job.awaits else None
+    if why is not None:
+        raise InvalidArgument(f"job {job.__name__} cannot run: {why}")
     take_key(service.queue, service.jobs, job)
     service.queue.remove(job)
     job.renew(time.time())
@@ -113,6 +117,10 @@ def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
         schedulekeys.hold(service.queue, job)
     if given is not NOT_GIVEN:
         job.input = given
+    if job.awaits:
+        await_others(service, job)
+    if job.membership is not None:
+        reopen(service, job)
     service.queue.file(job)
     registry.wake_after_commit(service)
 
@@ -142,7 +150,7 @@ def retry_all(service: Any, task: str | None, before: float | None, limit: int) 
         for job in page.jobs:
             if before is not None and (job.completed_at or 0.0) >= before:
                 return retried
-            if why_unusable(job, job.id) is None and not _is_replaced(service, job):
+            if why_unusable(job, job.id) is None and not _is_to_stay(service, job):
                 retry(service, job.id)
                 retried += 1
             if retried == limit:
@@ -152,9 +160,14 @@ def retry_all(service: Any, task: str | None, before: float | None, limit: int) 
             return retried
 
 
-def _is_replaced(service: Any, job: Job) -> bool:
-    """Say whether another job has the key of one that has ended, of a schedule or a unique one."""
+def _is_to_stay(service: Any, job: Job) -> bool:
+    """Say whether a job that has ended cannot be repeated.
+
+    Another one has its key by now, of a schedule or a unique one, or it waits for one in vain.
+    """
     if schedulekeys.rival_of(service, job) is not None:
+        return True
+    if job.awaits and why_never(service, job) is not None:
         return True
     key = job.unique_key
     return key is not None and job_with(service.queue, service.jobs, key) is not None
@@ -166,6 +179,9 @@ def run_now(service: Any, jobid: int) -> None:
     job = find_filed(service, jobid)
     if job.status not in (QUEUED, DELAYED, CRONJOB):
         raise InvalidArgument(f"job {job.__name__} waits for no time, it is {job.status}")
+    if job.awaits:
+        others = ", ".join(map(str, job.awaits))
+        raise InvalidArgument(f"job {job.__name__} waits for other jobs: {others}")
     if job.is_ready:
         return
     check_usable(jobid, why_unusable(job, jobid))
@@ -228,11 +244,13 @@ def cancel_job(service: Any, job: Job) -> None:
         service.requests.insert(job.id)
         return
     check_usable(job.id, why_unusable(job, job.id))
+    now = time.time()
     service.queue.remove(job)
-    job.cancel(time.time())
+    job.cancel(now)
     service.queue.file(job)
     schedulekeys.let_go(service.queue, job)
     note(service, job, JobCancelled)
+    tell_others(service, job.id, job, now, is_at_once=True)
     if service.queue.gates is not None:  # it may have been this one's turn
         registry.wake_after_commit(service)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lovely.remotetask.base.ownership import wrote
+from lovely.remotetask.engine.following import tell_others
 from lovely.remotetask.engine.retention import remove_job
 from lovely.remotetask.engine.telling import note
 from lovely.remotetask.events import JobCancelled
@@ -26,14 +27,19 @@ def retire(service: Any, jobid: int, now: float) -> None:
     A cancel request that the run did not see holds for what would follow it: a further
     attempt, or the next run of a cron job.  A schedule that was edited counts from now on.
     """
-    retire_jobs(service, [(jobid, load(service.jobs, jobid))], now)
+    retire_jobs(service, [(jobid, load(service.jobs, jobid))], now, is_at_once=True)
 
 
-def retire_jobs(service: Any, ended: Iterable[tuple[int, Job | None]], now: float) -> None:
-    """Do as `retire`, with jobs that are loaded; None if one is gone or cannot be read."""
+def retire_jobs(
+    service: Any, ended: Iterable[tuple[int, Job | None]], now: float, is_at_once: bool = False
+) -> None:
+    """Do as `retire`, with jobs that are loaded; None if one is gone or cannot be read.
+
+    :param is_at_once: they may have ended in the current transaction.
+    """
     to_file, removed = [], []
     for jobid, job in ended:
-        if _heed_notes(service, jobid, job, now) and job is not None:
+        if _heed_notes(service, jobid, job, now, is_at_once) and job is not None:
             to_file.append(job)
         elif job is not None and job.is_unwanted:
             removed.append(job)
@@ -42,7 +48,7 @@ def retire_jobs(service: Any, ended: Iterable[tuple[int, Job | None]], now: floa
         service.queue.free(removed)
 
 
-def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
+def _heed_notes(service: Any, jobid: int, job: Job | None, now: float, is_at_once: bool) -> bool:
     """Heed the notes about a job whose run has ended; say whether it is to be filed."""
     if job is not None and job.status == PROCESSING:
         return False  # another worker has it by now, and the notes are about that run
@@ -50,6 +56,7 @@ def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
         service.queue.remove(job)
         job.cancel(now)
         note(service, job, JobCancelled, now=now)
+        is_at_once = True
     take_note(service.progress, jobid)
     take_lines(service, jobid, job)
     edit = take_note(service.edits, jobid)
@@ -62,9 +69,13 @@ def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
         except SCHEDULE_ERRORS:  # others, who have no part in the edit, have to go on
             service.queue.count_later(job, now)
     if job is None:
+        if jobid not in service.jobs:
+            tell_others(service, jobid, None, now)
         return False
     if job.is_final and (job.status != ERROR or job.is_unwanted):
         let_go(service.queue, job)
+    if job.is_final:
+        tell_others(service, jobid, job, now, is_at_once)
     if job.is_final and job.is_unwanted:
         remove_job(service, jobid)
         return False

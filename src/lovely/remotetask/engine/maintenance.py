@@ -30,7 +30,7 @@ class Maintenance:
     """The loop of the maintenance's thread.
 
     :param is_needed: the loop ends when it says no.
-    :param on_freed: called when jobs of a dead worker were freed.
+    :param on_freed: called when jobs of a dead worker were freed, or such as waited in vain.
     :param on_expired: called with the thread that hangs in a job that was given up.
     :param on_overdue: called when a job's time is up, before that is written down; takes the
         deadline away, or says no if the job has just ended.
@@ -105,6 +105,8 @@ class Maintenance:
             claims.beat(session)
         self._execution.logs.note(session)
         if self._upkeep.free_dead(session, lease):
+            self._on_freed()
+        if self._upkeep.look_after(session):
             self._on_freed()
         end = claims.monotonic() + CHORE_SECONDS
         self._has_chores = True

@@ -15,6 +15,7 @@ from lovely.remotetask.base.loglines import LogLines, keeping_lines
 from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.context import current_context
+from lovely.remotetask.engine.following import follow_up
 from lovely.remotetask.engine.telling import note_completed, note_failed
 from lovely.remotetask.errors import (
     InvalidInput,
@@ -101,6 +102,7 @@ def settle(
         job.wait(now + wait)
     _rest(service, job)
     note_failed(service, job, now)
+    follow_up(service, job)
 
 
 def _rest(service: Any, job: Job) -> None:
@@ -169,6 +171,8 @@ def finish(service: Any, job: Job, output: Any, now: float, lines: LogLines | No
     add_lines(service, job, lines)
     _rest(service, job)
     note_completed(service, job, now)
+    if job.on_success is not None:
+        follow_up(service, job)
 
 
 def postpone(service: Any, job: Job, conflicts: int, error: BaseException, now: float) -> None:

@@ -223,6 +223,9 @@ class Upkeep(Protocol):
     def expire(self, session: Session, size: int) -> bool:
         """Cancel up to `size` jobs that have not started in time; say whether there may be more."""
 
+    def look_after(self, session: Session) -> bool:
+        """Look whether jobs wait in vain for others; say whether one does not any more."""
+
     def prune(self, session: Session, size: int) -> bool:
         """Remove up to `size` old jobs; say whether there may be more."""
 

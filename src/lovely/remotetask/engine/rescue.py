@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from lovely.remotetask.engine.claim import claim_of, give_back, take
 from lovely.remotetask.engine.filing import retire
+from lovely.remotetask.engine.following import follow_up
 from lovely.remotetask.engine.identity import local_ids
 from lovely.remotetask.engine.telling import note, note_failed
 from lovely.remotetask.errors import JobInterrupted, WorkerDied
@@ -104,6 +105,7 @@ def free_job(service: Any, job: Job, record: Holder, now: float) -> None:
         job.cancel(now)
     elif is_last:
         Job.fail(job, failure, now)  # of a cron job too: it goes on with no further slot
+        follow_up(service, job)
     else:
         job.note_failure(failure)
         job.wait(now + DEATH_WAITS_SECONDS[min(deaths, len(DEATH_WAITS_SECONDS)) - 1])

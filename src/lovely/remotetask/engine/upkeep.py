@@ -16,6 +16,7 @@ from lovely.remotetask.engine.retention import prune
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.job import job_log
 from lovely.remotetask.setting import read
+from lovely.remotetask.store.awaiting import BEGIN, check_awaiting
 from lovely.remotetask.store.check import check_jobs
 from lovely.remotetask.store.lost import check_records
 
@@ -26,6 +27,7 @@ class Upkeep:
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
         self._observer = Observer()
+        self._looked = BEGIN  # see `check_awaiting`
         self.on_missed: Callable[[], None] = lambda: None
         claims.transact.on_missed = lambda: self.on_missed()
 
@@ -118,6 +120,19 @@ class Upkeep:
             else:
                 job_log.error("%s", problem.text)
         return any(problem.is_mendable for problem in problems)
+
+    def look_after(self, session: Session) -> bool:
+        """See `protocol.Upkeep`.
+
+        Transaction: commits.
+        """
+        transact = self._claims.transact
+        look = functools.partial(check_awaiting, now=self._claims.clock(), after=self._looked)
+        problems, self._looked = look(session.begin(), repair=False)
+        session.abort()
+        for problem in problems:
+            job_log.error("job %s: %s; mended", problem.jobid, problem.text)
+        return bool(problems and transact.once(session, functools.partial(look, repair=True)))
 
     # -- what can wait ----------------------------------------------------------------
 

@@ -5,6 +5,8 @@ From top to bottom; each uses only those below it.
 
 ``check``        compares jobs and indexes, and mends
 ``lost``         records that are missing
+``awaiting``     finds jobs that wait in vain for others
+``problem``      what a check finds
 ``listing``      pages of jobs, in the order of a time
 ``count``        how many jobs there are
 ``schedulekeys``  which job is the schedule with a key
@@ -17,6 +19,8 @@ From top to bottom; each uses only those below it.
 ``keys``         which job has a unique key
 ``names``        tables of names
 ``ready``        the ready queue
+``links``        which jobs wait for which others
+``group``        groups of jobs, and which of them have ended
 ``pauses``       which tasks are paused
 ``memory``       what a worker remembers of the ready queue
 ``joblog``       what the runs of a job have logged

@@ -18,12 +18,14 @@ from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job
 from lovely.remotetask.store import schedulekeys
+from lovely.remotetask.store.awaiting import check_links, why_missed
 from lovely.remotetask.store.expiry import is_watched, watch_expiry
 from lovely.remotetask.store.gates import is_aside
 from lovely.remotetask.store.keys import hold_key, job_with
-from lovely.remotetask.store.lost import LeftAlone, Problem, check_records
-from lovely.remotetask.store.lots import drop_lot
+from lovely.remotetask.store.lost import check_records
+from lovely.remotetask.store.lots import AWAITING, drop_lot
 from lovely.remotetask.store.notes import notes_of, take_note
+from lovely.remotetask.store.problem import LeftAlone, Problem
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 
 #: How many jobs one step looks at.
@@ -60,7 +62,13 @@ def check_jobs(
             continue
         for problem in _loose_ends(service, job, repair):
             problems.append(problem)
-        if not job.is_final and _is_ahead(job, now):
+        if not job.is_final and job.awaits:
+            missed = why_missed(service, job)
+            if missed is not None:
+                problems.append(Problem(jobid, missed))
+                if repair:  # who claims next looks once more, and has the last word
+                    service.queue.release(job, now)
+        elif not job.is_final and _is_ahead(job, now):
             problems.append(Problem(jobid, "a clock far ahead has set when it is due"))
             if repair:
                 service.queue.count_anew(job, now)
@@ -79,7 +87,11 @@ def check_indexes(service: Any, repair: bool) -> list[Problem]:
 
     Transaction: caller commits, if `repair`; otherwise reads only.
     """
-    return [*_check_entries(service, repair), *_check_counts(service, repair)]
+    return [
+        *_check_entries(service, repair),
+        *check_links(service, repair),
+        *_check_counts(service, repair),
+    ]
 
 
 def check_all(
@@ -260,5 +272,5 @@ def _check_counts(service: Any, repair: bool) -> Iterator[Problem]:
                 place.correct(difference)
     for level in queue.all_levels() if repair else ():
         for name, lot in list(level.parked.items()):
-            if lot.first() is None:
+            if name != AWAITING and lot.first() is None:
                 drop_lot(level, level.parked, name)

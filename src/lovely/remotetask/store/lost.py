@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from persistent import Persistent
 from ZODB.POSException import POSKeyError
@@ -12,33 +12,10 @@ from ZODB.POSException import POSKeyError
 from lovely.remotetask.base.ownership import removed, wrote
 from lovely.remotetask.base.shelf import Shelf
 from lovely.remotetask.interfaces import FINAL_STATUSES
+from lovely.remotetask.store.awaiting import take_lost_links
 from lovely.remotetask.store.index import EntryPage
 from lovely.remotetask.store.notes import notes_of
-
-
-class Problem(NamedTuple):
-    """One thing that disagrees.
-
-    :ivar jobid: the job it is about, or None.
-    :ivar text: what it is, for people.
-    """
-
-    jobid: int | None
-    text: str
-
-    @property
-    def is_mendable(self) -> bool:
-        """Whether repairing mends it."""
-        return True
-
-
-class LeftAlone(Problem):
-    """One that repairing leaves alone."""
-
-    @property
-    def is_mendable(self) -> bool:
-        """See `Problem`."""
-        return False
+from lovely.remotetask.store.problem import LeftAlone, Problem
 
 
 def check_records(service: Any, repair: bool, with_jobs: bool = True) -> list[Problem]:
@@ -83,6 +60,7 @@ def check_records(service: Any, repair: bool, with_jobs: bool = True) -> list[Pr
         )
     if queue.keys is not None:
         lost["table of unique keys"] = _take_lost(queue.keys.pages, Persistent, repair)
+    lost["list of links"] = take_lost_links(queue, _is_lost, repair)
     if queue.expiring is not None:
         lost["index of jobs that expire"] = _take_lost_times(queue.expiring, repair)
     for name, notes in notes_of(service).items():

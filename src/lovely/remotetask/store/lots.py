@@ -17,6 +17,10 @@ _ZONE = "\0time zone "
 #: name behind that, so that they can be counted.
 _TASK = {status: f"\0{status} task " for status in (DELAYED, CRONJOB)}
 
+#: Jobs that wait for others are set aside here, whoever they wait for.  This lot stays when it is
+#: empty, so that those who add such jobs do not collide.
+AWAITING = "\0jobs that wait for others"
+
 
 def lot_of_task(job: Job) -> str:
     """Return the lot for a job whose task is not registered, or paused."""
@@ -45,7 +49,7 @@ def is_lot_of(lot: str, status: str) -> bool:
     if lot.startswith(_ZONE):
         return status == CRONJOB
     if status == QUEUED:
-        return not lot.startswith("\0")
+        return not lot.startswith("\0") or lot == AWAITING
     return lot.startswith(_TASK.get(status, _ZONE))
 
 
@@ -64,13 +68,13 @@ def put_in_lot(owner: Any, lots: Any, name: str, job: Job) -> None:
 
 
 def take_from_lot(owner: Any, lots: Any, name: str, job: Job) -> bool:
-    """Take a job out of a lot, if it is in it; say whether the lot is empty now."""
+    """Take a job out of a lot, if it is in it; say whether the lot is to be dropped now."""
     lot = lots.get(name)
     if lot is None:
         return False
     check_sound(owner, lots, lot)
     lot.remove(job.created_at, job.id)
-    return lot.first() is None
+    return name != AWAITING and lot.first() is None
 
 
 def drop_lot(owner: Any, lots: Any, name: str) -> None:

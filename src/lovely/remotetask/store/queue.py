@@ -31,7 +31,9 @@ from lovely.remotetask.store.gates import Gates, Turns, is_aside
 from lovely.remotetask.store.index import tick
 from lovely.remotetask.store.keys import free_key
 from lovely.remotetask.store.level import TIMED_STATUSES, Levels
+from lovely.remotetask.store.links import Links
 from lovely.remotetask.store.lots import (
+    AWAITING,
     drop_lot,
     lot_of_task,
     lot_of_zone,
@@ -62,7 +64,8 @@ class JobQueue(Levels):
 
     When they are first used: ``keys`` `NameTable` of unique key -> id; ``gates`` `Gates`, for
     locks and limited tasks; ``limits`` dict of task -> int; ``expiring`` `TimeIndex`, keyed by the
-    time they expire, of the jobs that do; they are dropped from it at that time.
+    time they expire, of the jobs that do; they are dropped from it at that time; ``links`` `Links`:
+    who waits for whom.
 
     ``job.place`` says where a waiting job is filed: an int is the key of its segment in
     a ready queue, a float its time in the index of its status, a str the lot it is parked in, or
@@ -76,6 +79,7 @@ class JobQueue(Levels):
     gates: Any = None
     limits: dict[str, int] = {}  # noqa: RUF012 (never changed in place)
     expiring: Any = None
+    links: Links | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +107,11 @@ class JobQueue(Levels):
         """Put a job where its status and its due time say."""
         if not job.is_final and job._p_jar is not None:  # of a new one `JobTree.add` tells
             wrote(self, job)
-        if job.status == QUEUED and job.due is None:
+        if job.awaits and not job.is_final:
+            level = self.level(job.priority)
+            put_in_lot(level, level.parked, AWAITING, job)
+            job.place = AWAITING
+        elif job.status == QUEUED and job.due is None:
             self.file_ready([job])
         elif job.status == CRONJOB and job.due is None and job.timezone is not None:
             self.park_for_zone(job)
@@ -293,6 +301,8 @@ class JobQueue(Levels):
 
     def _is_open(self, lot: str, knows: Callable[[str], bool]) -> bool:
         """Say whether the jobs that are parked in a lot can run here, and now."""
+        if lot == AWAITING:
+            return False
         zone = zone_of(lot)
         if zone is not None:
             return is_zone_known(zone)
@@ -333,6 +343,12 @@ class JobQueue(Levels):
         self.remove(job)
         job.wait(due)
         self.file(job)
+
+    def release(self, job: Job, now: float) -> None:
+        """Let a job that has waited for others be looked at by who claims next."""
+        self.remove(job)
+        job.wait(now)
+        self.file_waiting(job)
 
     def has_waiting(self, jobs: JobTree, now: float, knows: Callable[[str], bool]) -> bool:
         """Say whether a job is ready; nothing is changed.  See `pull`."""

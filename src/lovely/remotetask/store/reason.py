@@ -9,7 +9,7 @@ from typing import Any
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.gates import LIMIT, LOCK, is_aside
 from lovely.remotetask.store.level import TIMED_STATUSES
-from lovely.remotetask.store.lots import zone_of
+from lovely.remotetask.store.lots import AWAITING, zone_of
 
 #: So many jobs are named.
 MAX_NAMED = 5
@@ -27,6 +27,8 @@ def reason_of(queue: Any, job: Job) -> str | None:
         return "the end of a pause of all tasks"
     if queue.is_held_back(job.task):
         return f"the end of a pause of the task {job.task!r}"
+    if place == AWAITING:
+        return _others_of(job)
     if is_parked:
         zone = zone_of(str(place))
         if zone is not None:
@@ -36,9 +38,19 @@ def reason_of(queue: Any, job: Job) -> str | None:
     return None if blockers is None else _told(*blockers)
 
 
+def _others_of(job: Job) -> str:
+    if job.id in job.awaits:
+        return "the end of its group"
+    return f"{_named(list(job.awaits))} to be completed"
+
+
 def _told(gate: str, jobids: list[int]) -> str:
-    named = ", ".join(map(str, jobids[:MAX_NAMED])) + (", ..." if jobids[MAX_NAMED:] else "")
-    jobs = f"job{'s' if jobids[1:] else ''} {named}"
+    jobs = _named(jobids)
     if gate.startswith(LOCK):
         return f"the lock {gate.removeprefix(LOCK)!r}, after {jobs}"
     return f"the limit of the task {gate.removeprefix(LIMIT)!r}, after {jobs}"
+
+
+def _named(jobids: list[int]) -> str:
+    named = ", ".join(map(str, jobids[:MAX_NAMED])) + (", ..." if jobids[MAX_NAMED:] else "")
+    return f"job{'s' if jobids[1:] else ''} {named}"

@@ -252,6 +252,10 @@ class Upkeep:
         """See `protocol.Upkeep`."""
         return False
 
+    def look_after(self, session: Session) -> bool:
+        """See `protocol.Upkeep`.  No job waits for others here."""
+        return False
+
     def prune(self, session: Session, size: int) -> bool:
         """See `protocol.Upkeep`."""
         return False

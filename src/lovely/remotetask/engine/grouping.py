@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""Adding groups of jobs, and asking for them.  Nothing here commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lovely.remotetask.engine.adding import add_job, add_ready
+from lovely.remotetask.engine.control import find_job
+from lovely.remotetask.errors import InvalidArgument
+from lovely.remotetask.job import Job
+from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.store.group import Group, GroupState
+
+
+def add_group(
+    service: Any,
+    new_ids: Callable[[int], list[int]],
+    checked: list[tuple[str, Any]],
+    then: tuple[str, Any] | None,
+    retry: RetryPolicy | None,
+) -> int:
+    """Add a job for each task and input, and one that waits for their end; return its id.
+
+    :param new_ids: called with a number; returns so many ids.
+    :raises InvalidArgument: there is no task for that one.
+    """
+    if then is None:
+        raise InvalidArgument("then must be a task, or a task and its input")
+    groupid, *jobids = new_ids(len(checked) + 1)
+    last = Job(groupid, *then)
+    last.members = Group(jobids)
+    if jobids:
+        last.awaits = (groupid,)
+    add_job(service, last)
+    jobs = []
+    for number, (jobid, (task, input)) in enumerate(zip(jobids, checked, strict=True)):
+        job = Job(jobid, task, input, retry)
+        job.membership = (groupid, number)
+        jobs.append(job)
+    add_ready(service, jobs)
+    return groupid
+
+
+def find_group(service: Any, groupid: int) -> GroupState:
+    """Return how far a group is.
+
+    :raises JobNotFound: there is none, or no more.
+    :raises InvalidArgument: the job with this id ends no group.
+    """
+    job = find_job(service, groupid)
+    if job.members is None:
+        raise InvalidArgument(f"job {job.__name__} ends no group")
+    return GroupState(service, job)
