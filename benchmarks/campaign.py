@@ -16,7 +16,7 @@ import single
 from interleave import SLICE_SECONDS, Contender, Rates, Unavailable, interleave
 from ours import Add, AddMany, Drain, Rewrite, TinyCommit
 from peers import PEERS, Peer
-from places import Place, PostgresPlace, RemotePlace, ZeoPlace, register_tasks
+from places import ChosenPlace, Place, PostgresPlace, RemotePlace, ZeoPlace, register_tasks
 
 from lovely.remotetask.engine import registry
 
@@ -129,6 +129,18 @@ class Run:
                     Drain(f"drain shared|{depth}", place, True, depth),
                     Add(f"add|{depth}", depth, adding),
                     AddMany(f"add_many|{depth}", depth, adding),
+                ]
+                chosen = stack.enter_context(closing(ChosenPlace()))
+                places.insert(0, chosen)
+                chosen.fill(depth)
+                contenders += [
+                    Drain(f"drain, {report.CHOSEN}|{depth}", chosen, False, depth),
+                    Add(
+                        f"add, {report.CHOSEN}|{depth}",
+                        depth,
+                        chosen if adding else None,
+                        ChosenPlace,
+                    ),
                 ]
             for contender in contenders:
                 contender.open()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -130,6 +131,24 @@ class Place:
         """Close the database and remove it."""
         self.release()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class ChosenPlace(Place):
+    """A place whose jobs have one of three priorities, and one of a thousand locks."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._numbers = itertools.count()
+        super().__init__(path)
+
+    def add(self) -> None:
+        """See `Place`."""
+        number = next(self._numbers)
+        self.service.add("noop", 1, priority=number % 3 - 1, lock=f"lock {number % 1000}")
+
+    def add_many(self, count: int) -> None:
+        """See `Place`."""
+        for _ in range(count):
+            self.add()
 
 
 class NoopJob(Job):

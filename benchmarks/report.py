@@ -21,6 +21,7 @@ PROCRASTINATE = "Procrastinate on PostgreSQL: drain"
 DRAIN = "drain, a commit for each job"
 SHARED = "drain, shared_commit=True"
 ADD = "add, a commit for each"
+CHOSEN = "priorities and locks"
 REMOTE_DRAIN = "RemoteProcessor: drain"
 REMOTE_ADD = "RemoteProcessor: add"
 
@@ -53,6 +54,16 @@ def _flatness(line: str) -> Callable[[dict[str, Any]], float]:
     def measure(data: dict[str, Any]) -> float:
         rates = data["depth"][line].values()
         return float(max(rates) / min(rates))
+
+    return measure
+
+
+def _as_deep(line: str, base: str) -> Callable[[dict[str, Any]], float]:
+    """Compare two lines at the greatest depth."""
+
+    def measure(data: dict[str, Any]) -> float:
+        last = list(data["depth"][base])[-1]
+        return float(data["depth"][base][last] / data["depth"][line][last])
 
     return measure
 
@@ -91,6 +102,10 @@ GOALS = (
     *(
         Goal(f"{line}: fastest / slowest depth", 1.3, True, _flatness(line))
         for line in ("drain", "drain shared", "add", "add_many")
+    ),
+    *(
+        Goal(f"{line}: plain / {CHOSEN}", 1.5, True, _as_deep(f"{line}, {CHOSEN}", line))
+        for line in ("drain", "add")
     ),
     *(
         Goal(f"{name} at the greatest depth", 5, True, _value(f"{name} at"), "ms", 1e3)

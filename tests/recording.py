@@ -71,7 +71,9 @@ def record(path: Path) -> None:
 
     ``root["tasks"]`` is the service, and ``root["ids"]`` names the ids of its jobs.  The tasks of
     `TASKS` but *late* are registered at the end.  ``root["remote"]`` is a remote processor, and
-    ``root["remote ids"]`` names the ids of its jobs and scheduler items.
+    ``root["remote ids"]`` names the ids of its jobs and scheduler items.  ``root["chosen"]`` is a
+    service with jobs of which it is decided which one may be claimed, and ``root["chosen ids"]``
+    names their ids.
     """
     registry = getGlobalSiteManager()
     for name, function in TASKS.items():
@@ -99,6 +101,11 @@ def record(path: Path) -> None:
             _set_up_remote(remote)
             transaction.commit()
             _run_remote(remote, root["remote ids"], clock)
+            transaction.commit()
+            root["chosen"] = chosen = TaskService()
+            root["chosen ids"] = PersistentMapping()
+            transaction.commit()
+            _choose(chosen, root["chosen ids"])
             transaction.commit()
         transaction.abort()
         connection.close()
@@ -141,6 +148,22 @@ def _run(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:
     log.lines, log.left_out = ((START + 10.0, "INFO", 1, "done"),), 3
     worn = service.jobs[ids["worn"]]
     worn.deaths, worn.conflicts, worn.collisions = 1, 2, 3
+
+
+def _choose(service: TaskService, ids: dict[str, int]) -> None:
+    """Add jobs with priorities, keys, locks, limits and a time to expire."""
+    service.limits = {"fail": 1}
+    ids["locked"] = service.add("echo", lock="desk")
+    ids["limited"] = service.add("fail", priority=5)
+    ids["late"] = service.add("echo", priority=-5, unique_key="key", expires=1000)
+    for name, task in (("behind lock", "echo"), ("behind limit", "fail")):
+        ids[name] = service.add(task, priority=5, lock="desk" if task == "echo" else None)
+    service.cancel(ids.setdefault("expired", service.add("echo", expires=2000)))
+    for name in ("limited", "behind lock"):
+        assert service.claimNextJob(END + 1.0) == ids[name]
+    assert service.claimNextJob(END + 1.0) == ids["late"]
+    [caller] = service.workers.values()
+    caller.host, caller.pid = "recorder", 1
 
 
 def _hold(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:

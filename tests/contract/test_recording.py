@@ -342,3 +342,24 @@ def test_a_remote_processor_that_was_recorded_goes_on(remote: Any) -> None:
     assert processor.getJobResult(ids["timed"]) == "timed"
     retryTime = processor._jobs[ids["pulled"]].retryTime
     assert (processor.getJobStatus(ids["pulled"]), retryTime) == (QUEUED, LATER)
+
+
+def test_jobs_with_keys_locks_and_limits_go_on(recorded: ZODB.DB, register: Any) -> None:
+    for task in ("echo", "fail"):
+        register(task, lambda input: input)
+    root = recorded.open().root()
+    service, ids = root["chosen"], root["chosen ids"]
+    assert check_all(service, END + 2.0, repair=False) == []
+    assert service.limits == {"fail": 1}
+    assert service.find("key") == ids["late"]
+    waits = {name: service.job(jobid).waits_for for name, jobid in ids.items()}
+    assert {name: reason for name, reason in waits.items() if reason} == {
+        "locked": f"the lock 'desk', after job {ids['behind lock']}",
+        "behind limit": f"the limit of the task 'fail', after job {ids['limited']}",
+    }
+    service.process(END + 100.0)  # the processes that have claimed some are gone
+    statuses = {name: service.getStatus(jobid) for name, jobid in ids.items()}
+    assert statuses == {**dict.fromkeys(ids, COMPLETED), "expired": CANCELLED}
+    assert service.find("key") is None
+    assert check_all(service, END + 100.0, repair=False) == []
+    transaction.abort()

@@ -48,6 +48,10 @@ ALLOWED = {
     "lovely.remotetask.store.ready.Lane",
     "lovely.remotetask.store.ready.ReadyQueue",
     "lovely.remotetask.store.queue.JobQueue",
+    "lovely.remotetask.store.gates.Gates",
+    "lovely.remotetask.store.level.Level",
+    "lovely.remotetask.store.names.NamePage",
+    "lovely.remotetask.store.names.NameTable",
     "lovely.remotetask.store.timeindex.TimeIndex",
     "lovely.remotetask.retry.RetryPolicy",
     "lovely.remotetask.service.TaskService",
@@ -174,6 +178,11 @@ def populated_db(file_db: ZODB.DB, register: Any) -> ZODB.DB:
         service.claimNextJob()
     service.jobs[cron].update(minute=(5,))
     service.add("echo")
+    service.limits = {"fail": 1}
+    for _ in range(2):
+        service.add("echo", unique_key="key", lock="desk", priority=9, expires=1000)
+        service.add("fail", lock="desk", priority=9)
+        service.claimNextJob()
     remote = root["remote"] = RemoteProcessor()
     remote.addJobFactory("job", RemoteJob())
     remote.addScheduler(Delay({"jobName": "job", "delay": 5, "active": True}))
@@ -257,7 +266,8 @@ THEIRS = {"input", "output", "color"}
 
 SHAPES: dict[str, Any] = {
     "lovely.remotetask.base.shelf.Shelf": (
-        "int: BucketQueue | int: CronJob | int: EntryPage | int: Job | int: JobRecord | int: Shelf"
+        "int: BucketQueue | int: CronJob | int: EntryPage | int: Job | int: JobRecord | "
+        "int: NamePage | int: Shelf"
     ),
     "lovely.remotetask.engine.retention.Retention": {
         "max_age_seconds": "None | float",
@@ -322,6 +332,7 @@ SHAPES: dict[str, Any] = {
         "created_at": "float",
         "due": "float",
         "errors": "int",
+        "expires_at": "float",
         "failures": "tuple of Failure",
         "followers": "tuple of int",
         "id": "int",
@@ -332,13 +343,16 @@ SHAPES: dict[str, Any] = {
         "membership": "tuple of int",
         "on_error": "tuple of None | str",
         "on_success": "tuple of str",
+        "lock": "str",
         "output": "anything",
         "owner": "str",
         "place": "float | int | str",
+        "priority": "int",
         "retry": "RetryPolicy",
         "started_at": "float",
         "status": "int",
         "task": "str",
+        "unique_key": "str",
     },
     "lovely.remotetask.job.Progress": {
         "done": "int",
@@ -493,9 +507,32 @@ SHAPES: dict[str, Any] = {
     },
     "lovely.remotetask.store.links.LinkLane": {"entries": "dict | dict of int: tuple of int"},
     "lovely.remotetask.store.links.Links": {"lanes": "tuple of LinkLane"},
+    "lovely.remotetask.store.gates.Gates": {
+        "aside": "dict of str: TimeIndex",
+        "jobs": "JobTree",
+        "lots": "OOBTree",
+        "slots": "NameTable",
+    },
+    "lovely.remotetask.store.level.Level": {
+        "in_order": "ReadyQueue",
+        "indexes": "dict of str: TimeIndex",
+        "parked": "OOBTree",
+        "ready": "ReadyQueue",
+    },
+    "lovely.remotetask.store.names.NamePage": "tuple of dict of str: tuple of int | int",
+    "lovely.remotetask.store.names.NameTable": {
+        "pages": "Shelf",
+        "shifts": "tuple of int",
+    },
     "lovely.remotetask.store.queue.JobQueue": {
+        "expiring": "TimeIndex",
+        "gates": "Gates",
+        "in_order": "ReadyQueue",
         "indexes": "dict of str: EndedIndex | TimeIndex",
         "links": "Links",
+        "keys": "NameTable",
+        "levels": "dict of int: Level",
+        "limits": "dict of str: int",
         "parked": "OOBTree",
         "paused": "OOSet",
         "ready": "ReadyQueue",
@@ -653,6 +690,19 @@ STATES: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
         {"status": "cronjob", "minute": (1,)},
     ),
     ((7, "echo", 1, 5.0, 7), {"status": "start later"}),
+    (
+        (
+            *(7, "echo", 1, 5.0, 0, None, None, None, None, "\0lock desk\x005", None, None),
+            {"priority": 5, "unique_key": "key", "lock": "desk", "expires_at": 9.0},
+        ),
+        {
+            "status": "queued",
+            "place": "\0lock desk\x005",
+            "priority": 5,
+            "unique_key": "key",
+            "lock": "desk",
+        },
+    ),
 ]
 
 

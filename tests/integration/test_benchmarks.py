@@ -26,6 +26,9 @@ def test_a_tiny_run_measures_rates_depth_bytes_and_schedules(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     data = json.loads(found.read_text(encoding="utf-8"))
     assert all(rate["per_second"] > 0 for rate in data["rates"].values())
-    assert set(data["depth"]) == {"drain", "drain shared", "add", "add_many"}
+    assert set(data["depth"]) == {
+        *("drain", "drain shared", "add", "add_many"),
+        *("drain, priorities and locks", "add, priorities and locks"),
+    }
     assert data["values"]["bytes a job, default"] > 0
     assert "drain / tiny commit" in done.stdout

@@ -76,14 +76,8 @@ def required(kind: type) -> dict[str, Any]:
 
 
 SETTINGS = (
-    *(
-        "taskInterface",
-        "processorFactory",
-        "processorArguments",
-        "lease_seconds",
-        "max_deaths",
-        "limits",
-    ),
+    *("limits", "taskInterface", "processorFactory", "processorArguments"),
+    *("lease_seconds", "max_deaths"),
     *("retention", "max_input_bytes", "max_input_depth", "log_level", "around"),
 )
 
@@ -242,7 +236,7 @@ CONTAINERS = {"_jobFactories", "_jobs", "_scheduler"}
 def test_everybody_uses_a_remote_processor_and_managers_alone_run_it() -> None:
     permissions = required(RemoteProcessor)
     promised = set(IRemoteProcessor.names(all=True))
-    assert set(permissions) == {*promised, *CONTAINERS, *SETTINGS[3:]}
+    assert set(permissions) == {*promised, *CONTAINERS, *SETTINGS[4:]}
     public = {name for name, permission in permissions.items() if permission == PUBLIC}
     assert {name for name in public if name.startswith(("add", "cancel", "get"))} == {
         *("addJob", "addNamed", "cancelJob"),
@@ -261,7 +255,7 @@ def test_managers_alone_write_settings_of_a_remote_processor() -> None:
     names = {name for name in IRemoteProcessor.names() if name.endswith(("Factory", "Arguments"))}
     names -= {"addJobFactory", "getJobFactory"}
     assert {name: checker.setattr_permission_id(name) for name in checker.set_permissions} == (
-        dict.fromkeys({*names, *SETTINGS[3:]}, MANAGE)
+        dict.fromkeys({*names, *SETTINGS[4:]}, MANAGE)
     )
 
 

@@ -37,6 +37,9 @@ MIN_LEASE_SECONDS = 0.1
 #: No processor runs more threads than this.
 MAX_THREADS = 1_000
 
+#: No limit of a task is higher.
+MAX_LIMIT = 1_000_000
+
 #: So many statuses are taken at once, some of them more than once.
 MAX_STATUSES = 1_000
 
@@ -128,9 +131,9 @@ def check_limits(value: Any) -> dict[str, int]:
         if not is_kind(task, str):
             raise InvalidArgument(f"limits must have names of tasks, not {shown(task)}")
         number = whole_of(limit)
-        if number is None or number < 1:
+        if number is None or not 1 <= number <= MAX_LIMIT:
             raise InvalidArgument(
-                f"limits[{shown(task)}] must be an int of 1 or more, not {shown(limit)}"
+                f"limits[{shown(task)}] must be an int of 1 to {MAX_LIMIT}, not {shown(limit)}"
             )
         limits[plain(task)] = number
     return limits

@@ -61,6 +61,20 @@ def test_the_id_of_an_added_job_is_printed(place: Any) -> None:
     assert place.check().returncode == 0
 
 
+def test_a_job_is_added_once_with_its_options(place: Any) -> None:
+    options = ["--priority", "-5", "--unique-key", "my key", "--lock", "desk", "--expires", "3600"]
+    first, second = (place.add("note", "--import", "shop", *options) for _ in range(2))
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout == second.stdout
+    with place.service() as service:
+        [job] = service.jobs.values()
+        assert (job.priority, job.unique_key, job.lock) == (-5, "my key", "desk")
+        assert job.expires_at == pytest.approx(job.created_at + 3600, abs=1)
+    ended = place.add("note", "--import", "shop", "--priority", "1000")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "priority must be an int" in ended.stderr
+
+
 def test_the_id_of_an_added_job_is_there_for_programs(place: Any) -> None:
     ended = place.add("note", "--import", "shop", "--json")
     assert (ended.returncode, ended.stderr) == (0, "")

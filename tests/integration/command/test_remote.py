@@ -37,6 +37,13 @@ def test_a_job_is_added_by_the_name_of_its_factory(shop: Any) -> None:
         assert sorted(remote._jobs) == [jobid, json.loads(again.stdout)["job"]]
 
 
+def test_a_job_is_not_added_with_what_remote_processors_do_not_know(
+    shop: Any, error_of: Any
+) -> None:
+    error = error_of(shop.add("echo", "--unique-key", "key", "--priority", "1"), 2)
+    assert "a remote processor takes no --priority, --unique-key" in error
+
+
 def test_there_is_a_word_for_a_factory_that_is_not_known(shop: Any, error_of: Any) -> None:
     assert "there is no job factory 'bake'" in error_of(shop.add("bake"), 1)
 

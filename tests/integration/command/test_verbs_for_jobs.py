@@ -160,6 +160,19 @@ def test_a_completed_job_is_shown_with_its_transaction(
     assert f" 0x{tid.hex()} of 20" in told("job", jobs[COMPLETED])
 
 
+def test_a_job_tells_what_it_waits_for(told: Told, result: Told, place: Any, register: Any) -> None:
+    register("echo", lambda input: input)
+    place.new_service("tasks")
+    with place.service() as service:
+        first, second = (service.add("echo", lock="desk", priority=3) for _ in range(2))
+        assert service.claimNextJob() == first
+    reason = f"the lock 'desk', after job {first}"
+    [running, waiting] = result("job", first, second)
+    assert (running["waits_for"], waiting["waits_for"]) == (None, reason)
+    assert (waiting["lock"], waiting["priority"], waiting["unique_key"]) == ("desk", 3, None)
+    assert f"waits_for: {reason}" in " ".join(told("job", second).split())
+
+
 def test_jobs_run_again(ended: dict[str, int], told: Told, result: Told, place: Any) -> None:
     assert told("retry", ended[CANCELLED]) == f"job {ended[CANCELLED]}: runs again\n"
     assert told("retry", "--all") == "tasks on root: 1 jobs run again\n"
