@@ -17,6 +17,7 @@ from lovely.remotetask.engine.finding import list_page
 from lovely.remotetask.engine.retention import remove_job
 from lovely.remotetask.errors import (
     InvalidArgument,
+    JobIsLive,
     JobNotFound,
     JobUnusable,
     shown,
@@ -213,6 +214,19 @@ def cancel_job(service: Any, job: Job) -> None:
     service.queue.remove(job)
     job.cancel(time.time())
     service.queue.file(job)
+
+
+def remove(service: Any, jobid: int) -> None:
+    """Remove a job that has ended.
+
+    :raises JobIsLive: it waits or runs.
+    """
+    check_begun(service)
+    job = _find_filed(service, jobid)
+    if not job.is_final:
+        raise JobIsLive(f"job {job.__name__} is {job.status}: cancel it first")
+    service.queue.remove(job)
+    remove_job(service, jobid)
 
 
 def discard(service: Any, jobid: int) -> None:

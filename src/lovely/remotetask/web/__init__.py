@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The web service and the management pages: one WSGI application, made by `make_app`.
+
+From top to bottom; each uses only those below it.
+
+``app``          the application: requests, their transactions, and what goes wrong
+``pages``        for people
+``xmlrpc``       for programs, by XML-RPC
+``api``          for programs, by JSON
+``routing``      which view answers a request, and what it is told
+``security``     who may do what, and what no request may do
+``operations``   what can be asked and told: shared with the command, without WebOb
+``facts``        services, jobs and values as plain data
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lovely.remotetask.web.app import make_app
+
+__all__ = ["make_app"]
+
+
+def __getattr__(name: str) -> Any:
+    # Not at once: the command uses `operations`, and may have no WebOb.
+    if name == "make_app":
+        from lovely.remotetask.web.app import make_app
+
+        return make_app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
