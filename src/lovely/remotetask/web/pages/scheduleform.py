@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from lovely.remotetask.errors import InvalidArgument, InvalidSchedule, seconds_of
 from lovely.remotetask.schedule import make_schedule
+from lovely.remotetask.web.schedules import Fields
 
 #: Stands for all values of a field.
 ALL = "*"
@@ -128,25 +129,30 @@ def _is_refused(**given: Any) -> bool:
     return False
 
 
-def typed_of(job: Any) -> dict[str, str]:
+def typed_of(fields: Fields) -> dict[str, str]:
     """Return what stands in the fields for a schedule that is stored."""
-    typed = {field.name: text_of_numbers(field, getattr(job, field.name)) for field in SETS}
-    typed["delay"] = "" if job.delay is None else f"{job.delay:g}"
-    typed["cron"] = job.cron or ""
-    typed["timezone"] = job.timezone or ""
+    typed = {field.name: text_of_numbers(field, getattr(fields, field.name)) for field in SETS}
+    typed["delay"] = "" if fields.delay is None else f"{fields.delay:.15g}"
+    typed["cron"] = fields.cron or ""
+    typed["timezone"] = fields.timezone or ""
     return typed
 
 
-def told(job: Any) -> str:
-    """Return a schedule in a few words, for a table."""
-    zone = job.timezone or "UTC"
-    if job.delay is not None:
-        return f"once, {job.delay:g} s after it was added"
-    if job.cron:
-        return f"{job.cron} ({zone})"
+def told(fields: Fields, is_repeated: bool = False) -> str:
+    """Return a schedule in a few words, for a table.
+
+    :param is_repeated: whether it runs again and again with a delay, instead of once.
+    """
+    zone = fields.timezone or "UTC"
+    if fields.delay is not None:
+        if is_repeated:
+            return f"every {fields.delay:g} s"
+        return f"once, {fields.delay:g} s after it was added"
+    if fields.cron:
+        return f"{fields.cron} ({zone})"
     parts = [
-        f"{field.label.lower()} {text_of_numbers(field, getattr(job, field.name))}"
+        f"{field.label.lower()} {text_of_numbers(field, getattr(fields, field.name))}"
         for field in SETS
-        if getattr(job, field.name)
+        if getattr(fields, field.name)
     ]
     return f"{'; '.join(parts) or 'every minute'} ({zone})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from lovely.remotetask.errors import shown, text_of
@@ -84,3 +84,13 @@ def value_text(value: Any) -> str:
 def brief(value: Any) -> str:
     """Return a value in a few words, for a table."""
     return shortened(value if isinstance(value, str) else shown(value))
+
+
+def utc_iso(seconds: float) -> str:
+    """Return a time in seconds since the epoch in the form of ISO 8601."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+
+
+def utc_text(seconds: float) -> str:
+    """Return a time in seconds since the epoch for people."""
+    return stamp(datetime.fromtimestamp(seconds, timezone.utc))

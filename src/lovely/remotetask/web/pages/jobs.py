@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The page Jobs: the list, and what can be done with many jobs at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from webob import Response
+
+from lovely.remotetask.engine import control
+from lovely.remotetask.errors import JobNotFound, RemoteTaskError, describe
+from lovely.remotetask.interfaces import (
+    CANCELLED,
+    COMPLETED,
+    ERROR,
+    FINAL_STATUSES,
+)
+from lovely.remotetask.store.listing import list_jobs
+from lovely.remotetask.web import operations
+from lovely.remotetask.web.pages import details, joblist, rendering, wording
+from lovely.remotetask.web.pages.joblist import COLUMNS, LISTED, SIZES, Asked, Shown
+from lovely.remotetask.web.pages.state import state_of
+from lovely.remotetask.web.routing import Context, Route
+from lovely.remotetask.web.security import MANAGE, VIEW
+
+#: One request tells no more jobs something than this: it is one transaction.
+MOST_AT_ONCE = 2000
+
+
+def show(context: Context, refusals: tuple[str, ...] = ()) -> Response:
+    """Show the page, or its list alone."""
+    service, wanted = context.service, joblist.asked(context.request.GET)
+    tasks = operations.task_names(service)
+    known = sorted({*tasks, *([wanted.task] if wanted.task else [])})
+    return rendering.live_page(
+        context,
+        "jobs",
+        title="Jobs",
+        state=state_of(service),
+        names=lambda: _list(context, wanted),
+        address=context.url("/jobs", **wanted.query()),
+        refusals=refusals,
+        tasks=tasks,
+        filter_tasks=known,
+        asked=wanted,
+        here=_given(wanted.query()),
+        statuses=LISTED,
+        sizes=sorted({*SIZES, wanted.size}),
+        scope=_scope(wanted),
+    )
+
+
+def _given(query: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None}
+
+
+def _scope(wanted: Asked) -> str:
+    """Return which jobs are in the list, as the end of a sentence."""
+    parts = []
+    if wanted.status is not None:
+        parts.append(f"with status {wanted.status}")
+    if wanted.task is not None:
+        parts.append(f"of the task {wanted.task}")
+    return " ".join(parts) or "of this service"
+
+
+def _list(context: Context, wanted: Asked) -> dict[str, Any]:
+    """Return what the list shows."""
+    service, now = context.service, time.time()
+
+    def detail(job: Any) -> str:
+        return details.line_of(service, job, context.request)
+
+    shown = joblist.show(service, wanted, detail)
+    return {
+        "rows": [_row(service, job, detail(job), now) for job in shown.jobs],
+        "columns": [_column(context, wanted, shown, *column) for column in COLUMNS],
+        "previous": _address(context, shown.previous),
+        "next": _address(context, shown.next),
+        "summary": _summary(shown, wanted),
+        "scope": _scope(wanted),
+    }
+
+
+def _address(context: Context, wanted: Asked | None) -> str | None:
+    return None if wanted is None else context.url("/jobs", **wanted.query())
+
+
+def _row(service: Any, job: Any, detail: str, now: float) -> dict[str, Any]:
+    progress = service.progress.get(job.id)
+    has_bar = progress is not None and progress.total
+    return {
+        "id": job.__name__,
+        "task": job.task,
+        "status": job.status,
+        "detail": detail,
+        "progress": (f"{progress.done:g}", f"{progress.total:g}") if has_bar else None,
+        "created": wording.moment_of(job.created, now),
+        "started": wording.moment_of(job.started, now),
+        "completed": wording.moment_of(job.completed, now),
+    }
+
+
+def _column(context: Context, wanted: Asked, shown: Shown, name: str, title: str) -> dict[str, Any]:
+    is_sorted = shown.sort == name
+    # The latest first, but names from the first one on; then the other way round.
+    backwards = name in ("created", "started", "completed")
+    if is_sorted:
+        backwards = not shown.is_backwards
+    direction = "descending" if shown.is_backwards else "ascending"
+    asked = wanted.first._replace(sort=name, is_backwards=backwards)
+    return {
+        "name": name,
+        "title": title,
+        "address": context.url("/jobs", **asked.query()),
+        "direction": direction if is_sorted else None,
+    }
+
+
+def _summary(shown: Shown, wanted: Asked) -> str:
+    """Return what is to be said of how much of the list is shown, and how."""
+    number = "" if shown.total is None else wording.count(shown.total, "job")
+    if shown.sort is None:
+        order = (
+            "The newest first, by when they ended, were claimed, are due or were added."
+            if wanted.is_backwards
+            else ""
+        )
+        if shown.is_limited:
+            order = "1,000 jobs were looked at: the next page goes on behind them."
+        return " · ".join(filter(None, [number, order]))
+    if shown.is_limited:
+        return (
+            f"{number or 'This list'}: too many to sort. These are the 1,000 at its "
+            f"{'newest' if wanted.is_backwards or shown.sort == 'id' else 'newest or oldest'} end."
+        )
+    return number
+
+
+# -- what can be done --------------------------------------------------------------------------
+
+
+def act(context: Context) -> Response:
+    """Do what a button of the page says."""
+    context.require(MANAGE)
+    posted = context.request.POST
+    wanted = joblist.asked(context.request.GET)
+    action = ACTIONS.get(posted.get("do", ""))
+    if action is None:
+        return show(context, ("This button is not known here: load the page again.",))
+    code, *given = action(context, wanted)
+    return rendering.redirect(context, context.url("/jobs", **wanted.query()), code, *given)
+
+
+def _cancel_selected(context: Context, wanted: Asked) -> tuple[Any, ...]:
+    return _tell_selected(context, "cancelled", _cancel)
+
+
+def _retry_selected(context: Context, wanted: Asked) -> tuple[Any, ...]:
+    return _tell_selected(context, "retried", control.retry)
+
+
+def _tell_selected(
+    context: Context, code: str, tell: Callable[[Any, int], None]
+) -> tuple[Any, ...]:
+    selected = context.request.POST.getall("job")[:MOST_AT_ONCE]
+    if not selected:
+        return ("none selected",)
+    number = 0
+    for jobid in selected:
+        try:
+            tell(context.service, operations.number_of(context.service, jobid))
+            number += 1
+        except RemoteTaskError:  # it is gone, or was too late: the others are told all the same
+            continue
+    return code, number
+
+
+def _cancel(service: Any, number: int) -> None:
+    """Cancel a job, or ask it to stop.
+
+    :raises JobNotFound: it has ended: there is nothing to cancel.
+    """
+    job = control.find_job(service, number)
+    if job.is_final:
+        raise JobNotFound(f"job {job.__name__} has ended")
+    control.cancel_job(service, job)
+
+
+def _cancel_all(context: Context, wanted: Asked) -> tuple[Any, ...]:
+    service = context.service
+    statuses = tuple(status for status in wanted.statuses if status not in FINAL_STATUSES)
+    live = (
+        job
+        for job in _all_jobs(service, statuses, wanted.task)
+        if not job.is_cancel_requested
+    )
+    some = list(islice(live, MOST_AT_ONCE + 1))
+    number = 0
+    for job in some[:MOST_AT_ONCE]:
+        try:
+            control.cancel_job(service, job)
+            number += 1
+        except RemoteTaskError:  # its record cannot be written here
+            continue
+    return "partly cancelled" if len(some) > MOST_AT_ONCE else "cancelled", number
+
+
+def _all_jobs(service: Any, statuses: tuple[str, ...], task: str | None) -> Iterator[Any]:
+    after: int | None = None
+    while statuses:
+        page = list_jobs(service, statuses, joblist.chooser(task), False, after, 500)
+        yield from page.jobs
+        if page.next is None:
+            return
+        after = int(page.next, 16)
+
+
+def _remover(*statuses: str) -> Callable[[Context, Asked], tuple[Any, ...]]:
+    """Return what removes the jobs of the list that have some statuses."""
+
+    def remove(context: Context, wanted: Asked) -> tuple[Any, ...]:
+        # Which jobs a button names it says itself; of those that the list leaves out none is meant.
+        chosen = tuple(status for status in statuses if status in wanted.statuses)
+        if len(statuses) == 1:
+            chosen = statuses
+        return _remove(context.service, chosen, wanted.task)
+
+    return remove
+
+
+def _remove(service: Any, statuses: tuple[str, ...], task: str | None) -> tuple[Any, ...]:
+    some = list(islice(_all_jobs(service, statuses, task), MOST_AT_ONCE + 1))
+    number = 0
+    for job in some[:MOST_AT_ONCE]:
+        try:
+            control.remove(service, job.id)
+            number += 1
+        except RemoteTaskError:  # its record cannot be written here
+            continue
+    return "partly removed" if len(some) > MOST_AT_ONCE else "removed", number
+
+
+ACTIONS: dict[str, Callable[[Context, Asked], tuple[Any, ...]]] = {
+    "cancel-selected": _cancel_selected,
+    "retry-selected": _retry_selected,
+    "cancel-all": _cancel_all,
+    "remove-completed": _remover(COMPLETED),
+    "remove-cancelled": _remover(CANCELLED),
+    "remove-errors": _remover(ERROR),
+    "remove-all": _remover(*FINAL_STATUSES),
+}
+
+routes = [
+    Route("GET", "/jobs", VIEW, show),
+    Route("POST", "/jobs", MANAGE, act),
+]
