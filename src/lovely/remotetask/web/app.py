@@ -145,7 +145,9 @@ class Application:
                     if tries == TRIES:
                         log.warning("%s %s: %s", request.method, request.path, describe(error))
                 _wait(tries)
-            raise Refusal(503, "others are changing the same: try again", None, {"Retry-After": "1"})
+            raise Refusal(
+                503, "others are changing the same: try again", None, {"Retry-After": "1"}
+            )
         finally:
             manager.abort()
             connection.close()
