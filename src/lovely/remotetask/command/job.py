@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from datetime import datetime, timezone
 
-from lovely.remotetask.command.jobtable import add_ids, age_of, match_of, told_of
+from lovely.remotetask.command.jobtable import add_ids, age_of, match_of
 from lovely.remotetask.command.output import DONE, Output
 from lovely.remotetask.command.services import (
     add_service_arguments,
@@ -16,6 +16,7 @@ from lovely.remotetask.command.services import (
 )
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.errors import shown
+from lovely.remotetask.web.facts import facts_of, failures_of
 
 DESCRIPTION = """\
 Shows a job with all that is known of it: its times, its input and result (shortened), and the
@@ -44,19 +45,12 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         for jobid in arguments.ids:
             match, number = match_of(matches, jobid)
             job = find_job(match.service, number)
-            progress = match.service.progress.get(number)
             facts = {
-                **told_of(job),
-                "note": job.note,
-                "deaths": job.deaths,
-                "conflicts": job.conflicts,
+                **facts_of(match.service, job),
                 "input": shown(job.input),
                 "result": None if job.output is None else shown(job.output),
-                "cancel_requested": job.is_cancel_requested,
-                "progress": None if progress is None else list(progress),
             }
-            failures = [failure._asdict() for failure in job.failures]
-            told.append({**names_of(match), **facts, "failures": failures})
+            told.append({**names_of(match), **facts, "failures": failures_of(job)})
             output.tell(f"{title_of(match)}: {job!r}")
             rows = [(name, value) for name, value in facts.items() if value not in (None, False)]
             output.columns((), [[f"{name}:", _text_of(value)] for name, value in rows])

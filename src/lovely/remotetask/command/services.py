@@ -21,6 +21,16 @@ from lovely.remotetask.command.database import (
 from lovely.remotetask.command.output import set_up_logging
 from lovely.remotetask.errors import RemoteTaskError
 from lovely.remotetask.hosts.autostart import Match, find_services, split_patterns
+from lovely.remotetask.web.facts import names_of, pattern_of, title_of
+
+__all__ = [
+    "add_service_arguments",
+    "named_services",
+    "names_of",
+    "opened_services",
+    "pattern_of",
+    "title_of",
+]
 
 
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,19 +77,3 @@ def named_services(db: Any, uri: str, patterns: str) -> Iterator[tuple[Any, list
     finally:
         manager.abort()
         connection.close()
-
-
-def names_of(match: Match) -> dict[str, Any]:
-    """Return what names a service to programs."""
-    return {"site": match.site_name, "service": match.service_name}
-
-
-def title_of(match: Match) -> str:
-    """Return what names a service to people."""
-    return f"{match.service_name} on {match.site_name}"
-
-
-def pattern_of(match: Match) -> str:
-    """Return what names a service to ``--service``."""
-    site_name = "" if match.site_name == "root" else match.site_name
-    return f"{site_name}@{match.service_name}"

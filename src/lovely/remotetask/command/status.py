@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 
 from lovely.remotetask.command.output import DONE, Output
-from lovely.remotetask.command.pausing import paused_names
 from lovely.remotetask.command.services import (
     add_service_arguments,
     names_of,
@@ -15,6 +14,7 @@ from lovely.remotetask.command.services import (
 )
 from lovely.remotetask.store.count import count_jobs
 from lovely.remotetask.store.worker import list_workers
+from lovely.remotetask.web.overview import paused_names
 
 DESCRIPTION = """\
 Says of each service how many jobs it has by status, what is paused, and how many workers hold

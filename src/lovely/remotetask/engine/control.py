@@ -89,6 +89,35 @@ def reschedule(service: Any, jobid: int) -> None:
     registry.wake_after_commit(service)
 
 
+def rest(service: Any, jobid: int) -> None:
+    """Let a schedule rest: it runs no more, until `go_on`.
+
+    :raises InvalidArgument: it is none, or it runs just now.
+    """
+    check_begun(service)
+    job = find_job(service, jobid)
+    if not isinstance(job, CronJob) or job.status != CRONJOB:
+        raise InvalidArgument(f"job {jobid} is no schedule that waits, it is {job.status}")
+    _check_usable(jobid, why_unusable(job, jobid))
+    service.queue.remove(job)
+    job.rest()
+    service.queue.file(job)
+
+
+def go_on(service: Any, jobid: int) -> None:
+    """Let a schedule that rests wait for its next time.
+
+    :raises InvalidArgument: it is none, or does not rest.
+    """
+    check_begun(service)
+    job = find_job(service, jobid)
+    if not isinstance(job, CronJob) or job.status != STARTLATER:
+        raise InvalidArgument(f"job {jobid} is no schedule that rests, it is {job.status}")
+    _check_usable(jobid, why_unusable(job, jobid))
+    service.queue.reschedule(job, time.time())
+    registry.wake_after_commit(service)
+
+
 def retry(service: Any, jobid: int, given: Any = NOT_GIVEN) -> None:
     """Let a job that has ended in vain run again; see `ITaskService.retry`.
 

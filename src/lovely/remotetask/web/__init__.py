@@ -9,7 +9,10 @@ From top to bottom; each uses only those below it.
 ``api``          for programs, by JSON
 ``routing``      which view answers a request, and what it is told
 ``security``     who may do what, and what no request may do
-``operations``   what can be asked and told: shared with the command, without WebOb
+``overview``     how services are, and who works
+``batches``      what can be told to many jobs at once
+``schedules``    what can be asked of schedules, and told to them
+``operations``   the same of jobs: shared with the command, without WebOb
 ``facts``        services, jobs and values as plain data
 """
 

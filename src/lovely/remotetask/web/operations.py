@@ -14,7 +14,7 @@ from typing import Any
 
 from lovely.remotetask.base.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
 from lovely.remotetask.engine import control
-from lovely.remotetask.engine.finding import list_page
+from lovely.remotetask.engine.finding import Filter, list_page
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
@@ -26,9 +26,11 @@ from lovely.remotetask.errors import (
     RemoteTaskError,
     ServiceNotStored,
     TaskNotFound,
+    moment_of,
     shown,
 )
 from lovely.remotetask.interfaces import CANCELLED
+from lovely.remotetask.job import CronJob
 from lovely.remotetask.remote.base import ProcessorBase
 from lovely.remotetask.remote.record import ID_DIGITS
 from lovely.remotetask.setting import read
@@ -99,12 +101,46 @@ def list_jobs(
     service: Any,
     status: str | None = None,
     task: str | None = None,
+    text: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
     order: str = "newest",
     after: str | None = None,
     limit: int = 50,
+    with_schedules: bool = True,
 ) -> Page:
-    """Return a page of jobs; see `ITaskService.list`."""
-    return list_page(service, status, task, order, after, limit)
+    """Return a page of jobs; see `ITaskService.list`, also for the time by which they are ordered.
+
+    Like ``task``, ``text`` is looked for in 1,000 entries of the indexes at the most: a page may
+    have few jobs, and a ``next`` all the same.
+
+    :param text: only jobs with this text in their error, in small letters or capital ones.
+    :param since: an aware datetime: only jobs whose time is not before that.
+    :param until: the same, not later.
+    :param with_schedules: also those that `schedules.list_schedules` has.
+    """
+    wanted = None if text is None else text.casefold()
+
+    def accepts(job: Any) -> bool:
+        if not with_schedules and is_schedule(job):
+            return False
+        return wanted is None or wanted in (job.error or "").casefold()
+
+    chosen = Filter(accepts, _seconds(since, "since"), _seconds(until, "until"))
+    return list_page(service, status, task, order, after, limit, chosen)
+
+
+def is_schedule(job: Any) -> bool:
+    """Say whether a job is one that goes on: a schedule that waits, rests or runs."""
+    return isinstance(job, CronJob) and job.delay is None and not job.is_final
+
+
+def _seconds(moment: datetime | None, name: str) -> float | None:
+    if moment is None:
+        return None
+    if moment.utcoffset() is None:
+        raise InvalidArgument(f"{name} must have a time zone")
+    return moment_of(max(0.0, moment.timestamp()), name)
 
 
 def list_told(service: Any, **filters: Any) -> dict[str, Any]:
@@ -198,9 +234,19 @@ def cancel(service: Any, jobid: Any) -> str:
     return "is asked to stop" if job.is_cancel_requested else f"is {job.status} already"
 
 
-def retry(service: Any, jobid: Any) -> str:
-    """Let a job run again; return what has come of it.  See `ITaskService.retry`."""
-    control.retry(service, number_of(service, jobid))
+def retry(service: Any, jobid: Any, input: Any = control.NOT_GIVEN) -> str:
+    """Let a job run again; return what has come of it.  See `ITaskService.retry`.
+
+    :param input: another input, from outside.
+    """
+    number = number_of(service, jobid)
+    if input is control.NOT_GIVEN:
+        control.retry(service, number)
+    elif is_remote(service):
+        raise InvalidArgument("jobs of a remote processor are repeated with their own input")
+    else:
+        check_outside(service, input)
+        service.retry(number, input)
     return "runs again"
 
 
@@ -208,6 +254,17 @@ def run_now(service: Any, jobid: Any) -> str:
     """Let a job that waits run at once; return what has come of it.  See `ITaskService.run_now`."""
     control.run_now(service, number_of(service, jobid))
     return "is due now"
+
+
+def start(service: Any, jobid: Any) -> str:
+    """Queue a job that was added to be started later; return what has come of it.
+
+    :raises InvalidArgument: it waits for nobody to start it.
+    """
+    number = number_of(service, jobid)
+    if not control.start_job(service, number):
+        raise InvalidArgument(f"job {jobid} does not wait to be started")
+    return "is queued"
 
 
 def remove(service: Any, jobid: Any) -> str:
@@ -224,5 +281,5 @@ VERBS: dict[str, Callable[[Any, Any], str]] = {
     "cancel": cancel,
     "retry": retry,
     "run-now": run_now,
-    "remove": remove,
+    "start": start,
 }
