@@ -7,12 +7,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+#: The units in which the bars are drawn; the page stretches them.
 WIDTH = 600
-HEIGHT = 132
-#: The bars stand in this part of it: above are figures, below are times.
-TOP = 16
-BASE = 110
+HEIGHT = 100
+
 _GAP = 2.0
+
+#: Few are seen too.
+_LEAST = 2.0
 
 
 def chart(done: Sequence[int], failed: Sequence[int]) -> dict[str, Any]:
@@ -26,10 +28,10 @@ def chart(done: Sequence[int], failed: Sequence[int]) -> dict[str, Any]:
     width = WIDTH / max(1, len(done))
     bars = []
     for number, (good, bad) in enumerate(zip(done, failed, strict=True)):
-        base = float(BASE)
+        base = float(HEIGHT)
         for kind, count in (("done", good), ("failed", bad)):
             if count:
-                height = max(1.5, count / top * (BASE - TOP))
+                height = max(_LEAST, count / top * HEIGHT)
                 base -= height
                 bars.append(
                     {

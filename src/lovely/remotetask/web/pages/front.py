@@ -102,7 +102,7 @@ def _verdict(health: dict[str, Any], failed: int) -> dict[str, Any]:
     if failed:
         reasons.append(f"{wording.count(failed, 'job has', 'jobs have')} failed in the last hour.")
     if reasons:
-        return {"kind": "look", "title": "Take a look", "reasons": reasons}
+        return {"kind": "look", "title": "Needs a look", "reasons": reasons}
     return {"kind": "well", "title": "All is well", "reasons": []}
 
 
@@ -115,7 +115,7 @@ def _schedules(service: Any, now: float) -> list[dict[str, Any]]:
             {
                 "id": str(told["id"]),
                 "task": told["task"],
-                "moment": wording.moment_of(due or None, now),
+                "moment": wording.due_of(due or None, now),
                 "text": "paused" if told["paused"] else told["status"],
             }
         )

@@ -117,7 +117,11 @@ def _timeline(job: Any, now: float) -> list[dict[str, Any]]:
     # Of two at the same time the earlier step comes first.
     events.sort(key=lambda event: event[0])
     return [
-        {"kind": kind, "text": text, "moment": wording.moment_of(at, now)}
+        {
+            "kind": kind,
+            "text": text,
+            "moment": (wording.due_of if kind == "due" else wording.moment_of)(at, now),
+        }
         for at, kind, text in events
     ]
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any
 
 from webob import Response
 
 from lovely.remotetask.engine import control
-from lovely.remotetask.errors import JobNotFound, RemoteTaskError, describe
+from lovely.remotetask.errors import JobNotFound, RemoteTaskError
 from lovely.remotetask.interfaces import (
     CANCELLED,
     COMPLETED,
@@ -19,15 +18,18 @@ from lovely.remotetask.interfaces import (
     FINAL_STATUSES,
 )
 from lovely.remotetask.store.listing import list_jobs
-from lovely.remotetask.web import operations
+from lovely.remotetask.web import batches, operations
 from lovely.remotetask.web.pages import details, joblist, rendering, wording
 from lovely.remotetask.web.pages.joblist import COLUMNS, LISTED, SIZES, Asked, Shown
 from lovely.remotetask.web.pages.state import state_of
 from lovely.remotetask.web.routing import Context, Route
 from lovely.remotetask.web.security import MANAGE, VIEW
 
-#: One request tells no more jobs something than this: it is one transaction.
-MOST_AT_ONCE = 2000
+#: No more jobs than this can be selected.
+MOST_SELECTED = max(SIZES)
+
+#: A request that tells all jobs of a list something takes about so long; another one goes on.
+SECONDS = 20.0
 
 
 def show(context: Context, refusals: tuple[str, ...] = ()) -> Response:
@@ -166,7 +168,7 @@ def _retry_selected(context: Context, wanted: Asked) -> tuple[Any, ...]:
 def _tell_selected(
     context: Context, code: str, tell: Callable[[Any, int], None]
 ) -> tuple[Any, ...]:
-    selected = context.request.POST.getall("job")[:MOST_AT_ONCE]
+    selected = context.request.POST.getall("job")[:MOST_SELECTED]
     if not selected:
         return ("none selected",)
     number = 0
@@ -191,25 +193,61 @@ def _cancel(service: Any, number: int) -> None:
 
 
 def _cancel_all(context: Context, wanted: Asked) -> tuple[Any, ...]:
-    service = context.service
     statuses = tuple(status for status in wanted.statuses if status not in FINAL_STATUSES)
-    live = (
-        job
-        for job in _all_jobs(service, statuses, wanted.task)
-        if not job.is_cancel_requested
-    )
-    some = list(islice(live, MOST_AT_ONCE + 1))
-    number = 0
-    for job in some[:MOST_AT_ONCE]:
-        try:
-            control.cancel_job(service, job)
-            number += 1
-        except RemoteTaskError:  # its record cannot be written here
-            continue
-    return "partly cancelled" if len(some) > MOST_AT_ONCE else "cancelled", number
+    return _tell_all(context, "cancelled", statuses, wanted.task, _cancel_unasked)
+
+
+def _cancel_unasked(service: Any, number: int) -> None:
+    if control.find_job(service, number).is_cancel_requested:
+        raise JobNotFound("it was asked before")
+    _cancel(service, number)
+
+
+def _remover(*statuses: str) -> Callable[[Context, Asked], tuple[Any, ...]]:
+    """Return what removes the jobs of the list that have some statuses."""
+
+    def remove(context: Context, wanted: Asked) -> tuple[Any, ...]:
+        chosen = statuses
+        if len(statuses) > 1:  # else the button says itself which ones are meant
+            chosen = tuple(status for status in statuses if status in wanted.statuses)
+        return _tell_all(context, "removed", chosen, wanted.task, control.remove)
+
+    return remove
+
+
+def _tell_all(
+    context: Context,
+    code: str,
+    statuses: tuple[str, ...],
+    task: str | None,
+    tell: Callable[[Any, int], None],
+) -> tuple[Any, ...]:
+    """Tell all jobs of a list something, as many as there is time for."""
+    end = time.monotonic() + SECONDS
+    is_over = False
+
+    def change(service: Any) -> int:
+        nonlocal is_over
+        is_over = time.monotonic() > end
+        if is_over:
+            return 0
+        number = 0
+        for job in _all_jobs(service, statuses, task):
+            try:
+                tell(service, job.id)
+                number += 1
+            except RemoteTaskError:  # it has moved on, or its record cannot be written here
+                continue
+            if number == batches.REMOVE_SIZE:
+                break
+        return number
+
+    number = batches.in_batches(context.manager, context.service, change, batches.REMOVE_SIZE)
+    return f"partly {code}" if is_over else code, number
 
 
 def _all_jobs(service: Any, statuses: tuple[str, ...], task: str | None) -> Iterator[Any]:
+    """Yield the jobs of a list, the oldest first; they may be changed under way."""
     after: int | None = None
     while statuses:
         page = list_jobs(service, statuses, joblist.chooser(task), False, after, 500)
@@ -217,31 +255,6 @@ def _all_jobs(service: Any, statuses: tuple[str, ...], task: str | None) -> Iter
         if page.next is None:
             return
         after = int(page.next, 16)
-
-
-def _remover(*statuses: str) -> Callable[[Context, Asked], tuple[Any, ...]]:
-    """Return what removes the jobs of the list that have some statuses."""
-
-    def remove(context: Context, wanted: Asked) -> tuple[Any, ...]:
-        # Which jobs a button names it says itself; of those that the list leaves out none is meant.
-        chosen = tuple(status for status in statuses if status in wanted.statuses)
-        if len(statuses) == 1:
-            chosen = statuses
-        return _remove(context.service, chosen, wanted.task)
-
-    return remove
-
-
-def _remove(service: Any, statuses: tuple[str, ...], task: str | None) -> tuple[Any, ...]:
-    some = list(islice(_all_jobs(service, statuses, task), MOST_AT_ONCE + 1))
-    number = 0
-    for job in some[:MOST_AT_ONCE]:
-        try:
-            control.remove(service, job.id)
-            number += 1
-        except RemoteTaskError:  # its record cannot be written here
-            continue
-    return "partly removed" if len(some) > MOST_AT_ONCE else "removed", number
 
 
 ACTIONS: dict[str, Callable[[Context, Asked], tuple[Any, ...]]] = {

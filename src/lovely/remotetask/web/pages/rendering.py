@@ -16,7 +16,7 @@ from urllib.parse import quote
 from chameleon import PageTemplateLoader
 from webob import Request, Response
 
-from lovely.remotetask.web import operations
+from lovely.remotetask.web import facts
 from lovely.remotetask.web.pages import wording
 from lovely.remotetask.web.routing import Context
 from lovely.remotetask.web.security import ADD, MANAGE, TOKEN_FIELD, Refusal
@@ -117,12 +117,13 @@ def render(context: Context, template: str, **names: Any) -> str:
         context=context,
         url=context.url,
         asset=lambda name: asset_url(context, name),
-        service_title=None if context.match is None else operations.title_of(context.match),
+        service_title=None if context.match is None else facts.title_of(context.match),
         token_field=TOKEN_FIELD,
         # Not at once: a page without forms needs no cookie.
         form_token=lambda: context.form_token,
         may_add=context.may(ADD),
         may_manage=context.may(MANAGE),
+        parts=_templates["parts"],
         wording=wording,
         now=time.time(),
         **names,

@@ -87,7 +87,7 @@ def _row(schedule: Any, now: float) -> dict[str, Any]:
         "status": "paused" if told["paused"] else told["status"],
         "is_paused": told["paused"],
         "error": wording.shortened(told["error"] or ""),
-        "next": None if told["paused"] else wording.moment_of(due, now),
+        "next": None if told["paused"] else wording.due_of(due, now),
         "last": wording.moment_of(started, now),
     }
 
@@ -155,7 +155,7 @@ def _form(
     return rendering.page(
         context,
         "schedule",
-        title="Schedules: add one" if is_new else f"Schedules: edit {schedule_id}",
+        title="Add a schedule" if is_new else f"Edit schedule {schedule_id}",
         refusals=refusals,
         is_new=is_new,
         address=context.url("/schedules/add" if is_new else f"/schedules/{schedule_id}"),

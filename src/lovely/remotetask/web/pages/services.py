@@ -11,7 +11,7 @@ from webob import Response
 
 from lovely.remotetask.errors import RemoteTaskError, text_of
 from lovely.remotetask.hosts.autostart import Match
-from lovely.remotetask.web import operations, overview
+from lovely.remotetask.web import facts, operations, overview
 from lovely.remotetask.web.pages import rendering, wording
 from lovely.remotetask.web.pages.state import state_of
 from lovely.remotetask.web.routing import Context, Route
@@ -54,7 +54,7 @@ def _service(context: Context, match: Match) -> dict[str, Any]:
     address = context.url if is_only else lambda path: context.service_url(match, path)
     return {
         "key": told["name"].replace("@", "-at-").strip("-"),
-        "title": operations.title_of(match),
+        "title": facts.title_of(match),
         "door": told["door"],
         "counts": [(status, number) for status, number in told["jobs"].items() if number],
         "paused": told["paused"],
@@ -71,7 +71,7 @@ def _service(context: Context, match: Match) -> dict[str, Any]:
 def act(context: Context) -> Response:
     """Do what a button of a service says."""
     context.require(MANAGE)
-    name = operations.title_of(context.match)
+    name = facts.title_of(context.match)
     posted = context.request.POST
     task = posted.get("task") or None
     told = name if task is None else task

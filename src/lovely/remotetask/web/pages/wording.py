@@ -55,6 +55,14 @@ def moment_of(moment: datetime | None, now: float) -> dict[str, str] | None:
     return {"iso": moment.isoformat(), "stamp": stamp(moment), "age": age(moment, now)}
 
 
+def due_of(moment: datetime | None, now: float) -> dict[str, str] | None:
+    """Return what a template shows of a time at which something is due; None is None."""
+    shown = moment_of(moment, now)
+    if shown is not None and moment is not None and moment.timestamp() <= now:
+        shown["age"] = "due now"
+    return shown
+
+
 def count(number: int, one: str, many: str | None = None) -> str:
     """Return a number with what it counts: ``1 job``, ``1,204 jobs``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
@@ -68,22 +76,24 @@ def shortened(text: str, limit: int = MAX_DETAIL) -> str:
 
 def value_text(value: Any) -> str:
     """Return a value for people: as JSON where it is plain, else as Python shows it."""
-    if isinstance(value, str):
-        text = value
-    else:
-        plain = plain_value(value)
-        if isinstance(plain, dict) and "$repr" in plain and len(plain) == 1:
-            text = text_of(value)
-        else:
-            text = json.dumps(plain, indent=2, ensure_ascii=False)
+    text = _text_of(value, 2)
     if len(text) <= MAX_VALUE:
         return text
     return f"{text[:MAX_VALUE]}…\n({len(text) - MAX_VALUE:,} characters more)"
 
 
+def _text_of(value: Any, indent: int | None) -> str:
+    if isinstance(value, str):
+        return value
+    plain = plain_value(value)
+    if isinstance(plain, dict) and plain.keys() == {"$repr"}:
+        return text_of(value) if indent else shown(value)
+    return json.dumps(plain, indent=indent, ensure_ascii=False)
+
+
 def brief(value: Any) -> str:
     """Return a value in a few words, for a table."""
-    return shortened(value if isinstance(value, str) else shown(value))
+    return shortened(_text_of(value, None))
 
 
 def utc_iso(seconds: float) -> str:
