@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import random
+import re
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable
@@ -22,7 +23,9 @@ from webob import Request, Response
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.errors import RemoteTaskError, describe, is_storage_fault, name_of
 from lovely.remotetask.hosts.autostart import Match, find_services, match_site, split_patterns
-from lovely.remotetask.web import api, pages, xmlrpc
+from lovely.remotetask.web import pages, xmlrpc
+from lovely.remotetask.web.api import face as api
+from lovely.remotetask.web.api.call import PREFIX
 from lovely.remotetask.web.operations import STATUS_OF_ERRORS
 from lovely.remotetask.web.routing import (
     BY_CALL,
@@ -170,6 +173,10 @@ class Application:
         return response
 
 
+#: The path of a call of the API; before it there may be the name of a service.
+_OF_PROGRAMS = re.compile(rf"(/[^/]*@[^/]*)?{PREFIX}(/|$)")
+
+
 def _find(context: Context, services: list[Match]) -> Found:
     """Find the route of a request, and tell the context which service it asks.
 
@@ -179,7 +186,7 @@ def _find(context: Context, services: list[Match]) -> Found:
     match, rest = split_prefix(path, services)
     if match is not None:
         context.match, context.site_is_prefix = match, True
-        candidates = find_routes(FACES, rest, is_top=False)
+        candidates = find_routes(FACES, rest, False) or find_routes(FACES, rest, True)
     else:
         candidates = []
         if len(services) == 1:
@@ -230,11 +237,16 @@ def refusal_for(error: RemoteTaskError) -> Refusal:
 
 
 def _face_of(request: Request) -> Face:
-    """Return the face that tells of errors: the path may name a service, or not."""
-    path = request.path_info
-    if "/api/v1" in path:
-        return api.FACE
-    return pages.FACE
+    """Return the face that tells of errors.
+
+    :raises Refusal: the path is no text.
+    """
+    try:
+        path = request.path_info
+        request.path_qs, request.GET.items()
+    except UnicodeDecodeError:
+        raise Refusal(400, "the address is not in UTF-8") from None
+    return api.FACE if _OF_PROGRAMS.match(path) else pages.FACE
 
 
 def _shown(face: Face, request: Request, refusal: Refusal) -> Response:

@@ -149,9 +149,8 @@ def list_told(service: Any, **filters: Any) -> dict[str, Any]:
     return {"jobs": [told_of(job) for job in page.jobs], "next": page.next}
 
 
-def all_of(service: Any, jobid: Any) -> dict[str, Any]:
+def all_of(service: Any, job: Any) -> dict[str, Any]:
     """Return all that is known of a job as plain data."""
-    job = find_job(service, jobid)
     return {
         **facts_of(service, job),
         "input": plain_value(input_of(job)),
