@@ -23,10 +23,10 @@ from webob import Request, Response
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.errors import RemoteTaskError, describe, is_storage_fault, name_of
 from lovely.remotetask.hosts.autostart import Match, find_services, match_site, split_patterns
-from lovely.remotetask.web import pages, xmlrpc
+from lovely.remotetask.web import pages
 from lovely.remotetask.web.api import face as api
 from lovely.remotetask.web.api.call import PREFIX
-from lovely.remotetask.web.operations import STATUS_OF_ERRORS
+from lovely.remotetask.web.operations import status_of
 from lovely.remotetask.web.routing import (
     BY_CALL,
     Context,
@@ -37,6 +37,7 @@ from lovely.remotetask.web.routing import (
     split_prefix,
 )
 from lovely.remotetask.web.security import (
+    NOTHING,
     SAFE_METHODS,
     VIEW,
     Authorize,
@@ -44,6 +45,7 @@ from lovely.remotetask.web.security import (
     add_headers,
     check_host,
 )
+from lovely.remotetask.web.xmlrpc import face as xmlrpc
 
 log = logging.getLogger("lovely.remotetask.web")
 
@@ -165,7 +167,7 @@ class Application:
         site = None if context.match is None else match_site(context.match)
         with entered(site):
             response = _call(context, found)
-            if context.granted in (None, VIEW) or request.method in SAFE_METHODS:
+            if context.granted in (NOTHING, VIEW) or request.method in SAFE_METHODS:
                 manager.abort()
             else:
                 manager.commit()
@@ -224,16 +226,7 @@ def _call(context: Context, found: Found) -> Response:
     except TransientError:
         raise
     except RemoteTaskError as error:
-        raise refusal_for(error) from error
-
-
-def refusal_for(error: RemoteTaskError) -> Refusal:
-    """Return what is answered to a request that has led to an error."""
-    for kind in type(error).__mro__:
-        status = STATUS_OF_ERRORS.get(kind)
-        if status is not None:
-            return Refusal(status, describe(error), name_of(error))
-    raise error
+        raise Refusal(status_of(error), describe(error), name_of(error)) from error
 
 
 def _face_of(request: Request) -> Face:
@@ -246,7 +239,10 @@ def _face_of(request: Request) -> Face:
         request.path_qs, request.GET.items()
     except UnicodeDecodeError:
         raise Refusal(400, "the address is not in UTF-8") from None
-    return api.FACE if _OF_PROGRAMS.match(path) else pages.FACE
+    if _OF_PROGRAMS.match(path):
+        return api.FACE
+    is_call = request.method == "POST" and request.content_type in xmlrpc.MEDIA_TYPES
+    return xmlrpc.FACE if is_call else pages.FACE
 
 
 def _shown(face: Face, request: Request, refusal: Refusal) -> Response:

@@ -53,6 +53,12 @@ STATUS_OF_ERRORS: dict[type, int] = {
 }
 
 
+def status_of(error: RemoteTaskError) -> int:
+    """Return the code of HTTP for an error."""
+    codes = (STATUS_OF_ERRORS.get(kind) for kind in type(error).__mro__)
+    return next(code for code in codes if code is not None)
+
+
 def is_remote(service: Any) -> bool:
     """Say whether a service is a remote processor, whose jobs are objects."""
     return isinstance(service, ProcessorBase)
