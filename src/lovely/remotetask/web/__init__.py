@@ -7,6 +7,8 @@ From top to bottom; each uses only those below it.
 ``pages``        for people
 ``xmlrpc``       for programs, by XML-RPC
 ``api``          for programs, by JSON
+``metrics``      counts for Prometheus
+``detail``       what an application tells of its jobs
 ``routing``      which view answers a request, and what it is told
 ``security``     who may do what, and what no request may do
 ``overview``     how services are, and who works

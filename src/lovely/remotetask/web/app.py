@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import random
+import re
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable
@@ -22,8 +23,10 @@ from webob import Request, Response
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.errors import RemoteTaskError, describe, is_storage_fault, name_of
 from lovely.remotetask.hosts.autostart import Match, find_services, match_site, split_patterns
-from lovely.remotetask.web import api, pages, xmlrpc
-from lovely.remotetask.web.operations import STATUS_OF_ERRORS
+from lovely.remotetask.web import pages
+from lovely.remotetask.web.api import face as api
+from lovely.remotetask.web.api.call import PREFIX
+from lovely.remotetask.web.operations import status_of
 from lovely.remotetask.web.routing import (
     BY_CALL,
     Context,
@@ -34,6 +37,7 @@ from lovely.remotetask.web.routing import (
     split_prefix,
 )
 from lovely.remotetask.web.security import (
+    NOTHING,
     SAFE_METHODS,
     VIEW,
     Authorize,
@@ -41,6 +45,7 @@ from lovely.remotetask.web.security import (
     add_headers,
     check_host,
 )
+from lovely.remotetask.web.xmlrpc import face as xmlrpc
 
 log = logging.getLogger("lovely.remotetask.web")
 
@@ -162,12 +167,16 @@ class Application:
         site = None if context.match is None else match_site(context.match)
         with entered(site):
             response = _call(context, found)
-            if context.granted in (None, VIEW) or request.method in SAFE_METHODS:
+            if context.granted in (NOTHING, VIEW) or request.method in SAFE_METHODS:
                 manager.abort()
             else:
                 manager.commit()
         context.finish(response)
         return response
+
+
+#: The path of a call of the API; before it there may be the name of a service.
+_OF_PROGRAMS = re.compile(rf"(/[^/]*@[^/]*)?{PREFIX}(/|$)")
 
 
 def _find(context: Context, services: list[Match]) -> Found:
@@ -179,7 +188,7 @@ def _find(context: Context, services: list[Match]) -> Found:
     match, rest = split_prefix(path, services)
     if match is not None:
         context.match, context.site_is_prefix = match, True
-        candidates = find_routes(FACES, rest, is_top=False)
+        candidates = find_routes(FACES, rest, False) or find_routes(FACES, rest, True)
     else:
         candidates = []
         if len(services) == 1:
@@ -217,24 +226,23 @@ def _call(context: Context, found: Found) -> Response:
     except TransientError:
         raise
     except RemoteTaskError as error:
-        raise refusal_for(error) from error
-
-
-def refusal_for(error: RemoteTaskError) -> Refusal:
-    """Return what is answered to a request that has led to an error."""
-    for kind in type(error).__mro__:
-        status = STATUS_OF_ERRORS.get(kind)
-        if status is not None:
-            return Refusal(status, describe(error), name_of(error))
-    raise error
+        raise Refusal(status_of(error), describe(error), name_of(error)) from error
 
 
 def _face_of(request: Request) -> Face:
-    """Return the face that tells of errors: the path may name a service, or not."""
-    path = request.path_info
-    if "/api/v1" in path:
+    """Return the face that tells of errors.
+
+    :raises Refusal: the path is no text.
+    """
+    try:
+        path = request.path_info
+        request.path_qs, request.GET.items()
+    except UnicodeDecodeError:
+        raise Refusal(400, "the address is not in UTF-8") from None
+    if _OF_PROGRAMS.match(path):
         return api.FACE
-    return pages.FACE
+    is_call = request.method == "POST" and request.content_type in xmlrpc.MEDIA_TYPES
+    return xmlrpc.FACE if is_call else pages.FACE
 
 
 def _shown(face: Face, request: Request, refusal: Refusal) -> Response:

@@ -32,24 +32,30 @@ RETRY_SIZE = 200
 TRIES = 10
 
 
-def in_batches(manager: Any, service: Any, change: Callable[[Any], int], size: int) -> int:
-    """Call ``change(service)`` until it has changed fewer than `size`; return how many in all.
+def in_batches(
+    manager: Any, service: Any, change: Callable[[int], int], size: int, limit: int | None = None
+) -> int:
+    """Call ``change(count)`` until it has changed fewer than it may; return how many in all.
 
     Each call is a transaction of its own.  Not until there is nothing left: who goes on ending
     jobs must not keep us here.
+
+    :param size: how many it may change at once.
+    :param limit: how many in all; None is any number.
 
     Transaction: commits, a batch at a time.
     """
     total = 0
     while True:
+        allowed = size if limit is None else min(size, limit - total)
         count = 0
         for attempt in manager.attempts(TRIES):
             with attempt:
-                count = change(service)
+                count = change(allowed)
         total += count
         # A job that was changed is loaded once and never again, however large it is.
         service._p_jar.cacheMinimize()
-        if count < size:
+        if count < allowed or total == limit:
             return total
 
 
@@ -58,41 +64,42 @@ def clean(
     service: Any,
     statuses: Iterable[str] = FINAL_STATUSES,
     before: float | None = None,
+    limit: int | None = None,
 ) -> dict[str, int]:
     """Remove the jobs with some final statuses, those that ended first; return their numbers.
 
     :param before: seconds since the epoch: only jobs that ended before; None is all.
+    :param limit: how many of each status; None is all.
 
     Transaction: commits, a batch at a time.
     """
-    return {
-        status: in_batches(
-            manager,
-            service,
-            lambda service, status=status: remove_oldest(  # type: ignore[misc]
-                service, status, REMOVE_SIZE, before
-            ),
-            REMOVE_SIZE,
-        )
-        for status in dict.fromkeys(statuses)
-    }
+
+    def remove(status: str) -> int:
+        def change(count: int) -> int:
+            return remove_oldest(service, status, count, before)
+
+        return in_batches(manager, service, change, REMOVE_SIZE, limit)
+
+    return {status: remove(status) for status in dict.fromkeys(statuses)}
 
 
-def retry_all(manager: Any, service: Any, task: str | None, before: float) -> int:
+def retry_all(
+    manager: Any, service: Any, task: str | None, before: float, limit: int | None = None
+) -> int:
     """Let errors run again, those that ended first; return their number.
 
     :param before: seconds since the epoch: only those that ended before, so that what fails once
         more is not repeated once more.
+    :param limit: how many; None is all.
 
     Transaction: commits, a batch at a time.
     """
     task = task_name(task)
-    return in_batches(
-        manager,
-        service,
-        lambda service: control.retry_all(service, task, before, RETRY_SIZE),
-        RETRY_SIZE,
-    )
+
+    def change(count: int) -> int:
+        return control.retry_all(service, task, before, count)
+
+    return in_batches(manager, service, change, RETRY_SIZE, limit)
 
 
 #: What `cancel_all` cancels.

@@ -97,7 +97,8 @@ def plain_value(value: Any) -> Any:
     """Return a value as JSON can have it.
 
     Tuples and sets become lists, times texts in the form of ISO 8601, decimals texts; bytes become
-    ``{"$bytes": BASE64}``, numbers that are none ``{"$float": "nan"}``, and all else, as what is
+    ``{"$bytes": BASE64}``, numbers that are none ``{"$float": "nan"}``, dicts whose keys are not
+    all texts, or begin with a ``$``, ``{"$dict": [[KEY, VALUE], ...]}``; and all else, as what is
     nested too deep or too large, ``{"$repr": TEXT}``.
     """
     try:
@@ -132,7 +133,7 @@ class _Plain:
         if kind in (set, frozenset):
             return [self.of(part, depth + 1) for part in in_order(value)]
         if kind is dict:
-            return {key_text(key): self.of(part, depth + 1) for key, part in value.items()}
+            return self._of_dict(value, depth)
         if kind in (bytes, bytearray):
             return {"$bytes": base64.b64encode(value).decode()}
         if kind in (datetime, date, time):
@@ -141,6 +142,12 @@ class _Plain:
             return str(value)
         return {"$repr": shown(value)}
 
+    def _of_dict(self, value: dict[Any, Any], depth: int) -> Any:
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: self.of(part, depth + 1) for key, part in value.items()}
+        pairs = [[self.of(part, depth + 1) for part in pair] for pair in value.items()]
+        return {"$dict": pairs}
+
 
 def in_order(values: Any) -> list[Any]:
     """Return the values of a set, sorted if they can be."""
@@ -148,11 +155,6 @@ def in_order(values: Any) -> list[Any]:
         return sorted(values)
     except TypeError:
         return sorted(values, key=repr)
-
-
-def key_text(key: Any) -> str:
-    """Return the key of a dict as text."""
-    return key if type(key) is str else shown(key)
 
 
 def utc(moment: datetime) -> datetime:

@@ -53,6 +53,12 @@ STATUS_OF_ERRORS: dict[type, int] = {
 }
 
 
+def status_of(error: RemoteTaskError) -> int:
+    """Return the code of HTTP for an error."""
+    codes = (STATUS_OF_ERRORS.get(kind) for kind in type(error).__mro__)
+    return next(code for code in codes if code is not None)
+
+
 def is_remote(service: Any) -> bool:
     """Say whether a service is a remote processor, whose jobs are objects."""
     return isinstance(service, ProcessorBase)
@@ -149,9 +155,8 @@ def list_told(service: Any, **filters: Any) -> dict[str, Any]:
     return {"jobs": [told_of(job) for job in page.jobs], "next": page.next}
 
 
-def all_of(service: Any, jobid: Any) -> dict[str, Any]:
+def all_of(service: Any, job: Any) -> dict[str, Any]:
     """Return all that is known of a job as plain data."""
-    job = find_job(service, jobid)
     return {
         **facts_of(service, job),
         "input": plain_value(input_of(job)),

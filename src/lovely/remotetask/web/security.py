@@ -22,6 +22,9 @@ from webob import Request, Response
 VIEW, ADD, MANAGE = "view", "add", "manage"
 PERMISSIONS = (VIEW, ADD, MANAGE)
 
+#: In the place of a permission: nothing was looked at, and nothing is kept.
+NOTHING = "nothing"
+
 #: Says whether a request may do something: called with it and one of `PERMISSIONS`.
 Authorize = Callable[[Request, str], Any]
 
