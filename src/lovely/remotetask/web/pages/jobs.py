@@ -226,19 +226,19 @@ def _tell_all(
     end = time.monotonic() + SECONDS
     is_over = False
 
-    def change(service: Any) -> int:
+    def change(count: int) -> int:
         nonlocal is_over
         is_over = time.monotonic() > end
         if is_over:
             return 0
         number = 0
-        for job in _all_jobs(service, statuses, task):
+        for job in _all_jobs(context.service, statuses, task):
             try:
-                tell(service, job.id)
+                tell(context.service, job.id)
                 number += 1
             except RemoteTaskError:  # it has moved on, or its record cannot be written here
                 continue
-            if number == batches.REMOVE_SIZE:
+            if number == count:
                 break
         return number
 
