@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urljoin
 from urllib.request import HTTPCookieProcessor, Request, build_opener
 
 from bs4 import BeautifulSoup, Tag
+from waitress import wasyncore
 from waitress.server import create_server
 
 SECONDS_TO_ANSWER = 60.0
@@ -21,17 +22,23 @@ SECONDS_TO_ANSWER = 60.0
 @contextmanager
 def served(app: Callable[..., Any]) -> Iterator[str]:
     """Serve a WSGI application on this machine; give its address, which ends in no slash."""
-    server = create_server(
-        app, host="127.0.0.1", port=0, threads=4, asyncore_loop_timeout=0.05
-    )
-    thread = threading.Thread(target=server.run, name="test-web", daemon=True)
+    sockets: dict[int, Any] = {}
+    server = create_server(app, sockets, host="127.0.0.1", port=0, threads=4)
+    stopped = threading.Event()
+
+    def loop() -> None:  # not the server's own, which nothing ends in good order
+        while not stopped.is_set():
+            wasyncore.loop(0.02, map=sockets, count=1)
+
+    thread = threading.Thread(target=loop, name="test-web", daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.effective_port}"
     finally:
-        server.close()
+        stopped.set()
         thread.join(SECONDS_TO_ANSWER)
         server.task_dispatcher.shutdown()
+        wasyncore.close_all(sockets)
 
 
 def words(tag: Tag | None) -> str:
@@ -145,6 +152,10 @@ class Browser:
                 return columns, rows
         raise AssertionError(f"no table has a column {first_column!r}: {words(self._page)[:500]}")
 
+    def rows_of(self, first_column: str) -> list[dict[str, str]]:
+        """Return the rows of the first table with a column."""
+        return self.table(first_column)[1]
+
     @property
     def rows(self) -> list[dict[str, str]]:
         """The rows of the table."""
@@ -182,12 +193,12 @@ class Browser:
     def press(self, name: str, within: str | None = None) -> Browser:
         """Press a button.
 
-        :param within: only in a form with this text.
+        :param within: only in a form with this in its name.
         """
         found = [
             tag
             for tag in self.buttons(name)
-            if within is None or within in words(tag.find_parent("form"))
+            if within is None or within in name_of(tag.find_parent("form"))
         ]
         assert found, (
             f"there is no button {name!r} among {[name_of(tag) for tag in self.buttons()]}"

@@ -67,7 +67,7 @@ def page(
         links=_links(context),
         **names,
     )
-    response = Response(text, content_type="text/html", charset="utf-8")
+    response = html(text)
     if MESSAGE_COOKIE in context.request.cookies:
         response.delete_cookie(MESSAGE_COOKIE, path=_cookie_path(context))
     return response
@@ -107,8 +107,15 @@ def live_page(
         **names(),
     )
     if is_part:
-        return Response(live, content_type="text/html", charset="utf-8")
+        return html(live)
     return page(context, template, title, refusals, live=live, **rest)
+
+
+def html(text: str, status: int = 200) -> Response:
+    """Return an answer in HTML."""
+    # What jobs hold may be no text that could be sent.
+    body = text.encode("utf-8", "backslashreplace")
+    return Response(body, status=status, content_type="text/html", charset="utf-8")
 
 
 def render(context: Context, template: str, **names: Any) -> str:
@@ -191,7 +198,7 @@ def refusal_page(request: Request, refusal: Refusal) -> Response:
         style=f"{top}/static/pages.css?v={FILES['pages.css'][1]}",
         home=f"{top}/",
     )
-    return Response(text, status=refusal.status, content_type="text/html", charset="utf-8")
+    return html(text, refusal.status)
 
 
 # -- messages ------------------------------------------------------------------------------

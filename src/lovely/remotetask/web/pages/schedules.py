@@ -198,8 +198,7 @@ def _next(context: Context, read: Times) -> dict[str, Any]:
 
 def show_next(context: Context) -> Response:
     """Show the next times of what was typed, alone."""
-    text = _preview(context, scheduleform.read_times(_typed(context.request.GET)))
-    return Response(text, content_type="text/html", charset="utf-8")
+    return rendering.html(_preview(context, scheduleform.read_times(_typed(context.request.GET))))
 
 
 def _is_preview(context: Context) -> bool:
@@ -253,7 +252,7 @@ def edit(context: Context) -> Response:
 
 
 def _all_wrong(
-    context: Context, typed: dict[str, str], times: Times, otherwise: str = ""
+    context: Context, typed: dict[str, str], times: Times, otherwise: str | None = None
 ) -> dict[str, str]:
     """Return what is wrong with the form, by the names of its fields.
 
