@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("command",),
     ("web",),
     ("hosts",),
-    ("testing",),
+    ("client", "testing"),
     (FRONT,),
     ("remote", "service"),
     ("processor",),
@@ -40,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 # (who, whom) -> why.
 EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("client.__init__", "client.service"): "applications import RemoteService from client",
     ("web.__init__", "web.app"): "applications import make_app from web",
     ("service", "hosts.autostart"): "the first API imports bootStrapSubscriber from service",
 }

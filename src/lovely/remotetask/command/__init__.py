@@ -19,6 +19,10 @@ From top to bottom; each uses only those below it.
 ``pause``     ``remotetask pause``
 ``resume``    ``remotetask resume``
 ``workers``   ``remotetask workers``
+``web``       ``remotetask web``
+``credential``  ``remotetask credential``
+``pastedeploy``  the web application for PasteDeploy
+``serving``   what the verbs that serve the web application share
 ``pausing``   what the verbs that pause and resume share
 ``jobtable``  how jobs are shown and found
 ``services``  the services that patterns name, for verbs that look after them

@@ -55,6 +55,8 @@ VERBS = {
     "pause": "hold back all jobs, or those of a task",
     "resume": "let jobs be claimed again",
     "workers": "say who works",
+    "web": "serve pages to look after jobs, and calls by JSON and XML-RPC",
+    "credential": "make a token, or a line of passwords, for remotetask web",
 }
 
 

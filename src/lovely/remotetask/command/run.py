@@ -7,7 +7,6 @@ import argparse
 import logging
 import os
 import threading
-from contextlib import suppress
 
 from lovely.remotetask.command.database import (
     add_database_arguments,
@@ -18,13 +17,10 @@ from lovely.remotetask.command.database import (
 )
 from lovely.remotetask.command.output import DONE, FAILED, Output, set_up_logging
 from lovely.remotetask.command.services import named_services
-from lovely.remotetask.command.signals import Signals, leave_now
+from lovely.remotetask.command.signals import LOOK_SECONDS, Signals, leave_now, seconds_text
 from lovely.remotetask.engine.registry import leave
 from lovely.remotetask.errors import RemoteTaskError
 from lovely.remotetask.hosts.autostart import split_patterns, start_services
-
-#: Seconds between two looks whether a signal came: on Windows none of them ends a `select`.
-LOOK_SECONDS = 1.0
 
 DESCRIPTION = """\
 Opens a database and works on the jobs of its services until SIGINT (Ctrl-C), SIGTERM, SIGHUP or
@@ -53,17 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds_text,
         default=threading.TIMEOUT_MAX,
         help="when stopped, wait no longer than this for running jobs (default: without bound)",
     )
-
-
-def _seconds(text: str) -> float:
-    with suppress(ValueError):
-        if 0 <= (seconds := float(text)) <= threading.TIMEOUT_MAX:
-            return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:

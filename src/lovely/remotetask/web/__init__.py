@@ -3,6 +3,7 @@
 
 From top to bottom; each uses only those below it.
 
+``server``       a web server in a thread: waitress
 ``app``          the application: requests, their transactions, and what goes wrong
 ``pages``        for people
 ``xmlrpc``       for programs, by XML-RPC
@@ -10,6 +11,8 @@ From top to bottom; each uses only those below it.
 ``metrics``      counts for Prometheus
 ``detail``       what an application tells of its jobs
 ``routing``      which view answers a request, and what it is told
+``authorizers``  what lets in: tokens, passwords, and what hosts know
+``credentials``  tokens and passwords, and their files
 ``security``     who may do what, and what no request may do
 ``overview``     how services are, and who works
 ``batches``      what can be told to many jobs at once
