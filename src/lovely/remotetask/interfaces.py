@@ -149,19 +149,6 @@ class IJob(Interface):
     )
 
 
-class IJobDetail(Interface):
-    """What the management pages tell of a job: a multi-adapter of the job and the request.
-
-    It is looked up as ``TASKNAME_detail``, with the name of the job's task, and then as ``detail``.
-    """
-
-    def __call__():
-        """Return a text, which is shown as it is: nothing in it is taken for HTML.
-
-        Transaction: reads only.
-        """
-
-
 class ICronJob(IJob):
     """A job that waits for a time: over and over (a schedule), or once (a delay)."""
 

@@ -287,7 +287,7 @@ def test_details_that_fail_spoil_no_page(browser: Browser, place: Workplace) -> 
 
     place.add("echo", 1)
     getGlobalSiteManager().registerAdapter(fail, (IJob, Interface), IJobDetail, "detail")
-    assert "no detail" in browser.open("/jobs").rows[0]["Detail"]
+    assert browser.open("/jobs").rows[0]["Detail"] == "1"
 
 
 def test_what_is_known_of_a_job_stands_in_its_detail(

@@ -22,7 +22,7 @@ def main_text(browser: Browser) -> str:
     return words(browser.all("main")[0])
 
 
-# -- the front page ------------------------------------------------------------------------------
+# -- the front page ----------------------------------------------------------------------------
 
 
 def test_the_front_page_says_that_all_is_well(browser: Browser) -> None:
@@ -74,7 +74,7 @@ def test_the_front_page_has_the_next_schedules(browser: Browser, place: Workplac
     assert "echo" in words(panel)
 
 
-# -- services --------------------------------------------------------------------------------------
+# -- services ----------------------------------------------------------------------------------
 
 
 def test_a_service_is_started_and_stopped(browser: Browser, place: Workplace) -> None:
@@ -106,7 +106,7 @@ def test_one_task_is_paused(browser: Browser, place: Workplace) -> None:
         assert service.list_paused() == ["echo"]
 
 
-# -- workers ---------------------------------------------------------------------------------------
+# -- workers -----------------------------------------------------------------------------------
 
 
 def test_a_worker_is_shown_with_what_it_holds(browser: Browser, place: Workplace) -> None:
@@ -124,7 +124,7 @@ def test_a_worker_is_shown_with_what_it_holds(browser: Browser, place: Workplace
     place.wait_for([jobid])
 
 
-# -- several services, and remote processors ---------------------------------------------------------
+# -- several services, and remote processors ---------------------------------------------------
 
 
 def test_several_services_are_listed_at_the_top(
@@ -196,7 +196,7 @@ def test_the_items_of_a_scheduler_are_schedules(remote: Browser, place: Workplac
         assert [list(items[0].hour), items[0].active, items[1].delay] == [[4, 5], False, 60]
 
 
-# -- what all pages do ---------------------------------------------------------------------------------
+# -- what all pages do -------------------------------------------------------------------------
 
 
 def test_a_part_that_is_up_to_date_sends_nothing(browser: Browser, place: Workplace) -> None:

@@ -11,7 +11,7 @@ to bottom:
 ``schedules``     the list of schedules, and their form
 ``services``      services, and workers
 ``joblist``       which jobs a page of the list has
-``details``       what is told of a job in a line
+``details``       what stands in the column Detail
 ``inputform``     forms made of the schema of a task's input
 ``scheduleform``  the times of a schedule, as people type them
 ``chart``         what was done and has failed, as bars

@@ -59,6 +59,7 @@ def show(context: Context) -> Response:
 
 def _facts(context: Context) -> dict[str, Any]:
     service, now = context.service, time.time()
+    assert context.match is not None
     counts = overview.service_told(context.match)["jobs"]
     health = overview.health_told(service, now)
     done, failed = overview.ended_lately(service, PARTS, now=now)

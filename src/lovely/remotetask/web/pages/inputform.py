@@ -289,7 +289,7 @@ def _kind(field: Any) -> str:
     for provided, kind in _KINDS:
         if provided.providedBy(field):
             return kind
-    is_line = INativeString.providedBy(field) or isinstance(field, zs.BytesLine)
+    is_line = isinstance(field, (zs.NativeStringLine, zs.BytesLine, zs.URI))
     return "line" if is_line else "text"
 
 

@@ -21,6 +21,7 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.job import CronJob
 from lovely.remotetask.web import operations
+from lovely.remotetask.web.detail import detail_of
 from lovely.remotetask.web.facts import input_of
 from lovely.remotetask.web.pages import details, rendering, scheduleform, wording
 from lovely.remotetask.web.pages.state import state_of
@@ -57,7 +58,7 @@ def _facts(context: Context, job: Any) -> dict[str, Any]:
         "job": job,
         "jobid": job.__name__,
         "status": job.status,
-        "detail": details.detail_of(job, context.request),
+        "detail": detail_of(job, context.request),
         "schedule": scheduleform.told(fields_of(job)) if isinstance(job, CronJob) else None,
         "progress": None if progress is None else details.progress_text(progress),
         "bar": (f"{progress.done:g}", f"{progress.total:g}") if has_bar else None,

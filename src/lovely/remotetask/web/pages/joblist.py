@@ -205,15 +205,20 @@ def _walked(service: Any, wanted: Asked, total: int) -> Shown:
         back = list_jobs(service, statuses, accepts, not forwards, begin, size)
         if back.next is not None:
             jobs = back.jobs[::-1]
-            previous = here._replace(before=back.next)
-            following = here._replace(after=_moved(wanted.before, 1 if forwards else -1))
             return Shown(
-                jobs, _total(wanted, total), wanted.sort, forwards, False, previous, following
+                jobs,
+                _total(wanted, total),
+                wanted.sort,
+                forwards,
+                False,
+                here._replace(before=back.next),
+                here._replace(after=_moved(wanted.before, 1 if forwards else -1)),
             )
         wanted = here  # fewer than a page has: that is the first one
     begin = None if wanted.after is None else cursor_of(wanted.after)
     found = list_jobs(service, statuses, accepts, forwards, begin, size)
-    previous = following = None
+    previous: Asked | None = None
+    following: Asked | None = None
     if wanted.after is not None:
         previous = here._replace(before=_moved(wanted.after, -1 if forwards else 1))
     if found.next is not None:

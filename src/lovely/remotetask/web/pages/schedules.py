@@ -203,7 +203,7 @@ def show_next(context: Context) -> Response:
 
 def _is_preview(context: Context) -> bool:
     """Say whether somebody only wants to see the next times, in a browser without scripts."""
-    return context.request.POST.get("do") == "preview"
+    return bool(context.request.POST.get("do") == "preview")
 
 
 def add(context: Context) -> Response:

@@ -71,6 +71,7 @@ def _service(context: Context, match: Match) -> dict[str, Any]:
 def act(context: Context) -> Response:
     """Do what a button of a service says."""
     context.require(MANAGE)
+    assert context.match is not None
     name = facts.title_of(context.match)
     posted = context.request.POST
     task = posted.get("task") or None

@@ -32,8 +32,12 @@
     for (const part of document.querySelectorAll("[data-live]")) htmx.trigger(part, "shown");
   });
 
-  // What is shown is old when the server does not answer.
+  // What is shown is old when the server does not answer; who leaves the page does not wait for it.
+  let isLeaving = false;
+  window.addEventListener("beforeunload", () => { isLeaving = true; });
+  window.addEventListener("pageshow", () => { isLeaving = false; });
   function tellStale(isStale) {
+    if (isStale && isLeaving) return;
     const note = document.getElementById("stale");
     if (note) note.hidden = !isStale;
   }
