@@ -9,6 +9,7 @@ know and by its ``Origin`` or ``Referer``; a program by not being a browser that
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 from collections.abc import Callable, Collection
 from hashlib import sha256
@@ -38,6 +39,9 @@ TOKEN_HEADER = "X-CSRF-Token"
 
 #: What a program that has a cookie sends with it: no other site can make a browser send it.
 CLIENT_HEADER = "X-Requested-With"
+
+#: A name or an address, and a port.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:@/\[\]]+)(?::\d+)?")
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -110,7 +114,10 @@ def check_host(request: Request, hosts: Collection[str] | None) -> None:
 
     :param hosts: names without ports; None is any.
     """
-    if hosts is not None and (urlsplit(f"//{request.host}").hostname or "") not in hosts:
+    if hosts is None:
+        return
+    found = _HOST.fullmatch(request.host)
+    if found is None or found[1].strip("[]").lower() not in hosts:
         raise Refusal(400, "this host is not served here")
 
 
@@ -119,7 +126,11 @@ def _is_own(request: Request, origin: str, origins: Collection[str]) -> bool:
     parts = urlsplit(origin)
     own = f"{parts.scheme}://{parts.netloc}"
     # In front of us may be something that speaks https to browsers.
-    return own in origins or own in (request.host_url, f"https://{request.host}")
+    return own in origins or own in (request.host_url, _encrypted(request.host_url))
+
+
+def _encrypted(url: str) -> str:
+    return f"https://{url.partition('://')[2]}"
 
 
 def check_not_foreign(request: Request, origins: Collection[str]) -> bool:
