@@ -100,6 +100,7 @@ def make_app(
         secret.encode() if isinstance(secret, str) else secret,
         max_body_bytes,
     )
+    pages.prepare()
     return Application(database, patterns, settings)
 
 

@@ -64,4 +64,7 @@ def _show(request: Request, refusal: Refusal) -> Response:
     return rendering.refusal_page(request, refusal)
 
 
+#: Called once, before the first request.
+prepare = rendering.prepare
+
 FACE = Face("pages", routes, top_routes, _check, _show)

@@ -45,6 +45,12 @@ LINKS = (
 _templates = PageTemplateLoader(str(_FOLDER / "templates"), default_extension=".pt", strict=True)
 
 
+def prepare() -> None:
+    """Compile all templates, so that nobody has to wait for that."""
+    for path in (_FOLDER / "templates").glob("*.pt"):
+        _templates[path.stem].cook_check()
+
+
 # -- pages ---------------------------------------------------------------------------------
 
 
@@ -130,6 +136,7 @@ def render(context: Context, template: str, **names: Any) -> str:
         form_token=lambda: context.form_token,
         may_add=context.may(ADD),
         may_manage=context.may(MANAGE),
+        layout=_templates["layout"],
         parts=_templates["parts"],
         wording=wording,
         now=time.time(),
