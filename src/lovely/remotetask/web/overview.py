@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from itertools import takewhile
 from time import time
 from typing import Any, NamedTuple
 
@@ -19,8 +18,8 @@ from lovely.remotetask.store.worker import list_workers
 from lovely.remotetask.web.facts import names_of, pattern_of, time_text
 from lovely.remotetask.web.operations import is_remote
 
-#: What has ended lately is counted up to so many jobs of each status.
-MAX_COUNTED = 20_000
+#: So many pages of an index are read to count what has ended lately: some 10,000 jobs.
+MAX_PAGES = 160
 
 HOUR_SECONDS = 3_600.0
 
@@ -146,31 +145,27 @@ class Lately(NamedTuple):
 
     :ivar status: the status.
     :ivar counts: those of each part, the earliest one first.
-    :ivar is_all: whether all were counted; else the latest ones were, up to `MAX_COUNTED`.
+    :ivar is_exact: whether all were counted; of very many, some stand for all.
     """
 
     status: str
     counts: list[int]
-    is_all: bool
+    is_exact: bool
 
 
 def ended_lately(
     service: Any, parts: int = 12, seconds: float = HOUR_SECONDS, now: float | None = None
 ) -> list[Lately]:
-    """Return how many jobs were completed, and have failed, lately.
+    """Return how many jobs were completed, and have failed, lately, as far as they are kept.
+
+    Those of the last moments, which their worker has yet to file, are not among them.
 
     :param parts: into so many parts the time is divided.
     :param seconds: how long it is.
     """
     now = time() if now is None else now
-    found = []
-    for status in (COMPLETED, ERROR):
-        counts = [0] * parts
-        number = 0
-        latest = service.queue.indexes[status].latest(MAX_COUNTED)
-        for when, _ in takewhile(lambda entry: entry[0] > now - seconds, latest):
-            number += 1
-            part = int((when - (now - seconds)) / seconds * parts)
-            counts[max(0, min(parts - 1, part))] += 1
-        found.append(Lately(status, counts, number < MAX_COUNTED))
-    return found
+    edges = [now - seconds + seconds * part / parts for part in range(parts + 1)]
+    return [
+        Lately(status, *service.queue.indexes[status].counts(edges, MAX_PAGES))
+        for status in (COMPLETED, ERROR)
+    ]

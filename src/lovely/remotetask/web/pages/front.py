@@ -78,9 +78,8 @@ def _facts(context: Context) -> dict[str, Any]:
             if counts[status] or status not in (DELAYED, STARTLATER)
         ],
         "chart": chart(done.counts, failed.counts),
-        "done": f"{sum(done.counts):,}",
-        "failed": f"{sum(failed.counts):,}",
-        "is_all": done.is_all and failed.is_all,
+        "done": _told(done),
+        "failed": _told(failed),
         "depth": counts[QUEUED],
         "waited": None if waited is None else wording.span(waited),
         "workers_alive": health["workers_alive"],
@@ -90,6 +89,11 @@ def _facts(context: Context) -> dict[str, Any]:
         "schedule_count": counts[CRONJOB],
         "errors": _errors(context, now),
     }
+
+
+def _told(lately: overview.Lately) -> str:
+    number = f"{sum(lately.counts):,}"
+    return number if lately.is_exact else f"about {number}"
 
 
 def _verdict(health: dict[str, Any], failed: int) -> dict[str, Any]:
