@@ -15,7 +15,7 @@ import heapq
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 from BTrees.OOBTree import OOBTree
@@ -124,7 +124,7 @@ class EndedIndex(EntryIndex):
         for lane, key in pages[::weight]:
             entries = lane[key].entries
             places = [bisect_left(entries, bound) for bound in bounds]
-            for number, (first, last) in enumerate(zip(places, places[1:], strict=False)):
+            for number, (first, last) in enumerate(pairwise(places)):
                 counted[number] += (last - first) * weight
         return counted, weight == 1
 

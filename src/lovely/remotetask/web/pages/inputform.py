@@ -180,13 +180,17 @@ def parse_json(text: str) -> Any:
     if len(text) > MAX_JSON:
         raise ValueError(f"this has more than {MAX_JSON:,} characters")
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"this is no JSON: {error.msg}, line {error.lineno}, column {error.colno}"
         ) from None
     except RecursionError:
         raise ValueError("this is nested too deeply") from None
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"this is no JSON: {name}")
 
 
 # -- fields of zope.schema ---------------------------------------------------------------------

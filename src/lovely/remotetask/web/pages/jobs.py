@@ -31,6 +31,8 @@ MOST_SELECTED = max(SIZES)
 #: A request that tells all jobs of a list something takes about so long; another one goes on.
 SECONDS = 20.0
 
+_clock = time.monotonic
+
 
 def show(context: Context, refusals: tuple[str, ...] = ()) -> Response:
     """Show the page, or its list alone."""
@@ -223,12 +225,12 @@ def _tell_all(
     tell: Callable[[Any, int], None],
 ) -> tuple[Any, ...]:
     """Tell all jobs of a list something, as many as there is time for."""
-    end = time.monotonic() + SECONDS
+    end = _clock() + SECONDS
     is_over = False
 
     def change(count: int) -> int:
         nonlocal is_over
-        is_over = time.monotonic() > end
+        is_over = _clock() > end
         if is_over:
             return 0
         number = 0

@@ -272,6 +272,8 @@ def _told(context: Context) -> dict[str, Any] | None:
     ):
         return None
     code, *given = json.loads(base64.urlsafe_b64decode(body))
+    if code not in MESSAGES:  # of another release
+        return None
     return {"text": MESSAGES[code](*given), "is_refusal": code in REFUSALS}
 
 

@@ -39,7 +39,10 @@
   function tellStale(isStale) {
     if (isStale && isLeaving) return;
     const note = document.getElementById("stale");
-    if (note) note.hidden = !isStale;
+    if (!note || note.hidden === !isStale) return;
+    note.hidden = !isStale;
+    note.role = "status";
+    note.textContent = isStale ? note.dataset.text : "";
   }
   for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
     document.addEventListener(name, () => tellStale(true));
