@@ -75,10 +75,11 @@ def picture_of(driver: Any, width: int, height: int | None = None) -> bytes:
 
     :param height: None is as high as the page is.
     """
+    is_whole = height is None
     if height is None:
         height = driver.execute_script("return document.documentElement.scrollHeight")
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-    given = {"captureBeyondViewport": True, "clip": clip}
+    given = {"captureBeyondViewport": is_whole, "clip": clip}
     return base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", given)["data"])
 
 

@@ -37,8 +37,8 @@ COLUMNS = (
     ("completed", "Completed"),
 )
 
-#: Of these the highest comes first when they are asked for.
-_TIMES = frozenset({"created", "started", "completed"})
+#: Of these the latest comes first, unless something else is asked for.
+TIMES = frozenset({"created", "started", "completed"})
 
 
 class Asked(NamedTuple):
@@ -95,12 +95,15 @@ def asked(given: Mapping[str, str]) -> Asked:
     """Return what the parameters of an address ask for; what makes no sense is passed over."""
     status, sort = given.get("status"), given.get("sort")
     is_known = sort in dict(COLUMNS)
+    backwards = sort in TIMES or not is_known
+    if is_known and given.get("order") in ("ascending", "descending"):
+        backwards = given["order"] == "descending"
     size = _number(given.get("size"), DEFAULT_SIZE)
     return Asked(
         status if status in LISTED else None,
         given.get("task") or None,
         sort if is_known else None,
-        given.get("order") != "ascending" if is_known else True,
+        backwards,
         min(max(size, 1), max(SIZES)),
         _cursor(given.get("after")),
         _cursor(given.get("before")),
@@ -162,7 +165,7 @@ def _sorted(
 ) -> Shown:
     """Return a page of what is sorted, which is all of the list, or one end of it."""
     sort = wanted.sort or otherwise
-    latest = is_short or sort not in _TIMES or wanted.is_backwards
+    latest = is_short or sort not in TIMES or wanted.is_backwards
     found = list_jobs(service, wanted.statuses, chooser(wanted.task), latest, None, LOOK_SIZE)
     jobs = sorted(found.jobs, key=_key(sort, detail), reverse=wanted.is_backwards)
     last = max(1, -(-len(jobs) // wanted.size))

@@ -111,7 +111,7 @@ def _row(service: Any, job: Any, detail: str, now: float) -> dict[str, Any]:
 def _column(context: Context, wanted: Asked, shown: Shown, name: str, title: str) -> dict[str, Any]:
     is_sorted = shown.sort == name
     # The latest first, but names from the first one on; then the other way round.
-    backwards = name in ("created", "started", "completed")
+    backwards = name in joblist.TIMES
     if is_sorted:
         backwards = not shown.is_backwards
     direction = "descending" if shown.is_backwards else "ascending"

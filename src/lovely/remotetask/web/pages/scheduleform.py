@@ -100,33 +100,24 @@ def read_times(typed: Mapping[str, str]) -> Times:
             wrong["delay"] = "this is no number of seconds from 0 on"
     given["cron"] = typed.get("cron", "").strip() or None
     given["timezone"] = typed.get("timezone", "").strip() or None
+    for name in ("cron", "timezone"):
+        try:
+            make_schedule(**{name: given[name]})
+        except InvalidSchedule as error:
+            wrong[name] = str(error)
     if not wrong:
-        _check(given, wrong)
+        _check_together(given, wrong)
     return Times(given, wrong)
 
 
-def _check(given: dict[str, Any], wrong: dict[str, str]) -> None:
-    sets = {name: value for name, value in given.items() if name not in ("delay",)}
+def _check_together(given: dict[str, Any], wrong: dict[str, str]) -> None:
     try:
-        schedule = make_schedule(**sets)
+        schedule = make_schedule(**{key: value for key, value in given.items() if key != "delay"})
     except InvalidSchedule as error:
-        name = ""
-        if given["timezone"] and _is_refused(timezone=given["timezone"]):
-            name = "timezone"
-        elif given["cron"] and _is_refused(cron=given["cron"]):
-            name = "cron"
-        wrong[name] = str(error)
+        wrong[""] = str(error)
         return
     if given["delay"] is not None and schedule != make_schedule():
         wrong["delay"] = "a job has a delay or a schedule, not both"
-
-
-def _is_refused(**given: Any) -> bool:
-    try:
-        make_schedule(**given)
-    except InvalidSchedule:
-        return True
-    return False
 
 
 def typed_of(fields: Fields) -> dict[str, str]:
