@@ -282,6 +282,24 @@ def test_the_list_keeps_itself_up_to_date_and_what_is_selected(
     window.check()
 
 
+def test_what_was_opened_stays_open_when_the_page_changes(
+    look: Callable[..., Window], place: Workplace, run_jobs: Callable[[], None]
+) -> None:
+    [jobid] = place.add("fail", 1)
+    run_jobs()
+    with place.service() as service:
+        service.retry(jobid)
+    run_jobs()
+    window = look()
+    window.open(f"/jobs/{jobid}")
+    older = window.driver.find_element(By.ID, "failure-1")
+    older.find_element(By.TAG_NAME, "summary").click()
+    with place.service() as service:
+        service.retry(jobid)
+    window.shows("queued")
+    assert window.driver.find_element(By.ID, "failure-1").get_attribute("open")
+
+
 def test_all_jobs_of_a_page_are_selected_by_one_tick(
     look: Callable[..., Window], place: Workplace
 ) -> None:
