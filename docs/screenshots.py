@@ -42,8 +42,8 @@ from lovely.remotetask.web import make_app  # noqa: E402
 
 WIDTH = 1180
 
-#: The pages have few colours, so that little is lost.
-COLORS = 96
+#: In tracebacks it stands for where this machine has the package.
+SHOWN_ROOT = "/srv/shop"
 
 MINUTES = 60
 
@@ -150,8 +150,16 @@ def take(driver: Any, base: str, name: str, path: str, width: int, height: int) 
     """Take one picture."""
     driver.get(base + path)
     file = PICTURES / f"{name}.png"
+    driver.execute_script(
+        "for (const one of document.querySelectorAll('pre'))"
+        "  one.textContent = one.textContent.replaceAll(arguments[0], arguments[1]);",
+        str(ROOT),
+        SHOWN_ROOT,
+    )
     picture = Image.open(io.BytesIO(picture_of(driver, width, height))).convert("RGB")
-    picture.quantize(COLORS, dither=Image.Dither.NONE).save(file, optimize=True)
+    # With a palette of the most distant colours, so that the few red ones are not lost.
+    palette = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette.save(file, optimize=True)
     print(f"{file.relative_to(ROOT)}  {file.stat().st_size // 1024} kB")
 
 

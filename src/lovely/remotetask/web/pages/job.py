@@ -104,18 +104,18 @@ def _line(line: Any) -> str:
 def _timeline(job: Any, now: float) -> list[dict[str, Any]]:
     """Return what has happened to a job, the first first, and what is to come."""
     events: list[tuple[datetime, str, str]] = [(job.created, "created", "added")]
+    if job.started is not None:
+        events.append((job.started, "processing", f"attempt {job.attempt} was claimed"))
     for failure in job.failures:
         at = datetime.fromtimestamp(failure.time, timezone.utc)
         events.append((at, "error", f"attempt {failure.attempt} failed: {failure.type}"))
-    if job.started is not None:
-        events.append((job.started, "processing", f"attempt {job.attempt} was claimed"))
     if job.completed is not None:
         kind = job.status if job.is_final else "completed"
         text = {"completed": "completed", "error": "given up", "cancelled": "cancelled"}[kind]
         events.append((job.completed, kind, text))
     if job.scheduledFor is not None and not job.is_final:
         events.append((job.scheduledFor, "due", "due"))
-    # Of two at the same time the earlier step comes first.
+    # Of those at the same time the earlier step comes first, as they stand here.
     events.sort(key=lambda event: event[0])
     return [
         {
