@@ -278,8 +278,7 @@ def test_a_preview_changes_nothing(site: Any, workplace: Workplace) -> None:
     before = workplace.last_transaction()
     times = site.post("/next-times", {"cron": "*/5 * * * *"}).json["times"]
     gaps = {
-        datetime.fromisoformat(b) - datetime.fromisoformat(a)
-        for a, b in itertools.pairwise(times)
+        datetime.fromisoformat(b) - datetime.fromisoformat(a) for a, b in itertools.pairwise(times)
     }
     assert gaps == {timedelta(minutes=5)}
     assert workplace.last_transaction() == before
