@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from lovely.remotetask.web.api import schemas
 from lovely.remotetask.web.api.call import PREFIX, Call
@@ -25,19 +25,36 @@ OF_BODY = {415: "The body is not in JSON."}
 OF_SOME = {404: "There is no such thing.", 409: "Its state does not allow that."}
 
 
-def document_of(calls: Iterable[Call], server: str, tasks: list[str]) -> dict[str, Any]:
-    """Return the document.
+class Of(NamedTuple):
+    """What the document tells of, beside the calls.
 
-    :param server: the address that `PREFIX` follows.
-    :param tasks: the names that jobs can be added for.
+    :ivar server: the address that `PREFIX` follows.
+    :ivar tasks: the names that jobs can be added for.
+    :ivar is_remote: the service is a remote processor, which takes less.
     """
+
+    server: str
+    tasks: list[str]
+    is_remote: bool
+
+
+#: What the jobs and the schedules of a remote processor do not have.
+_NOT_REMOTE = {
+    "addJob": ("delay", "at", "note", "start_later"),
+    "retryJob": ("input",),
+    **dict.fromkeys(("addSchedule", "editSchedule", "previewTimes"), ("timezone", "cron")),
+}
+
+
+def document_of(calls: Iterable[Call], of: Of) -> dict[str, Any]:
+    """Return the document."""
     paths: dict[str, Any] = {}
     for call in calls:
-        paths.setdefault(PREFIX + call.path, {})[call.method.lower()] = _operation(call, tasks)
+        paths.setdefault(PREFIX + call.path, {})[call.method.lower()] = _operation(call, of)
     return {
         "openapi": "3.1.0",
         "info": {"title": TITLE, "version": "1"},
-        "servers": [{"url": server}],
+        "servers": [{"url": of.server}],
         "security": [{"bearer": []}, {"basic": []}, {}],
         "components": {
             "securitySchemes": {
@@ -50,7 +67,7 @@ def document_of(calls: Iterable[Call], server: str, tasks: list[str]) -> dict[st
     }
 
 
-def _operation(call: Call, tasks: list[str]) -> dict[str, Any]:
+def _operation(call: Call, of: Of) -> dict[str, Any]:
     told: dict[str, Any] = {
         "operationId": call.name,
         "summary": call.summary,
@@ -67,17 +84,20 @@ def _operation(call: Call, tasks: list[str]) -> dict[str, Any]:
     if call.body is not None:
         told["requestBody"] = {
             "required": call.is_body_needed,
-            "content": {"application/json": {"schema": _with_tasks(call, tasks)}},
+            "content": {"application/json": {"schema": _body(call, of)}},
         }
     return told
 
 
-def _with_tasks(call: Call, tasks: list[str]) -> dict[str, Any]:
-    """Return the form of a body; where it must name a task, with the names that there are."""
+def _body(call: Call, of: Of) -> dict[str, Any]:
+    """Return the form of a body, as the service takes it."""
     body = dict(call.body or {})
-    if tasks and "task" in body.get("required", ()):
-        body["properties"] = {**body["properties"], "task": {"type": "string", "enum": tasks}}
-    return body
+    properties = dict(body["properties"])
+    if of.tasks and "task" in body["required"]:
+        properties["task"] = {"type": "string", "enum": of.tasks}
+    for name in _NOT_REMOTE.get(call.name, ()) if of.is_remote else ():
+        del properties[name]
+    return {**body, "properties": properties}
 
 
 def _responses(call: Call) -> dict[str, Any]:

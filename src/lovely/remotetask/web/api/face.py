@@ -9,15 +9,16 @@ from webob import Request, Response
 
 from lovely.remotetask.web.api import jobs, scheduling, services
 from lovely.remotetask.web.api.call import Answer, Call, answer, show_problem
-from lovely.remotetask.web.api.document import document_of
-from lovely.remotetask.web.operations import task_names
+from lovely.remotetask.web.api.document import Of, document_of
+from lovely.remotetask.web.operations import is_remote, task_names
 from lovely.remotetask.web.routing import Context, Face
 from lovely.remotetask.web.security import VIEW, Refusal, check_program
 
 
 def _document(context: Context, given: dict[str, Any]) -> Response:
     server = context.url("/").rstrip("/") or "/"
-    return answer(document_of(CALLS, server, task_names(context.service)))
+    service = context.service
+    return answer(document_of(CALLS, Of(server, task_names(service), is_remote(service))))
 
 
 CALLS = [
