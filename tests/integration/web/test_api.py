@@ -206,6 +206,13 @@ def test_many_jobs_are_cleaned_repeated_and_cancelled(
     assert site.post("/clean").json == {"removed": {"cancelled": 3, "error": 1, "completed": 1}}
 
 
+def test_a_whole_number_may_have_a_point(site: Any) -> None:
+    assert site.post("/clean", body=b'{"limit": 5.0}', content_type="application/json").json
+    body = b'{"task": "echo", "minute": [5.0]}'
+    response = site.post("/schedules", body=body, content_type="application/json")
+    assert site.get(f"/schedules/{response.json['id']}")["minute"] == [5]
+
+
 # -- schedules -------------------------------------------------------------------------------
 
 
