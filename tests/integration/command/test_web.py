@@ -10,6 +10,7 @@ import signal
 import urllib.error
 import urllib.request
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ from ZODB.FileStorage import FileStorage
 from lovely.remotetask import TaskService
 from lovely.remotetask.client import RemoteService
 from lovely.remotetask.command.main import main
+from lovely.remotetask.command.pastedeploy import app_factory
+from lovely.remotetask.errors import InvalidArgument
+from lovely.remotetask.web import credentials
 from lovely.remotetask.web.credentials import TOKEN, read_entries
 
 TASKS = """
@@ -165,3 +169,47 @@ def test_a_credential_that_makes_no_sense_is_refused(
 ) -> None:
     assert main(["credential", "--token", *wrong]) == 2
     assert capsys.readouterr().out == ""
+
+
+def test_the_demo_serves_pages_while_it_works_and_afterwards(
+    tmp_path: Path, started: Any, wait_for: Any
+) -> None:
+    (tmp_path / "texts").mkdir()
+    for number in range(3):
+        (tmp_path / "texts" / f"{number}.txt").write_text(f"some words {number}\n")
+    arguments = ("demo", "texts", "--database", "demo", "--web", "--port", 0)
+    with started(*arguments, cwd=tmp_path) as process:
+        url = address_in(wait_for(process.stdout, lambda line: "pages: http" in line))
+        service = RemoteService(url)
+        assert service.countJobs()
+        wait_for(process.stdout, lambda line: "The pages stay open" in line)
+        assert service.countJobs()["completed"] >= 3
+        assert service.isProcessing()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def test_the_application_of_a_pastedeploy_file_is_the_same(place: Path) -> None:
+    from paste.deploy import loadapp
+    from webob import Request
+
+    made = credentials.line_of("shop", ["view"], credentials.hash_token("t"))
+    (place / "tokens").write_text(made)
+    configuration = f"""
+        [app:main]
+        use = call:lovely.remotetask.command.pastedeploy:app_factory
+        uri = file://{place}/Data.fs
+        services = @tasks
+        tokens = %(here)s/tokens
+        read_only = yes
+    """
+    (place / "jobs.ini").write_text(dedent(configuration))
+    app = loadapp(f"config:{place}/jobs.ini")
+    request = Request.blank("/api/v1/jobs", headers={"Authorization": "Bearer t"})
+    assert request.get_response(app).json == {"jobs": [], "next": None}
+    assert Request.blank("/api/v1/jobs").get_response(app).status_int == 401
+    app.database.close()
+    with pytest.raises(InvalidArgument, match="nobody is let in"):
+        app_factory({}, f"file://{place}/Data.fs")
+    with pytest.raises(InvalidArgument, match="read_only"):
+        app_factory({}, f"file://{place}/Data.fs", tokens=f"{place}/tokens", read_only="maybe")
