@@ -8,7 +8,6 @@ knows of HTTP.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -279,12 +278,3 @@ def remove(service: Any, jobid: Any) -> str:
     """
     control.remove(service, number_of(service, jobid))
     return "is removed"
-
-
-#: What a job can be told: the verb -> called with the service and the id.
-VERBS: dict[str, Callable[[Any, Any], str]] = {
-    "cancel": cancel,
-    "retry": retry,
-    "run-now": run_now,
-    "start": start,
-}
