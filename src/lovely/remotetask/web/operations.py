@@ -8,6 +8,7 @@ knows of HTTP.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -278,3 +279,12 @@ def remove(service: Any, jobid: Any) -> str:
     """
     control.remove(service, number_of(service, jobid))
     return "is removed"
+
+
+#: What a job can be told: the verb -> called with the service and the id.
+VERBS: dict[str, Callable[[Any, Any], str]] = {
+    "cancel": cancel,
+    "retry": retry,
+    "run-now": run_now,
+    "start": start,
+}
