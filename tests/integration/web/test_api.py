@@ -14,6 +14,7 @@ from zope.interface import Interface
 
 from lovely.remotetask.interfaces import IJob, IJobDetail
 from lovely.remotetask.remote.processor import RemoteProcessor
+from lovely.remotetask.store.check import check_all
 from lovely.remotetask.task import TaskError
 from remotejobs import Note
 from workplace import Workplace
@@ -206,6 +207,13 @@ def test_many_jobs_are_cleaned_repeated_and_cancelled(
     assert site.post("/clean").json == {"removed": {"cancelled": 3, "error": 1, "completed": 1}}
 
 
+def test_a_whole_number_may_have_a_point(site: Any) -> None:
+    assert site.post("/clean", body=b'{"limit": 5.0}', content_type="application/json").json
+    body = b'{"task": "echo", "minute": [5.0]}'
+    response = site.post("/schedules", body=body, content_type="application/json")
+    assert site.get(f"/schedules/{response.json['id']}")["minute"] == [5]
+
+
 # -- schedules -------------------------------------------------------------------------------
 
 
@@ -229,6 +237,7 @@ def test_a_schedule_is_added_edited_paused_and_removed(site: Any, workplace: Wor
     assert site.get("/schedules")["schedules"][0]["paused"] is True
     with workplace.service() as service:
         service.process(time.time() + 10_000)
+        assert check_all(service, time.time(), False) == []  # it rests where its record says
     assert site.ask(f"/api/v1{address}", "PUT", {"task": "echo", "minute": [6]}).status_int == 200
     assert site.post(f"{address}/resume").json["outcome"] == "goes on"
     assert site.post(f"{address}/resume").status_int == 422

@@ -69,6 +69,15 @@ def test_nobody_is_let_in_unless_the_host_says_so(
     assert workplace.last_transaction() == before
 
 
+def test_what_is_always_true_lets_nobody_in(make_site: Any) -> None:
+    async def authorize(request: Request, permission: str) -> bool:
+        return False
+
+    for wrong in (ZopeUsers, authorize):
+        with pytest.raises(InvalidArgument):
+            make_site(authorize=wrong)
+
+
 def test_each_permission_is_needed_for_what_it_is_for(make_site: Any) -> None:
     def only(*permissions: str) -> Any:
         return make_site(authorize=lambda request, permission: permission in permissions)
@@ -442,3 +451,36 @@ def test_the_policy_of_a_pyramid_application_decides(make_site: Any) -> None:
     assert site.ask("/jobs/api/v1/jobs").status_int == 403
     response = site.ask("/jobs/api/v1/services", headers=known)
     assert response.json["services"][0]["url"] == "/jobs/@tasks/api/v1/service"
+
+
+# -- the files of the documentation ----------------------------------------------------------
+
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples" / "web"
+
+
+def test_the_pyramid_application_of_the_documentation_works(workplace: Workplace) -> None:
+    found: dict[str, Any] = {}
+    exec((EXAMPLES / "in_pyramid.py").read_text(), found)
+    app = found["main"](workplace.db)
+
+    def ask(user: str, **options: Any) -> int:
+        request = Request.blank("/jobs/api/v1/jobs", headers={"X-User": user}, **options)
+        status: int = request.get_response(app).status_int
+        return status
+
+    call = {"POST": b'{"task": "echo"}', "content_type": JSON}
+    assert (ask("alice"), ask("bob"), ask("carol")) == (200, 200, 403)
+    assert (ask("alice", **call), ask("bob", **call), ask("carol", **call)) == (202, 403, 403)
+
+
+def test_the_files_of_pastedeploy_name_what_there_is() -> None:
+    from configparser import ConfigParser
+    from inspect import signature
+
+    from lovely.remotetask.command.pastedeploy import app_factory
+
+    for name in ("jobs.ini", "zope.ini"):
+        file = ConfigParser(interpolation=None)
+        file.read(EXAMPLES / name)
+        [section] = [s for s in file if file[s].get("use") == "egg:lovely.remotetask"]
+        assert set(file[section]) - {"use"} <= set(signature(app_factory).parameters)

@@ -237,8 +237,7 @@ def test_inputs_of_all_kinds_arrive(server: Any, workplace: Workplace) -> None:
 
 # -- what is no call -------------------------------------------------------------------------
 
-BOMB = b"""<?xml version="1.0"?><!DOCTYPE b [<!ENTITY a "aaaaaaaaaa">
-<!ENTITY c "&a;&a;&a;&a;&a;&a;&a;&a;">]>
+BOMB = b"""<?xml version="1.0"?><!DOCTYPE b [<!ENTITY a "ec"><!ENTITY c "&a;ho">]>
 <methodCall><methodName>add</methodName><params><param><value>&c;</value></param></params>
 </methodCall>"""
 FILE = b"""<?xml version="1.0"?><!DOCTYPE b [<!ENTITY a SYSTEM "file:///etc/passwd">]>

@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from http.client import HTTPException
 from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from lovely.remotetask import errors
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
+    JobNotFound,
     RemoteTaskError,
     ServerAway,
     describe,
@@ -109,8 +112,13 @@ def _error_of(error: HTTPError) -> RemoteTaskError:
 
 
 def path_of(jobid: Any, rest: str = "") -> str:
-    """Return the path of a call about a job."""
-    return f"/jobs/{quote(str(jobid), safe='')}{rest}"
+    """Return the path of a call about a job.
+
+    :raises JobNotFound: it can be no job's id.
+    """
+    if type(jobid) is bool or not re.fullmatch("[0-9a-f]{1,24}", str(jobid)):
+        raise JobNotFound(f"there is no job {shown(jobid)}")
+    return f"/jobs/{jobid}{rest}"
 
 
 def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +160,8 @@ def time_of(text: str | None) -> datetime | None:
 # -- what is told of jobs -------------------------------------------------------------------
 
 
-class RemoteJob(NamedTuple):
+@dataclass(frozen=True)
+class RemoteJob:
     """What is known of a job; the attributes of an `IJob`.
 
     Those of a list have no ``input``, ``output``, ``failures``, ``note`` and ``log``.

@@ -13,6 +13,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable
+from inspect import iscoroutinefunction
 from typing import Any
 
 import transaction
@@ -20,7 +21,13 @@ from transaction.interfaces import TransientError
 from webob import Request, Response
 
 from lovely.remotetask.base.site import entered
-from lovely.remotetask.errors import RemoteTaskError, describe, is_storage_fault, name_of
+from lovely.remotetask.errors import (
+    InvalidArgument,
+    RemoteTaskError,
+    describe,
+    is_storage_fault,
+    name_of,
+)
 from lovely.remotetask.hosts.autostart import Match, find_services, match_site, split_patterns
 from lovely.remotetask.web import pages
 from lovely.remotetask.web.api import face as api
@@ -88,7 +95,11 @@ def make_app(
     :param secret: what signs the tokens of forms.  Several processes that serve the same site need
         the same one; None is one by chance.
     :param max_body_bytes: bytes of the largest body of a request.
+    :raises InvalidArgument: `authorize` is none.
     """
+    # What these return is true, whatever they mean.
+    if isinstance(authorize, type) or iscoroutinefunction(authorize):
+        raise InvalidArgument(f"authorize must be a plain function, or an object, not {authorize}")
     patterns = split_patterns(services) if isinstance(services, str) else list(services)
     if secret is None:
         secret = secrets.token_bytes(32)

@@ -104,8 +104,8 @@ class BasicPasswords:
             return False
         name, password = shown
         entry = self._entries.get(name, self._nobody)
-        is_right = self._is_right(entry, password)
-        return is_right and entry is not self._nobody and permission in entry.permissions
+        # Also of somebody unknown a password is hashed, so that the time tells nothing.
+        return self._is_right(entry, password) and permission in entry.permissions
 
     def _is_right(self, entry: Entry, password: str) -> bool:
         # What was right is not hashed anew for each request of a page.

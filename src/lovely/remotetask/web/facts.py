@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import math
-from datetime import date, datetime, time, timezone
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -155,8 +155,3 @@ def in_order(values: Any) -> list[Any]:
         return sorted(values)
     except TypeError:
         return sorted(values, key=repr)
-
-
-def utc(moment: datetime) -> datetime:
-    """Return an aware time in UTC; one without zone stays what it is."""
-    return moment if moment.utcoffset() is None else moment.astimezone(timezone.utc)

@@ -80,7 +80,9 @@ class Server:
         self._thread.start()
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """Take no more requests, answer those that are here, and end."""
+        """Take no more requests, answer those that are here, and end; once is enough."""
+        if not self._thread.is_alive():
+            return
         self._call(lambda: wasyncore.dispatcher.close(self._server))
         pause = threading.Event()
         for _ in range(int(grace_seconds / LOOK_SECONDS)):

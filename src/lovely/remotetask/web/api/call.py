@@ -93,7 +93,8 @@ class Call(NamedTuple):
         if request.content_type != "application/json":
             raise Refusal(415, "the body must be application/json")
         found: dict[str, Any] = _checked(read_json(request.body), self.body, "the body")
-        return found
+        forms = self.body["properties"]
+        return {name: _whole(value, forms[name]) for name, value in found.items()}
 
 
 def read_json(body: bytes) -> Any:
@@ -120,6 +121,15 @@ def _typed(text: str, schema: Schema) -> Any:
     if schema.get("type") == "boolean":
         return {"true": True, "false": False}.get(text, text)
     return text
+
+
+def _whole(value: Any, schema: Schema) -> Any:
+    """Return a value with an int where JSON has a whole number with a point, such as 5.0."""
+    if schema.get("type") == "integer":
+        return int(value)
+    if schema.get("type") == "array":
+        return [_whole(part, schema["items"]) for part in value]
+    return value
 
 
 def _checked(value: Any, schema: Schema, name: str) -> Any:

@@ -10,6 +10,7 @@ from lovely.remotetask.engine.finding import MAX_PAGE_SIZE
 from lovely.remotetask.errors import MAX_WAIT_SECONDS
 from lovely.remotetask.interfaces import FINAL_STATUSES, STATUSES
 from lovely.remotetask.schedule import MAX_NUMBERS, MAX_TEXT
+from lovely.remotetask.store.tree import MAX_JOB_ID
 
 Schema = dict[str, Any]
 
@@ -22,10 +23,11 @@ TIME: Schema = {"type": "string", "format": "date-time"}
 TIME_OR_NULL: Schema = {"type": ["string", "null"], "format": "date-time"}
 NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 COUNT: Schema = {"type": "integer", "minimum": 0}
+MANY: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_JOB_ID}
 FLAG: Schema = {"type": "boolean"}
 STATUS: Schema = {"type": "string", "enum": list(STATUSES)}
 ANY: Schema = {}
-NAME: Schema = {"type": "string", "minLength": 1}
+NAME: Schema = {"type": "string", "minLength": 1, "pattern": r"^[^\x00]+$"}
 ID: Schema = {
     "type": ["integer", "string"],
     "description": "A number; of a remote processor 24 hexadecimal digits.",
@@ -148,14 +150,14 @@ CLEAN = made_of(
     {
         "status": FINALS,
         "before": {**TIME, "description": "Only jobs that ended before."},
-        "limit": {"type": "integer", "minimum": 1, "description": "How many of each status."},
+        "limit": {**MANY, "description": "How many of each status."},
     },
     [],
 )
 CLEANED = made_of(
     {"removed": {"type": "object", "additionalProperties": COUNT}},
 )
-REPEAT = made_of({"task": NAME, "before": TIME, "limit": {"type": "integer", "minimum": 1}}, [])
+REPEAT = made_of({"task": NAME, "before": TIME, "limit": MANY}, [])
 OF_TASK = made_of({"task": NAME}, [])
 NUMBER = made_of({"count": COUNT})
 
