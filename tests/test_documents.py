@@ -124,7 +124,8 @@ def test_the_first_program_of_the_readme_is_a_file() -> None:
 def command_lines() -> list[str]:
     """Return the command lines of remotetask in the pages, and in the files to deploy."""
     shown = re.compile(r"^\s+\$ (?:\S*/)?remotetask (.+)$", re.M)
-    lines = [line for path in DOCUMENTS for line in shown.findall(path.read_text("utf-8"))]
+    pages = [path.read_text("utf-8").replace("\\\n", "") for path in DOCUMENTS]
+    lines = [line for page in pages for line in shown.findall(page)]
     starts = re.compile(r"^(?:ExecStart|command) ?= ?\S+/remotetask (.+)$", re.M)
     for path in (EXAMPLES / "deploy").iterdir():
         lines += starts.findall(path.read_text("utf-8").replace("\\\n", ""))

@@ -1105,3 +1105,18 @@ class IStartRemoteTasksEvent(Interface):
         value_type=TextLine(),
         required=False,
     )
+
+
+class IJobDetail(Interface):
+    """What lists and pages tell of a job beside what they tell of all jobs.
+
+    It is looked up as an adapter of the job and of the request (of WebOb), under the name
+    ``TASK_detail``, where TASK is the name of the job's task, and then under ``detail``.  The job
+    is an `IJob`; of a remote processor it is the job object.
+    """
+
+    def __call__():
+        """Return a text; it is shown as it is, tags and all.
+
+        Transaction: reads only.
+        """

@@ -41,6 +41,7 @@ from lovely.remotetask.interfaces import (
     FINAL_STATUSES,
     PROCESSING,
     QUEUED,
+    STARTLATER,
     ICronJob,
     IJob,
 )
@@ -597,6 +598,11 @@ class CronJob(Job):
         """See `Job`.  Slots that have passed meanwhile are not missed."""
         self.count_from(now)
         super().renew(now)
+
+    def rest(self) -> None:
+        """Let the schedule rest until somebody lets it `wait` again."""
+        self.status = STARTLATER
+        self._forget("due")
 
     def go_on(self, now: float) -> None:
         """Wait for the first slot that is later than `now` and than the last slot."""

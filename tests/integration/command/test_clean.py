@@ -14,8 +14,6 @@ from ZODB.FileStorage import FileStorage
 from ZODB.POSException import ConflictError
 
 from lovely.remotetask import TaskService
-from lovely.remotetask.command import clean
-from lovely.remotetask.command.clean import BATCH_SIZE, BATCH_TRIES
 from lovely.remotetask.command.main import main
 from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import (
@@ -29,6 +27,8 @@ from lovely.remotetask.interfaces import (
     STARTLATER,
 )
 from lovely.remotetask.store.worker import Worker
+from lovely.remotetask.web import batches as removing
+from lovely.remotetask.web.batches import REMOVE_SIZE, TRIES
 
 
 def result_of(ended: subprocess.CompletedProcess[str]) -> list[Any]:
@@ -246,11 +246,11 @@ def test_many_jobs_are_removed_in_several_transactions(
         batches.append(unpatched(service, status, *arguments))
         return batches[-1]
 
-    unpatched = clean.remove_oldest
-    monkeypatch.setattr(clean, "remove_oldest", remove_oldest)
+    unpatched = removing.remove_oldest
+    monkeypatch.setattr(removing, "remove_oldest", remove_oldest)
     before = transactions(place)
     assert main(["clean", place.uri, "--status", COMPLETED]) == 0
-    assert batches == [BATCH_SIZE, BATCH_SIZE, 1_200 - 2 * BATCH_SIZE]
+    assert batches == [REMOVE_SIZE, REMOVE_SIZE, 1_200 - 2 * REMOVE_SIZE]
     assert transactions(place) - before == len(batches)
     assert max(loaded) < 50  # nothing is kept from batch to batch
     assert place.inputs() == ["waits"]
@@ -272,8 +272,8 @@ def conflict(monkeypatch: pytest.MonkeyPatch, times: int) -> tuple[list[int], li
             raise ConflictError
         return removed[-1]
 
-    unpatched = clean.remove_oldest
-    monkeypatch.setattr(clean, "remove_oldest", remove_oldest)
+    unpatched = removing.remove_oldest
+    monkeypatch.setattr(removing, "remove_oldest", remove_oldest)
     return removed, conflicts
 
 
@@ -283,9 +283,9 @@ def test_a_batch_is_repeated_after_a_conflict(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    removed, _ = conflict(monkeypatch, times=BATCH_TRIES - 1)
+    removed, _ = conflict(monkeypatch, times=TRIES - 1)
     assert main(["clean", place.uri, "--status", COMPLETED]) == 0
-    assert removed == [1] * BATCH_TRIES  # each time from the start
+    assert removed == [1] * TRIES  # each time from the start
     captured = capsys.readouterr()
     assert captured.out == "tasks on root: removed 1 completed\n"  # counted once
     assert captured.err == ""
@@ -301,7 +301,7 @@ def test_a_batch_is_not_repeated_for_ever(
 ) -> None:
     _, conflicts = conflict(monkeypatch, times=1_000)
     assert main(["clean", place.uri, "--status", COMPLETED]) == 1
-    assert len(conflicts) == BATCH_TRIES
+    assert len(conflicts) == TRIES
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("remotetask: ConflictError: ")

@@ -241,3 +241,23 @@ def test_nothing_is_put_into_a_page_that_is_dropped(
     first.manager.commit()
     with pytest.raises(ConflictError):
         second.manager.commit()
+
+
+def test_what_has_ended_is_counted_between_times() -> None:
+    index = EndedIndex()
+    index.insert_many((1000.0 + number / 10, 1 + number) for number in range(1000))
+    edges = [1000.0, 1010.0, 1050.0, 1200.0]
+    assert index.counts(edges, 1000) == ([100, 400, 500], True)
+    for number in range(100):
+        index.remove(1000.0 + number / 10, 1 + number)
+    assert index.counts(edges, 1000) == ([0, 400, 500], True)
+    assert index.counts([0.0, 999.0], 1000) == ([0], True)
+
+
+def test_of_very_many_that_have_ended_some_pages_stand_for_all() -> None:
+    index = EndedIndex()
+    index.insert_many((1000.0 + number / 100, 1 + number) for number in range(20_000))
+    counted, is_exact = index.counts([1000.0, 1100.0, 1200.0], 40)
+    assert not is_exact
+    for number in counted:
+        assert 8_000 < number < 12_000

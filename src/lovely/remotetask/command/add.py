@@ -9,13 +9,12 @@ import sys
 from typing import Any, cast
 
 from lovely.remotetask.base.site import entered
-from lovely.remotetask.base.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
 from lovely.remotetask.command.output import DONE, Output
 from lovely.remotetask.command.services import add_service_arguments, opened_services, pattern_of
 from lovely.remotetask.errors import InvalidArgument
 from lovely.remotetask.hosts.autostart import match_site
 from lovely.remotetask.interfaces import ITaskService
-from lovely.remotetask.setting import read
+from lovely.remotetask.web.operations import check_outside
 
 #: What is given to `ITaskService.add` besides, if it is given.
 OPTIONS = ("priority", "unique_key", "lock", "expires")
@@ -78,12 +77,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             names = ", ".join(pattern_of(match) for match in matches)
             raise InvalidArgument(f"--service must name one of {names}")
         service = matches[0].service
-        max_bytes, max_depth = read(service, "max_input_bytes"), read(service, "max_input_depth")
-        check_limits(
-            value,
-            OUTSIDE_MAX_BYTES if max_bytes is None else max_bytes,
-            OUTSIDE_MAX_DEPTH if max_depth is None else max_depth,
-        )
+        check_outside(service, value)
         with entered(match_site(matches[0])):
             jobid = _add(service, arguments, value)
         manager.commit()

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from lovely.remotetask.command.jobtable import add_ids, tell_jobs
 from lovely.remotetask.command.output import DONE, Output
 from lovely.remotetask.command.services import add_service_arguments, opened_services
-from lovely.remotetask.engine import control
-from lovely.remotetask.interfaces import CANCELLED
+from lovely.remotetask.web import operations
 
 DESCRIPTION = """\
 Takes jobs back.  One that waits is cancelled at once; one that runs is asked to stop, which its
@@ -34,14 +32,6 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     Transaction: must not run in one; commits, a job at a time.
     """
     with opened_services(arguments) as (manager, matches):
-        told = tell_jobs(manager, matches, arguments.ids, _tell, output)
+        told = tell_jobs(manager, matches, arguments.ids, operations.cancel, output)
     output.result(told)
     return DONE
-
-
-def _tell(service: Any, jobid: int) -> str:
-    control.cancel(service, jobid)
-    job = control.find_job(service, jobid)
-    if job.status == CANCELLED:
-        return "is cancelled"
-    return "is asked to stop" if job.is_cancel_requested else f"is {job.status} already"

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import time
 
-from lovely.remotetask.command.jobtable import id_of
 from lovely.remotetask.command.output import DONE, FAILED, Output
 from lovely.remotetask.command.services import (
     add_service_arguments,
@@ -18,6 +17,7 @@ from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.problem import Problem
 from lovely.remotetask.store.quarantine import load
+from lovely.remotetask.web.facts import id_of
 
 DESCRIPTION = """\
 Looks for jobs that wait nowhere, entries of jobs that are gone, claims that nobody holds, and

@@ -16,17 +16,10 @@ from lovely.remotetask.command.services import (
     opened_services,
     title_of,
 )
-from lovely.remotetask.engine.retention import remove_oldest
 from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.interfaces import ERROR, FINAL_STATUSES
 from lovely.remotetask.store.count import count_jobs
-
-#: No more jobs than this are removed in one transaction.
-BATCH_SIZE = 500
-
-#: A batch that meets so many write conflicts ends the command.  More than ZODB's usual three, for
-#: workers remove old jobs at the same end.
-BATCH_TRIES = 10
+from lovely.remotetask.web.batches import clean
 
 #: Seconds of the units of an age; a number without one counts seconds.
 UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -90,11 +83,8 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             output.note("remotetask: nothing was removed; --status completed keeps the errors")
             return FAILED
         for match in matches:
-            removed = {
-                status: _remove_all(manager, match.service, status, before)
-                for status in FINAL_STATUSES
-                if status in wanted
-            }
+            statuses = [status for status in FINAL_STATUSES if status in wanted]
+            removed = clean(manager, match.service, statuses, before)
             cleaned.append({**names_of(match), "removed": removed})
             counts = ", ".join(f"{count:,} {status}" for status, count in removed.items())
             # At once, not at the end: what was removed stays so, whatever comes of the next.
@@ -108,24 +98,3 @@ def _may_remove_errors(matches: list[Match], is_yes: bool) -> bool:
     counts = [(match, count_jobs(match.service)[ERROR]) for match in matches]
     errors = ", ".join(f"{count:,} of {title_of(match)}" for match, count in counts if count)
     return not errors or is_agreed(f"Remove errors too ({errors}), as far as they match?", is_yes)
-
-
-def _remove_all(manager: Any, service: Any, status: str, before: float | None) -> int:
-    """Remove the jobs with a status, a batch at a time; return their number."""
-    removed = 0
-    while True:
-        batch = _remove_batch(manager, service, status, before)
-        removed += batch
-        # Not until there is none: workers that go on ending jobs must not keep us here.
-        if batch < BATCH_SIZE:
-            return removed
-
-
-def _remove_batch(manager: Any, service: Any, status: str, before: float | None) -> int:
-    removed = 0
-    for attempt in manager.attempts(BATCH_TRIES):
-        with attempt:
-            removed = remove_oldest(service, status, BATCH_SIZE, before)
-    # A removed job is loaded once and never again, however large its input and its result.
-    service._p_jar.cacheMinimize()
-    return removed

@@ -17,12 +17,12 @@ from lovely.remotetask.command.database import (
     open_database,
     without_password,
 )
-from lovely.remotetask.command.jobtable import TRIES
 from lovely.remotetask.command.output import DONE, Output
 from lovely.remotetask.command.sql import NoDatabase
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 from lovely.remotetask.interfaces import IService
 from lovely.remotetask.remote.processor import RemoteProcessor
+from lovely.remotetask.web.batches import TRIES
 
 #: ``--door`` -> what is made.
 DOORS = {"tasks": TaskService, "remote": RemoteProcessor}

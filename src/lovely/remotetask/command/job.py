@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from lovely.remotetask.base.loglines import LogLine
-from lovely.remotetask.command.jobtable import add_ids, age_of, match_of, told_of
+from lovely.remotetask.command.jobtable import add_ids, age_of, match_of
 from lovely.remotetask.command.output import Output
 from lovely.remotetask.command.services import (
     add_service_arguments,
@@ -18,13 +18,11 @@ from lovely.remotetask.command.services import (
 )
 from lovely.remotetask.command.watching import add_watch_argument, show_and_watch
 from lovely.remotetask.engine.control import find_job
-from lovely.remotetask.engine.undoing import time_of, transaction_of
 from lovely.remotetask.errors import shown
 from lovely.remotetask.hosts.autostart import Match
-from lovely.remotetask.job import Job
-from lovely.remotetask.store.group import GroupState
 from lovely.remotetask.store.joblog import log_of
 from lovely.remotetask.store.quarantine import load
+from lovely.remotetask.web.facts import facts_of, failures_of, group_of
 
 DESCRIPTION = """\
 Shows a job with all that is known of it: its times, what it waits for, its input and result
@@ -62,25 +60,12 @@ def _show(matches: list[Match], ids: list[int | str], output: Output) -> list[di
     for jobid in ids:
         match, number = match_of(matches, jobid)
         job = find_job(match.service, number)
-        progress = match.service.progress.get(number)
         facts = {
-            **told_of(job),
-            "waits_for": job.waits_for,
-            **_others_of(match.service, job),
-            "priority": job.priority,
-            "unique_key": job.unique_key,
-            "lock": job.lock,
-            "expires": None if job.expires is None else job.expires.isoformat(),
-            "note": job.note,
-            "transaction": _transaction_of(job),
-            "deaths": job.deaths,
-            "conflicts": job.conflicts,
+            **facts_of(match.service, job),
             "input": shown(job.input),
             "result": None if job.output is None else shown(job.output),
-            "cancel_requested": job.is_cancel_requested,
-            "progress": None if progress is None else list(progress),
         }
-        failures = [failure._asdict() for failure in job.failures]
+        failures = failures_of(job)
         lines = log_of(match.service, job)
         log = [line._asdict() for line in lines]
         told.append({**names_of(match), **facts, "failures": failures, "log": log})
@@ -103,11 +88,6 @@ def _show(matches: list[Match], ids: list[int | str], output: Output) -> list[di
     return told
 
 
-def _transaction_of(job: Job) -> str | None:
-    tid = transaction_of(job)
-    return None if tid is None else f"0x{tid.hex()} of {time_of(tid):%Y-%m-%d %H:%M:%S} UTC"
-
-
 def _line_of(line: LogLine) -> str:
     at = datetime.fromtimestamp(line.time, timezone.utc)
     return f"{at:%Y-%m-%d %H:%M:%S} {line.level} ({line.attempt}) {line.text}"
@@ -117,23 +97,9 @@ def _is_said(value: object) -> bool:
     return value not in (None, False, [], "")
 
 
-def _others_of(service: Any, job: Any) -> dict[str, Any]:
-    """Return what programs are told of the jobs that this one follows, and that follow it."""
-    group = _group_of(service, job)
-    counts = ("id", "total", "completed", "errors", "cancelled", "is_ended")
-    return {
-        "after": list(job.after),
-        "awaits": list(job.awaits),
-        "cause": job.cause,
-        "on_success": job.on_success and job.on_success[0],
-        "on_error": job.on_error and job.on_error[0],
-        "group": group and {name: getattr(group, name) for name in counts},
-    }
-
-
 def _texts_of_others(service: Any, job: Any) -> dict[str, Any]:
     """Return how some of that is said to people."""
-    group = _group_of(service, job)
+    group = group_of(service, job)
     text = group and f"{group.id}: {group.done} of {group.total} ended, {group.errors} errors"
     awaits = []
     for jobid in job.awaits:
@@ -147,11 +113,6 @@ def _texts_of_others(service: Any, job: Any) -> dict[str, Any]:
         "awaits": ", ".join(awaits),
         "group": text or job.group,
     }
-
-
-def _group_of(service: Any, job: Any) -> GroupState | None:
-    last = None if job.group is None else load(service.jobs, job.group)
-    return None if last is None or last.members is None else GroupState(service, last)
 
 
 def _text_of(value: object) -> str:

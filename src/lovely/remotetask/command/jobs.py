@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lovely.remotetask.command.jobtable import TITLES, row_of, told_of
+from lovely.remotetask.command.jobtable import TITLES, row_of
 from lovely.remotetask.command.output import Output
 from lovely.remotetask.command.services import (
     add_service_arguments,
@@ -20,6 +20,7 @@ from lovely.remotetask.engine.finding import list_page
 from lovely.remotetask.errors import InvalidArgument
 from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.interfaces import STATUSES
+from lovely.remotetask.web.facts import told_of
 
 DESCRIPTION = """\
 Lists jobs, the newest first.  WHEN is when a job ended, was claimed, is due or was added, as its

@@ -16,11 +16,8 @@ from lovely.remotetask.errors import InvalidArgument, JobNotFound
 from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.remote.record import ID_DIGITS
-from lovely.remotetask.store.quarantine import load
-
-#: A transaction that meets so many write conflicts ends the command.  More than ZODB's usual
-#: three, for workers are at the same jobs.
-TRIES = 10
+from lovely.remotetask.web.batches import TRIES
+from lovely.remotetask.web.operations import has_job
 
 #: What stands above the columns of `row_of`.
 TITLES = ("ID", "STATUS", "WHEN", "TRY", "TASK", "ERROR")
@@ -51,20 +48,13 @@ def match_of(matches: list[Match], jobid: int | str) -> tuple[Match, int]:
     :raises InvalidArgument: several have one with this id.
     """
     number = jobid if isinstance(jobid, int) else int(jobid[ID_DIGITS:], 16)
-    found = [match for match in matches if _has(match, number, jobid)]
+    found = [match for match in matches if has_job(match.service, number, jobid)]
     if not found:
         raise JobNotFound(f"there is no job {jobid}")
     if len(found) > 1:
         names = ", ".join(map(pattern_of, found))
         raise InvalidArgument(f"there are several jobs {jobid}: --service must name one of {names}")
     return found[0], number
-
-
-def _has(match: Match, number: int, jobid: int | str) -> bool:
-    if number not in match.service.jobs:
-        return False
-    job = load(match.service.jobs, number)
-    return job is None or jobid in (number, job.__name__)
 
 
 def tell_jobs(
@@ -92,12 +82,6 @@ def tell_jobs(
     return told
 
 
-def id_of(job: Any) -> int | str:
-    """Return the id of a job as its service shows it."""
-    name: str = job.__name__
-    return job.id if name == str(job.id) else name
-
-
 def row_of(job: Any) -> list[str]:
     """Return the columns of a job for people."""
     error = "" if job.error is None else " ".join(job.error.split())
@@ -121,23 +105,3 @@ def age_of(moment: datetime | None) -> str:
     unit = next(unit for unit, end in UNITS if abs(seconds) < end)
     count = int(abs(seconds) // UNIT_SECONDS[unit])
     return f"{count}{unit} ago" if seconds >= 0 else f"in {count}{unit}"
-
-
-def told_of(job: Any) -> dict[str, Any]:
-    """Return what a list tells programs of a job."""
-    return {
-        "id": id_of(job),
-        "task": job.task,
-        "status": job.status,
-        "attempt": job.attempt,
-        "error": job.error,
-        **{
-            name: None if moment is None else moment.isoformat()
-            for name, moment in (
-                ("created", job.created),
-                ("started", job.started),
-                ("completed", job.completed),
-                ("scheduled_for", job.scheduledFor),
-            )
-        },
-    }

@@ -59,6 +59,8 @@ VERBS = {
     "resume": "let jobs be claimed again",
     "schedules": "list the schedules, and what came of their last runs",
     "workers": "say who works",
+    "web": "serve pages to look after jobs, and calls by JSON and XML-RPC",
+    "credential": "make a token, or a line of passwords, for remotetask web",
     "upgrade": "bring services of lovely.remotetask 0.5 to today's records",
     "uninstall": "take services out of a database, so that the package can be removed",
     "completion": "let a shell complete what is typed",

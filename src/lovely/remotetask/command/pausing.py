@@ -7,7 +7,6 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from lovely.remotetask.command.jobtable import TRIES
 from lovely.remotetask.command.output import DONE, Output
 from lovely.remotetask.command.services import (
     add_service_arguments,
@@ -16,7 +15,8 @@ from lovely.remotetask.command.services import (
     title_of,
 )
 from lovely.remotetask.engine.finding import task_name
-from lovely.remotetask.store.pauses import paused_tasks
+from lovely.remotetask.web.batches import TRIES
+from lovely.remotetask.web.overview import paused_names
 
 
 def add_pause_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +46,3 @@ def change_pauses(
             output.tell(f"{title_of(match)}: paused: {', '.join(paused) or 'nothing'}")
     output.result(told)
     return DONE
-
-
-def paused_names(service: Any) -> list[str]:
-    """Return what is paused, for people and programs."""
-    return ["all tasks" if name is None else name for name in paused_tasks(service.queue)]

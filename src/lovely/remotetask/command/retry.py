@@ -7,7 +7,7 @@ import argparse
 import time
 from typing import Any
 
-from lovely.remotetask.command.jobtable import TRIES, add_ids, tell_jobs
+from lovely.remotetask.command.jobtable import add_ids, tell_jobs
 from lovely.remotetask.command.output import DONE, Output
 from lovely.remotetask.command.services import (
     add_service_arguments,
@@ -15,11 +15,8 @@ from lovely.remotetask.command.services import (
     opened_services,
     title_of,
 )
-from lovely.remotetask.engine import control
 from lovely.remotetask.errors import InvalidArgument
-
-#: No more jobs than this are repeated in one transaction.
-BATCH_SIZE = 200
+from lovely.remotetask.web import batches, operations
 
 DESCRIPTION = """\
 Lets jobs that are an error, or were cancelled, run again; their failures are kept.  With --all
@@ -52,28 +49,10 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             before = time.time()
             told: list[dict[str, Any]] = []
             for match in matches:
-                count = _retry_all(manager, match.service, arguments.task, before)
+                count = batches.retry_all(manager, match.service, arguments.task, before)
                 told.append({**names_of(match), "repeated": count})
                 output.tell(f"{title_of(match)}: {count:,} jobs run again")
         else:
-            told = tell_jobs(manager, matches, arguments.ids, _retry, output)
+            told = tell_jobs(manager, matches, arguments.ids, operations.retry, output)
     output.result(told)
     return DONE
-
-
-def _retry(service: Any, jobid: int) -> str:
-    control.retry(service, jobid)
-    return "runs again"
-
-
-def _retry_all(manager: Any, service: Any, task: str | None, before: float) -> int:
-    total = 0
-    while True:
-        count = 0
-        for attempt in manager.attempts(TRIES):
-            with attempt:
-                count = control.retry_all(service, task, before, BATCH_SIZE)
-        total += count
-        service._p_jar.cacheMinimize()
-        if not count:
-            return total

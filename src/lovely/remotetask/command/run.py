@@ -7,12 +7,11 @@ import argparse
 import logging
 import os
 import threading
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 
 import transaction
 
-from lovely.remotetask.base.site import ROOT_NAME
 from lovely.remotetask.command.database import (
     add_database_arguments,
     close_database,
@@ -21,8 +20,8 @@ from lovely.remotetask.command.database import (
     without_password,
 )
 from lovely.remotetask.command.output import DONE, FAILED, Output, set_up_logging, show_from
-from lovely.remotetask.command.services import check_readable, why_none
-from lovely.remotetask.command.signals import Signals, leave_now
+from lovely.remotetask.command.services import check_can_work, why_none
+from lovely.remotetask.command.signals import LOOK_SECONDS, Signals, leave_now, seconds_text
 from lovely.remotetask.command.zopeconf import open_zope
 from lovely.remotetask.engine import registry
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
@@ -35,9 +34,6 @@ from lovely.remotetask.hosts.autostart import (
 from lovely.remotetask.setting import MAX_THREADS
 
 log = logging.getLogger("lovely.remotetask")
-
-#: Seconds between two looks whether a signal came: on Windows none of them ends a `select`.
-LOOK_SECONDS = 1.0
 
 #: Seconds between two looks for services that are new.
 LOOK_AGAIN_SECONDS = 5.0
@@ -95,17 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds_text,
         default=threading.TIMEOUT_MAX,
         help="when stopped, wait no longer than this for running jobs (default: without bound)",
     )
-
-
-def _seconds(text: str) -> float:
-    with suppress(ValueError):
-        if 0 <= (seconds := float(text)) <= threading.TIMEOUT_MAX:
-            return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
 
 
 def _threads(text: str) -> int:
@@ -127,7 +116,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         show_from(logging.WARNING)  # what cannot be opened is told once, by us
     try:
         if arguments.zope_conf is None:
-            _check_is_ours(db)
+            check_can_work(db)
         with Signals() as signals:
             known: set[Any] = set()
             _start(db, arguments, output, known)
@@ -161,22 +150,6 @@ def _open(arguments: argparse.Namespace) -> Any:
         patterns = ", ".join(getAutostartServiceNames()) or patterns
     arguments.autostart = arguments.autostart or patterns
     return db
-
-
-def _check_is_ours(db: Any) -> None:
-    """Refuse a database whose jobs need more than is there outside their application server.
-
-    :raises RemoteTaskError: it is so.
-    """
-    with closing(db.open(transaction.TransactionManager())) as connection:
-        root = connection.root()
-        check_readable(root)
-        if type(root.get(ROOT_NAME)).__module__.partition(".")[0] == "OFS":
-            raise RemoteTaskError(
-                "this is a database of Zope, whose jobs need Zope's configuration (ZCML): without "
-                "it they would store broken data.  Name it: remotetask run --zope-conf "
-                "etc/zope.conf"
-            )
 
 
 def _start(db: Any, arguments: argparse.Namespace, output: Output, known: set[Any]) -> None:

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from lovely.remotetask.command.jobtable import add_ids, tell_jobs
 from lovely.remotetask.command.output import DONE, Output
 from lovely.remotetask.command.services import add_service_arguments, opened_services
-from lovely.remotetask.engine import control
+from lovely.remotetask.web import operations
 
 DESCRIPTION = """\
 Lets jobs run at once that wait for a time: delayed ones, schedules (whose next time stays what it
@@ -33,11 +32,6 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     Transaction: must not run in one; commits, a job at a time.
     """
     with opened_services(arguments) as (manager, matches):
-        told = tell_jobs(manager, matches, arguments.ids, _tell, output)
+        told = tell_jobs(manager, matches, arguments.ids, operations.run_now, output)
     output.result(told)
     return DONE
-
-
-def _tell(service: Any, jobid: int) -> str:
-    control.run_now(service, jobid)
-    return "is due now"

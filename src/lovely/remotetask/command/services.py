@@ -7,7 +7,7 @@ import argparse
 import logging
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -25,6 +25,16 @@ from lovely.remotetask.command.database import (
 from lovely.remotetask.command.output import set_up_logging
 from lovely.remotetask.errors import RemoteTaskError
 from lovely.remotetask.hosts.autostart import Match, find_services, split_patterns
+from lovely.remotetask.web.facts import names_of, pattern_of, title_of
+
+__all__ = [
+    "add_service_arguments",
+    "named_services",
+    "names_of",
+    "opened_services",
+    "pattern_of",
+    "title_of",
+]
 
 
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,17 +116,17 @@ def check_readable(root: Any) -> None:
         )
 
 
-def names_of(match: Match) -> dict[str, Any]:
-    """Return what names a service to programs."""
-    return {"site": match.site_name, "service": match.service_name}
+def check_can_work(db: Any) -> None:
+    """Refuse a database whose jobs need more than is there outside their application server.
 
-
-def title_of(match: Match) -> str:
-    """Return what names a service to people."""
-    return f"{match.service_name} on {match.site_name}"
-
-
-def pattern_of(match: Match) -> str:
-    """Return what names a service to ``--service``."""
-    site_name = "" if match.site_name == "root" else match.site_name
-    return f"{site_name}@{match.service_name}"
+    :raises RemoteTaskError: it is so.
+    """
+    with closing(db.open(transaction.TransactionManager())) as connection:
+        root = connection.root()
+        check_readable(root)
+        if type(root.get(ROOT_NAME)).__module__.partition(".")[0] == "OFS":
+            raise RemoteTaskError(
+                "this is a database of Zope, whose jobs need Zope's configuration (ZCML): without "
+                "it they would store broken data.  Name it: remotetask run --zope-conf "
+                "etc/zope.conf"
+            )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import select
 import signal
@@ -15,6 +16,17 @@ from typing import Any
 
 from lovely.remotetask.command.output import BY_SIGNAL
 from lovely.remotetask.engine.registry import SAME_SIGNAL_SECONDS
+
+#: Seconds between two looks whether a signal came: on Windows none of them ends a `select`.
+LOOK_SECONDS = 1.0
+
+
+def seconds_text(text: str) -> float:
+    """Return the seconds that an argument tells."""
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) <= threading.TIMEOUT_MAX:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
 
 
 class Signals:

@@ -7,7 +7,6 @@ import argparse
 from typing import Any
 
 from lovely.remotetask.command.output import Output
-from lovely.remotetask.command.pausing import paused_names
 from lovely.remotetask.command.services import (
     add_service_arguments,
     names_of,
@@ -18,6 +17,7 @@ from lovely.remotetask.command.watching import add_watch_argument, show_and_watc
 from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.store.count import count_jobs
 from lovely.remotetask.store.worker import list_workers
+from lovely.remotetask.web.overview import paused_names
 
 DESCRIPTION = """\
 Says of each service how many jobs it has by status, what is paused, and how many workers hold

@@ -17,7 +17,6 @@ from lovely.remotetask.command.database import (
     open_database,
     without_password,
 )
-from lovely.remotetask.command.jobtable import TRIES
 from lovely.remotetask.command.output import DONE, FAILED, Output
 from lovely.remotetask.command.services import check_readable, names_of, title_of, why_none
 from lovely.remotetask.engine.service import Service
@@ -27,6 +26,7 @@ from lovely.remotetask.hosts.removal import find_left, find_places
 from lovely.remotetask.interfaces import FINAL_STATUSES
 from lovely.remotetask.store.count import count_jobs
 from lovely.remotetask.store.worker import list_workers
+from lovely.remotetask.web.batches import TRIES
 
 #: All services, and all else that needs the package.
 ALL = "*@*"

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from datetime import tzinfo
 from typing import Any
 
-from lovely.remotetask.command.jobtable import TRIES
 from lovely.remotetask.command.output import DONE, Output
 from lovely.remotetask.command.services import (
     add_service_arguments,
@@ -21,6 +20,7 @@ from lovely.remotetask.engine.upgrade import Report, Upgrade, is_upgradable
 from lovely.remotetask.errors import UnknownZone
 from lovely.remotetask.interfaces import STATUSES
 from lovely.remotetask.schedule import zone_named
+from lovely.remotetask.web.batches import TRIES
 
 DESCRIPTION = """\
 Brings the services that lovely.remotetask 0.5 has written to today's records: ids stay, waiting

@@ -19,6 +19,7 @@ from lovely.remotetask.engine.retention import remove_job
 from lovely.remotetask.engine.telling import note
 from lovely.remotetask.errors import (
     InvalidArgument,
+    JobIsLive,
     JobNotFound,
     JobUnusable,
     shown,
@@ -88,6 +89,35 @@ def reschedule(service: Any, jobid: int) -> None:
         return
     if not isinstance(job, CronJob) or job.status not in (CRONJOB, DELAYED):
         raise InvalidArgument(f"job {jobid} waits for no time, it is {job.status}")
+    check_usable(jobid, why_unusable(job, jobid))
+    service.queue.reschedule(job, time.time())
+    registry.wake_after_commit(service)
+
+
+def rest(service: Any, jobid: int) -> None:
+    """Let a schedule rest: it runs no more, until `go_on`.
+
+    :raises InvalidArgument: it is none, or it runs just now.
+    """
+    check_begun(service)
+    job = find_job(service, jobid)
+    if not isinstance(job, CronJob) or job.status != CRONJOB:
+        raise InvalidArgument(f"job {jobid} is no schedule that waits, it is {job.status}")
+    check_usable(jobid, why_unusable(job, jobid))
+    service.queue.remove(job)
+    job.rest()
+    service.queue.file(job)
+
+
+def go_on(service: Any, jobid: int) -> None:
+    """Let a schedule that rests wait for its next time.
+
+    :raises InvalidArgument: it is none, or does not rest.
+    """
+    check_begun(service)
+    job = find_job(service, jobid)
+    if not isinstance(job, CronJob) or job.status != STARTLATER:
+        raise InvalidArgument(f"job {jobid} is no schedule that rests, it is {job.status}")
     check_usable(jobid, why_unusable(job, jobid))
     service.queue.reschedule(job, time.time())
     registry.wake_after_commit(service)
@@ -253,6 +283,19 @@ def cancel_job(service: Any, job: Job) -> None:
     tell_others(service, job.id, job, now, is_at_once=True)
     if service.queue.gates is not None:  # it may have been this one's turn
         registry.wake_after_commit(service)
+
+
+def remove(service: Any, jobid: int) -> None:
+    """Remove a job that has ended.
+
+    :raises JobIsLive: it waits or runs.
+    """
+    check_begun(service)
+    job = find_filed(service, jobid)
+    if not job.is_final:
+        raise JobIsLive(f"job {job.__name__} is {job.status}: cancel it first")
+    service.queue.remove(job)
+    remove_job(service, jobid)
 
 
 def discard(service: Any, jobid: int) -> None:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from typing import Any
 
 from BTrees.OOBTree import OOBTree
@@ -106,6 +106,27 @@ class EndedIndex(EntryIndex):
         end = None if before is None else entry_of(*before)
         runs = (_downwards(lane, end) for lane in self.lanes)
         return map(parts_of, islice(heapq.merge(*runs, reverse=True), count))
+
+    def counts(self, edges: Sequence[float], most_pages: int) -> tuple[list[int], bool]:
+        """Return how many jobs have ended between each two of some times, and if that is exact.
+
+        :param edges: seconds since the epoch, in order.
+        :param most_pages: so many pages are read at the most; of more, some stand for all.
+        """
+        bounds = [entry_of(edge, 0) for edge in edges]
+        pages = [
+            (lane, key)
+            for lane in self.lanes
+            for key in lane.keys(_key(lane, bounds[0]), bounds[-1], excludemax=True)
+        ]
+        weight = max(1, -(-len(pages) // most_pages))
+        counted = [0] * (len(edges) - 1)
+        for lane, key in pages[::weight]:
+            entries = lane[key].entries
+            places = [bisect_left(entries, bound) for bound in bounds]
+            for number, (first, last) in enumerate(pairwise(places)):
+                counted[number] += (last - first) * weight
+        return counted, weight == 1
 
     def sweep(self) -> None:
         """Drop empty pages at the old end, if there are many."""

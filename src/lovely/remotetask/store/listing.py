@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -88,20 +88,25 @@ class _Way(NamedTuple):
 def list_jobs(
     service: Any,
     statuses: Iterable[str],
-    task: str | None,
+    accepts: Callable[[Job], bool],
     backwards: bool,
     after: int | None,
     limit: int,
+    end: int | None = None,
 ) -> Page:
     """Return the next jobs with some statuses; see `ITaskService.list`.
 
+    :param accepts: says of a job whether it is wanted.
     :param after: what `cursor_of` has read; None begins at the end.
+    :param end: the order at which the list ends, see `entry_of`; None lists all.
     """
     way = _Way(after, backwards)
     streams = _streams(service, set(statuses), way)
     entries = heapq.merge(*streams, key=attrgetter("order"), reverse=backwards)
     found: list[tuple[int, Job]] = []
-    for looked, (order, job) in enumerate(_looked_at(service, entries, task), 1):
+    for looked, (order, job) in enumerate(_looked_at(service, entries, accepts), 1):
+        if end is not None and (order < end if backwards else order > end):
+            break
         if job is not None:
             if len(found) == limit:  # it begins the next page
                 return _page(found, found[-1][0])
@@ -116,14 +121,14 @@ def _page(found: list[tuple[int, Job]], last: int | None) -> Page:
 
 
 def _looked_at(
-    service: Any, entries: Iterator[_Entry], task: str | None
+    service: Any, entries: Iterator[_Entry], accepts: Callable[[Job], bool]
 ) -> Iterator[tuple[int, Job | None]]:
     """Yield the order of each entry with its job, or None if it is not wanted."""
     while chunk := list(islice(entries, PREFETCH_SIZE)):
         jobs = _load(service, [parts_of(entry.order)[1] for entry in chunk])
         for entry, job in zip(chunk, jobs, strict=True):
-            is_wanted = job is not None and task in (None, job.task)
-            yield entry.order, job if is_wanted and _stands_by(service, job, entry) else None
+            is_wanted = job is not None and _stands_by(service, job, entry) and accepts(job)
+            yield entry.order, job if is_wanted else None
 
 
 def cursor_of(text: str) -> int | None:

@@ -59,18 +59,14 @@ class JobQueue(Levels):
     Stored beyond `Levels`: in ``indexes``, by status, a `TimeIndex` of jobs to be started later,
     keyed by creation, and an `EndedIndex` for each final status, keyed by the time the job ended;
     ``paused`` OOSet of str: the names of paused tasks, whose jobs are parked too when they come to
-    be claimed, or `ALL`; ``schedules`` OOBTree of key -> id of the schedule with it, there once a
-    key was used, see `schedulekeys`.
+    be claimed, or `ALL`.  When first used: ``schedules`` OOBTree of key -> id of the schedule with
+    it; ``keys`` `NameTable` of unique key -> id; ``gates`` `Gates`, for locks and limited tasks;
+    ``limits`` dict of task -> int; ``expiring`` `TimeIndex`, keyed by the time they expire, of the
+    jobs that do, dropped at that time; ``links`` `Links`: who waits for whom.
 
-    When they are first used: ``keys`` `NameTable` of unique key -> id; ``gates`` `Gates`, for
-    locks and limited tasks; ``limits`` dict of task -> int; ``expiring`` `TimeIndex`, keyed by the
-    time they expire, of the jobs that do; they are dropped from it at that time; ``links`` `Links`:
-    who waits for whom.
-
-    ``job.place`` says where a waiting job is filed: an int is the key of its segment in
-    a ready queue, a float its time in the index of its status, a str the lot it is parked in, or
-    in which it waits at a gate.
-    A job that waits again after a run has its place before it is filed there.
+    ``job.place`` says where a waiting job is filed: an int is the key of its segment in a ready
+    queue, a float its time in the index of its status, a str the lot it is parked in, or in which
+    it waits at a gate.  One that waits again after a run has it before it is filed there.
     """
 
     paused: Any = OOSet()  # of a queue that was stored without; never changed

@@ -7,22 +7,31 @@ import argparse
 import logging
 import shlex
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from zc.lockfile import LockError
 
 from lovely.remotetask.command.demo.door import DOORS, Door
-from lovely.remotetask.command.demo.files import find_files
+from lovely.remotetask.command.demo.files import File, find_files
 from lovely.remotetask.command.demo.work import Plan, Result, opened
 from lovely.remotetask.command.output import BY_SIGNAL, DONE, FAILED, Output, set_up_logging
-from lovely.remotetask.command.signals import Signals
+from lovely.remotetask.command.serving import add_place_arguments, make_server
+from lovely.remotetask.command.signals import LOOK_SECONDS, Signals
+from lovely.remotetask.engine.registry import leave
 from lovely.remotetask.errors import RemoteTaskError
+from lovely.remotetask.hosts.autostart import start_services
 
 #: If not told otherwise: the directory of the database, and the number of files.
 DIRECTORY = "remotetask-demo"
 LIMIT = 1500
+
+#: With --web: seconds that running jobs are waited for in the end.
+GRACE_SECONDS = 10.0
 
 DESCRIPTION = """\
 Indexes the text files under PATH, one job a file, into a catalog in the same database, and
@@ -34,6 +43,7 @@ was, also after Ctrl-C or kill -9.
 examples:
   remotetask demo                      Python's standard library, about 15 seconds
   remotetask demo --door remote        the same by a RemoteProcessor
+  remotetask demo --web                with pages to look at in a browser
   remotetask demo ~/src --limit 5000   more files
   remotetask demo . --json | jq .jobs  for programs
 """
@@ -76,6 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="run N jobs at a time; in one process more are seldom faster (default: 1)",
     )
+    parser.add_argument(
+        "--web",
+        action="store_true",
+        help="serve pages to look at the jobs while it works and afterwards, until Ctrl-C",
+    )
+    add_place_arguments(parser)
 
 
 def _positive(text: str) -> int:
@@ -102,12 +118,52 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
                 output.tell("Nothing is new, so no file is indexed in this run.  To see it work:")
                 output.tell("  --database DIR, with a new directory, or another PATH")
             output.tell(f"database: {directory}")
-            with output.progress("jobs done") as show:
-                result = database.work(plan, signals.wait, show)
+            with served(database.db, arguments, output) as server:
+                with output.progress("jobs done") as show:
+                    result = database.work(plan, signals.wait, show)
+                code = _told(files, plan, result, signals, door, arguments, output)
+                if server is not None and result.agrees is not None:
+                    _stay_open(database.db, server, signals, output)
     except LockError:
         raise RemoteTaskError(
             f"{directory} is in use by another process; --database names another directory"
         ) from None
+    return code
+
+
+@contextmanager
+def served(db: Any, arguments: argparse.Namespace, output: Output) -> Iterator[Any]:
+    """Serve pages within the block, if that is asked for, and give the server, or None."""
+    if not arguments.web:
+        yield None
+        return
+    server = make_server(db, arguments.host, arguments.port, None)
+    output.tell(f"pages: {server.url}")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _stay_open(db: Any, server: Any, signals: Signals, output: Output) -> None:
+    """Go on with what comes until a signal does."""
+    start_services(db, ["*@*"])
+    output.tell(f"\nThe pages stay open, and jobs are worked on: {server.url} (to stop: Ctrl-C)")
+    while not signals.wait(LOOK_SECONDS):
+        pass
+    leave(GRACE_SECONDS)
+
+
+def _told(
+    files: list[File],
+    plan: Plan,
+    result: Result,
+    signals: Signals,
+    door: Door,
+    arguments: argparse.Namespace,
+    output: Output,
+) -> int:
+    """Tell what has come of a run; return the exit code."""
     output.result(
         {"path": arguments.path, "files": len(files), "jobs_added": len(plan.todo)}
         | {"already_indexed": plan.indexed, "failed_before": plan.failed}

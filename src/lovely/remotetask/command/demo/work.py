@@ -115,9 +115,13 @@ def opened(directory: Path, workers: int, door: Door) -> Iterator[Demo]:
 
 
 class Demo:
-    """The demo's database while it is open, with a connection of its own."""
+    """The demo's database while it is open, with a connection of its own.
+
+    :ivar db: the database.
+    """
 
     def __init__(self, db: Any, path: Path, workers: int, door: Door) -> None:
+        self.db = db
         self._manager = transaction.TransactionManager()
         self._root = db.open(self._manager).root()
         self._path = path

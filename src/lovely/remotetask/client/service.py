@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""A service on another machine, as if it were here: see `RemoteService`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from types import EllipsisType
+from typing import Any
+from urllib.parse import urlencode
+
+from lovely.remotetask.client.wire import (
+    RemoteJob,
+    RemotePage,
+    Wire,
+    job_of,
+    moment_text,
+    path_of,
+    time_of,
+    time_text,
+    without_none,
+)
+from lovely.remotetask.errors import (
+    InvalidArgument,
+    JobFailed,
+    JobNotDone,
+    JobNotFound,
+    seconds_of,
+)
+from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES
+from lovely.remotetask.job import Progress
+from lovely.remotetask.store.worker import WorkerState
+
+#: Who waits looks again after so many seconds at first, and at the most.
+FIRST_LOOK_SECONDS = 0.05
+LAST_LOOK_SECONDS = 1.0
+
+#: A call takes no longer, in seconds.
+TIMEOUT_SECONDS = 30.0
+
+Ids = list[Any]
+Workers = list[WorkerState]
+Names = list[str | None]
+
+
+class RemoteService:
+    """A service that another machine serves by ``remotetask web``, or in another host.
+
+    Its methods are those of `ITaskService`, with the same errors; each call is a transaction of its
+    own on that machine, and is committed when it returns.  Inputs are what JSON can have.  Results
+    come back as the API tells them: tuples and sets as lists, times and decimals as texts.
+
+    :param url: the address of the service, such as ``https://jobs.example.com/site@tasks``.
+    :param token: what is shown as ``Authorization: Bearer``.
+    :param user: in place of a token a name, by HTTP Basic.
+    :param password: and its password.
+    :param timeout_seconds: how long one call may take.
+    :raises InvalidArgument: they make no sense.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self._wire = Wire(url, token, user, password, timeout_seconds)
+
+    def __repr__(self) -> str:
+        return f"<RemoteService {self._wire.url}>"
+
+    # -- adding -------------------------------------------------------------------------
+
+    def getAvailableTasks(self) -> dict[str, None]:
+        """Return a dict whose keys are the names that jobs can be added for."""
+        return dict.fromkeys(self._wire.call("GET", "/tasks")["tasks"])
+
+    def add(
+        self,
+        task: str,
+        input: Any = None,
+        startLater: bool = False,
+        delay: float | None = None,
+        at: datetime | None = None,
+        note: str | None = None,
+    ) -> Any:
+        """See `ITaskService`."""
+        given = {
+            "delay": delay,
+            "at": time_text(at, "at"),
+            "note": note,
+            "start_later": True if startLater else None,
+        }
+        return self._wire.call(
+            "POST", "/jobs", {"task": task, "input": input, **without_none(given)}
+        )["id"]
+
+    def add_many(self, task: str, inputs: Iterable[Any]) -> Ids:
+        """See `ITaskService`; a thousand at the most."""
+        found = self._wire.call("POST", "/job-batches", {"task": task, "inputs": list(inputs)})
+        ids: Ids = found["ids"]
+        return ids
+
+    def addCronJob(
+        self,
+        task: str,
+        input: Any = None,
+        minute: Iterable[int] = (),
+        hour: Iterable[int] = (),
+        dayOfMonth: Iterable[int] = (),
+        month: Iterable[int] = (),
+        dayOfWeek: Iterable[int] = (),
+        delay: float | None = None,
+        timezone: str | None = None,
+        cron: str | None = None,
+    ) -> Any:
+        """See `ITaskService`."""
+        sets = {
+            "minute": minute,
+            "hour": hour,
+            "dayOfMonth": dayOfMonth,
+            "month": month,
+            "dayOfWeek": dayOfWeek,
+        }
+        fields = {name: list(values) for name, values in sets.items()}
+        fields = {**fields, **without_none({"delay": delay, "timezone": timezone, "cron": cron})}
+        return self._wire.call("POST", "/schedules", {"task": task, "input": input, **fields})["id"]
+
+    # -- one job ------------------------------------------------------------------------
+
+    def job(self, jobid: Any) -> RemoteJob:
+        """See `ITaskService`."""
+        return job_of(self._wire.call("GET", path_of(jobid)))
+
+    def getStatus(self, jobid: Any) -> str:
+        """See `ITaskService`."""
+        return self.job(jobid).status
+
+    def getResult(self, jobid: Any) -> Any:
+        """See `ITaskService`."""
+        return self.job(jobid).output
+
+    def getError(self, jobid: Any) -> str:
+        """See `ITaskService`."""
+        return str(self.job(jobid).error)
+
+    def getProgress(self, jobid: Any) -> Progress | None:
+        """See `ITaskService`."""
+        return self.job(jobid).progress
+
+    def getLog(self, jobid: Any) -> tuple[Any, ...]:
+        """Return what a job has logged, where that is kept."""
+        return self.job(jobid).log
+
+    def cancel(self, jobid: Any) -> None:
+        """See `ITaskService`."""
+        try:
+            self._wire.call("POST", path_of(jobid, "/cancel"))
+        except JobNotFound:
+            return
+
+    def retry(self, jobid: Any, input: Any | EllipsisType = ...) -> None:
+        """See `ITaskService`."""
+        self._wire.call(
+            "POST", path_of(jobid, "/retry"), None if input is ... else {"input": input}
+        )
+
+    def run_now(self, jobid: Any) -> None:
+        """See `ITaskService`."""
+        self._wire.call("POST", path_of(jobid, "/run-now"))
+
+    def startJob(self, jobid: Any) -> bool:
+        """See `ITaskService`."""
+        try:
+            self._wire.call("POST", path_of(jobid, "/start"))
+        except InvalidArgument:
+            return False
+        return True
+
+    # -- waiting ------------------------------------------------------------------------
+
+    def wait(self, jobid: Any, timeout_seconds: float | None = None) -> str:
+        """Wait until a job has ended, and return its status; see `ITaskService`.
+
+        It asks again and again, once a second at the most.
+        """
+        return self._wait_for(jobid, _end_of(timeout_seconds)).status
+
+    def wait_all(
+        self, jobids: Iterable[Any], timeout_seconds: float | None = None
+    ) -> dict[Any, str]:
+        """See `ITaskService`."""
+        end = _end_of(timeout_seconds)
+        return {jobid: self._wait_for(jobid, end).status for jobid in jobids}
+
+    def wait_result(self, jobid: Any, timeout_seconds: float | None = None) -> Any:
+        """See `ITaskService`."""
+        job = self._wait_for(jobid, _end_of(timeout_seconds))
+        if job.status == COMPLETED:
+            return job.output
+        if job.is_final:
+            raise JobFailed.of(job)
+        raise JobNotDone(f"job {jobid} has not ended, it is {job.status}")
+
+    def _wait_for(self, jobid: Any, end: float | None) -> RemoteJob:
+        pause = FIRST_LOOK_SECONDS
+        while True:
+            job = self.job(jobid)
+            rest = LAST_LOOK_SECONDS if end is None else end - time.monotonic()
+            if job.is_final or rest <= 0:
+                return job
+            threading.Event().wait(min(pause, rest))
+            pause = min(2 * pause, LAST_LOOK_SECONDS)
+
+    # -- all jobs -----------------------------------------------------------------------
+
+    def list(
+        self,
+        status: str | None = None,
+        task: str | None = None,
+        order: str = "newest",
+        after: str | None = None,
+        limit: int = 50,
+    ) -> RemotePage:
+        """See `ITaskService`."""
+        query = {"status": status, "task": task, "order": order, "after": after, "limit": limit}
+        found = self._wire.call("GET", f"/jobs?{urlencode(without_none(query))}")
+        return RemotePage([job_of(told) for told in found["jobs"]], found["next"])
+
+    def errors(
+        self,
+        task: str | None = None,
+        order: str = "newest",
+        after: str | None = None,
+        limit: int = 50,
+    ) -> RemotePage:
+        """See `ITaskService`."""
+        return self.list(ERROR, task, order, after, limit)
+
+    def countJobs(self) -> dict[str, int]:
+        """See `ITaskService`."""
+        counts: dict[str, int] = self._wire.call("GET", "/service")["jobs"]
+        return counts
+
+    def clean(self, status: Iterable[str] = FINAL_STATUSES) -> None:
+        """See `ITaskService`; some hundreds in one transaction."""
+        self._wire.call("POST", "/clean", {"status": list(status)})
+
+    def remove_oldest(
+        self, status: str, limit: int | None = None, before: float | None = None
+    ) -> int:
+        """See `ITaskService`."""
+        given = without_none({"limit": limit, "before": moment_text(before)})
+        removed = self._wire.call("POST", "/clean", {"status": [status], **given})["removed"]
+        count: int = removed[status]
+        return count
+
+    def retry_all(
+        self, task: str | None = None, before: float | None = None, limit: int = 500
+    ) -> int:
+        """See `ITaskService`."""
+        given = without_none({"task": task, "before": moment_text(before), "limit": limit})
+        count: int = self._wire.call("POST", "/retry", given)["count"]
+        return count
+
+    def pause(self, task: str | None = None) -> None:
+        """See `ITaskService`."""
+        self._wire.call("POST", "/service/pause", without_none({"task": task}))
+
+    def resume(self, task: str | None = None) -> None:
+        """See `ITaskService`."""
+        self._wire.call("POST", "/service/resume", without_none({"task": task}))
+
+    def list_paused(self) -> Names:
+        """See `ITaskService`."""
+        names = self._wire.call("GET", "/service")["paused"]
+        return [None if name == "all tasks" else name for name in names]
+
+    def list_workers(self) -> Workers:
+        """See `ITaskService`."""
+        return [
+            WorkerState(
+                told["id"],
+                told["host"],
+                told["pid"],
+                tuple(told["held"]),
+                told["is_inline"],
+                time_of(told["last_sign"]),
+            )
+            for told in self._wire.call("GET", "/workers")["workers"]
+        ]
+
+    # -- threads of the machine that serves it ------------------------------------------
+
+    def startProcessing(self) -> None:
+        """Let the process that serves it work on its jobs."""
+        self._wire.call("POST", "/service/start")
+
+    def stopProcessing(self) -> None:
+        """Let that process work on its jobs no more."""
+        self._wire.call("POST", "/service/stop")
+
+    def isProcessing(self) -> bool:
+        """Say whether that process works on its jobs."""
+        return bool(self._wire.call("GET", "/service")["processing"])
+
+
+def _end_of(timeout_seconds: float | None) -> float | None:
+    if timeout_seconds is None:
+        return None
+    return time.monotonic() + seconds_of(timeout_seconds, "timeout_seconds")

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The calls about jobs."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Any
+
+from webob import Response
+
+from lovely.remotetask.interfaces import FINAL_STATUSES
+from lovely.remotetask.web import batches, operations
+from lovely.remotetask.web.api import schemas
+from lovely.remotetask.web.api.call import PREFIX, Answer, Call, answer, time_of
+from lovely.remotetask.web.detail import detail_of
+from lovely.remotetask.web.routing import Context
+from lovely.remotetask.web.security import ADD, MANAGE, VIEW
+
+
+def address_of(context: Context, jobid: Any) -> str:
+    """Return the address of a job."""
+    return context.url(f"{PREFIX}/jobs/{jobid}")
+
+
+def _list(context: Context, given: dict[str, Any]) -> Response:
+    for name in ("since", "until"):
+        given[name] = time_of(given.get(name), name)
+    return answer(operations.list_told(context.service, **given))
+
+
+def _add(context: Context, given: dict[str, Any]) -> Response:
+    given["at"] = time_of(given.get("at"), "at")
+    jobid = operations.add(context.service, **given)
+    address = address_of(context, jobid)
+    return answer({"id": jobid, "status_url": address}, 202, {"Location": address})
+
+
+def _add_many(context: Context, given: dict[str, Any]) -> Response:
+    ids = operations.add_many(context.service, given["task"], given["inputs"])
+    addresses = [address_of(context, jobid) for jobid in ids]
+    return answer({"ids": ids, "status_urls": addresses}, 202)
+
+
+def _one(context: Context, given: dict[str, Any]) -> Response:
+    job = operations.find_job(context.service, context.values["job"])
+    told = operations.all_of(context.service, job)
+    return answer({**told, "detail": detail_of(job, context.request)})
+
+
+def _remove(context: Context, given: dict[str, Any]) -> Response:
+    operations.remove(context.service, context.values["job"])
+    return Response(status=204, content_type=None, charset=None)
+
+
+def _cancel(context: Context, given: dict[str, Any]) -> Response:
+    return _told(context, operations.cancel(context.service, context.values["job"]))
+
+
+def _retry(context: Context, given: dict[str, Any]) -> Response:
+    return _told(context, operations.retry(context.service, context.values["job"], **given))
+
+
+def _run_now(context: Context, given: dict[str, Any]) -> Response:
+    return _told(context, operations.run_now(context.service, context.values["job"]))
+
+
+def _start(context: Context, given: dict[str, Any]) -> Response:
+    return _told(context, operations.start(context.service, context.values["job"]))
+
+
+def _told(context: Context, outcome: str) -> Response:
+    return answer({"id": context.values["job"], "outcome": outcome})
+
+
+# -- many ----------------------------------------------------------------------------------
+
+
+def _seconds(given: dict[str, Any]) -> float | None:
+    before = time_of(given.get("before"), "before")
+    return None if before is None else before.timestamp()
+
+
+def _clean(context: Context, given: dict[str, Any]) -> Response:
+    statuses = given.get("status", FINAL_STATUSES)
+    removed = batches.clean(
+        context.manager, context.service, statuses, _seconds(given), given.get("limit")
+    )
+    return answer({"removed": removed})
+
+
+def _retry_all(context: Context, given: dict[str, Any]) -> Response:
+    before = _seconds(given)
+    before = time() if before is None else before
+    count = batches.retry_all(
+        context.manager, context.service, given.get("task"), before, given.get("limit")
+    )
+    return answer({"count": count})
+
+
+def _cancel_all(context: Context, given: dict[str, Any]) -> Response:
+    count = batches.cancel_all(context.manager, context.service, given.get("task"))
+    return answer({"count": count})
+
+
+OUTCOME = {200: Answer("What has come of it.", schemas.OUTCOME)}
+
+CALLS = [
+    Call(
+        "listJobs",
+        "GET",
+        "/jobs",
+        VIEW,
+        "List jobs, a page at a time; a page looks at 1,000 jobs at the most.",
+        _list,
+        {200: Answer("A page of jobs.", schemas.JOBS)},
+        query=schemas.JOB_QUERY,
+    ),
+    Call(
+        "addJob",
+        "POST",
+        "/jobs",
+        ADD,
+        "Add a job.",
+        _add,
+        {202: Answer("It is added; `Location` is where its status is told.", schemas.ADDED)},
+        body=schemas.NEW_JOB,
+    ),
+    Call(
+        "addManyJobs",
+        "POST",
+        "/job-batches",
+        ADD,
+        "Add a job for each input, or none at all.",
+        _add_many,
+        {202: Answer("They are added.", schemas.ADDED_MANY)},
+        body=schemas.NEW_JOBS,
+    ),
+    Call(
+        "getJob",
+        "GET",
+        "/jobs/{job}",
+        VIEW,
+        "Tell all that is known of a job.",
+        _one,
+        {200: Answer("The job.", schemas.JOB)},
+        errors=(404, 409),
+    ),
+    Call(
+        "removeJob",
+        "DELETE",
+        "/jobs/{job}",
+        MANAGE,
+        "Remove a job that has ended.",
+        _remove,
+        {204: Answer("It is removed.")},
+        errors=(404, 409),
+    ),
+    Call(
+        "cancelJob",
+        "POST",
+        "/jobs/{job}/cancel",
+        MANAGE,
+        "Take a job back, or ask it to stop.",
+        _cancel,
+        OUTCOME,
+        errors=(404, 409),
+    ),
+    Call(
+        "retryJob",
+        "POST",
+        "/jobs/{job}/retry",
+        MANAGE,
+        "Let an error, or a cancelled job, run again.",
+        _retry,
+        OUTCOME,
+        body=schemas.made_of({"input": schemas.ANY}, []),
+        is_body_needed=False,
+        errors=(404, 409),
+    ),
+    Call(
+        "runJobNow",
+        "POST",
+        "/jobs/{job}/run-now",
+        MANAGE,
+        "Let a job run at once that waits for a time.",
+        _run_now,
+        OUTCOME,
+        errors=(404, 409),
+    ),
+    Call(
+        "startJob",
+        "POST",
+        "/jobs/{job}/start",
+        MANAGE,
+        "Queue a job that was added to be started later.",
+        _start,
+        OUTCOME,
+        errors=(404, 409),
+    ),
+    Call(
+        "cleanJobs",
+        "POST",
+        "/clean",
+        MANAGE,
+        "Remove jobs that have ended, some hundreds in one transaction.",
+        _clean,
+        {200: Answer("How many were removed, by status.", schemas.CLEANED)},
+        body=schemas.CLEAN,
+        is_body_needed=False,
+    ),
+    Call(
+        "retryErrors",
+        "POST",
+        "/retry",
+        MANAGE,
+        "Let all errors run again, some hundreds in one transaction.",
+        _retry_all,
+        {200: Answer("How many there were.", schemas.NUMBER)},
+        body=schemas.REPEAT,
+        is_body_needed=False,
+    ),
+    Call(
+        "cancelJobs",
+        "POST",
+        "/cancel",
+        MANAGE,
+        "Cancel all jobs that wait, and ask those that run to stop; schedules stay.",
+        _cancel_all,
+        {200: Answer("How many there were.", schemas.NUMBER)},
+        body=schemas.OF_TASK,
+        is_body_needed=False,
+    ),
+]

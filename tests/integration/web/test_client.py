@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""A service on another machine is used as if it were here, over real HTTP."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from lovely.remotetask.client import RemoteService
+from lovely.remotetask.errors import (
+    InvalidArgument,
+    InvalidInput,
+    InvalidSchedule,
+    JobFailed,
+    JobIsLive,
+    JobNotDone,
+    JobNotFound,
+    RemoteTaskError,
+    ServerAway,
+    TaskNotFound,
+)
+from lovely.remotetask.interfaces import ITaskService
+from lovely.remotetask.task import TaskError
+from lovely.remotetask.web import make_app
+from lovely.remotetask.web.authorizers import BearerTokens
+from lovely.remotetask.web.server import Server
+from workplace import Workplace
+
+
+@pytest.fixture
+def server(workplace: Workplace) -> Iterator[Server]:
+    app = make_app(
+        workplace.db,
+        authorize=BearerTokens({"all": ("view", "add", "manage"), "viewer": ("view",)}),
+    )
+    server = Server(app, "127.0.0.1", 0)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def service(server: Server) -> RemoteService:
+    return RemoteService(server.url, token="all")
+
+
+def run_all(workplace: Workplace) -> None:
+    with workplace.service() as service:
+        service.process()
+
+
+def test_a_job_goes_there_and_back(service: RemoteService, workplace: Workplace) -> None:
+    assert sorted(service.getAvailableTasks()) == ["echo", "hang"]
+    jobid = service.add("echo", {"a": [1, None, "\N{SNOWMAN}"]}, note="from afar")
+    assert service.getStatus(jobid) == "queued"
+    assert service.getResult(jobid) is None
+    assert service.getError(jobid) == "None"
+    run_all(workplace)
+    assert service.wait(jobid, 10) == "completed"
+    assert service.wait_result(jobid, 10) == {"a": [1, None, "\N{SNOWMAN}"]}
+    job = service.job(jobid)
+    assert (job.note, job.attempt, job.is_final) == ("from afar", 1, True)
+    assert job.created is not None
+    assert abs((datetime.now(timezone.utc) - job.created).total_seconds()) < 3_600
+
+
+@pytest.mark.parametrize(
+    "result", [b"\0", float("inf"), {1: b"x", (1, 2): None}, {"$bytes": "x"}, [[{}]], 2**70, "\0"]
+)
+def test_values_come_back_as_they_were(
+    service: RemoteService, workplace: Workplace, register: Any, result: Any
+) -> None:
+    register("give", lambda input: result)
+    jobid = service.add("give")
+    run_all(workplace)
+    assert service.getResult(jobid) == result
+
+
+def test_who_waits_is_told_when_the_job_has_ended(
+    service: RemoteService, workplace: Workplace
+) -> None:
+    jobid = service.add("hang", 5)
+    workplace.start()
+    assert service.wait(jobid, 0) in ("queued", "processing")
+    threading.Timer(0.1, workplace.gate.set).start()
+    assert service.wait_all([jobid], 60) == {jobid: "completed"}
+    workplace.stop()
+
+
+def test_errors_are_those_of_a_service_here(
+    service: RemoteService, workplace: Workplace, register: Any
+) -> None:
+    def fail(input: Any) -> None:
+        raise TaskError("no milk")
+
+    register("fail", fail)
+    failing, waiting = service.add("fail"), service.add("echo", delay=60)
+    run_all(workplace)
+    with pytest.raises(JobFailed, match="no milk"):
+        service.wait_result(failing, 5)
+    with pytest.raises(JobNotDone):
+        service.wait_result(waiting, 0)
+    [failure] = service.job(failing).failures
+    assert (failure.type, failure.message) == ("TaskError", "no milk")
+    for error, call in (
+        (JobNotFound, lambda: service.getStatus(4711)),
+        (JobNotFound, lambda: service.getStatus("../service")),
+        (TaskNotFound, lambda: service.add("nix")),
+        (InvalidInput, lambda: service.add("echo", object())),
+        (InvalidInput, lambda: service.add("echo", float("nan"))),
+        (InvalidInput, lambda: service.add("echo", _nested(150))),
+        (InvalidArgument, lambda: service.add("echo", delay=-1)),
+        (InvalidArgument, lambda: service.add("echo", at=datetime(2030, 1, 1))),
+        (InvalidArgument, lambda: service.retry(waiting)),
+        (InvalidArgument, lambda: service.list(limit=0)),
+        (InvalidArgument, lambda: service.list(status="done")),
+        (InvalidArgument, lambda: service.wait(waiting, -1)),
+        (InvalidSchedule, lambda: service.addCronJob("echo", cron="soon")),
+    ):
+        with pytest.raises(error):
+            call()
+    service.cancel(4711)  # as here
+
+
+def _nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_what_a_service_can_be_told(service: RemoteService, workplace: Workplace) -> None:
+    first, *_ = service.add_many("echo", range(3))
+    later = service.add("echo", startLater=True)
+    timed = service.add("echo", at=datetime.now(timezone.utc) + timedelta(hours=1))
+    assert service.startJob(later) is True
+    assert service.startJob(later) is False
+    service.run_now(timed)
+    service.cancel(first)
+    assert service.countJobs()["cancelled"] == 1
+    service.retry(first, input="anew")
+    service.pause("echo")
+    assert service.list_paused() == ["echo"]
+    service.pause()
+    assert set(service.list_paused()) == {None, "echo"}
+    service.resume()
+    assert service.list_paused() == []
+    run_all(workplace)
+    page = service.list("completed", "echo", order="oldest", limit=2)
+    assert len(page.jobs) == 2
+    assert len(service.list("completed", after=page.next, order="oldest").jobs) == 3
+    assert service.errors().jobs == []
+    assert service.retry_all(before=time.time()) == 0
+    assert service.remove_oldest("completed", limit=1) == 1
+    service.clean(["completed"])
+    assert service.list().jobs == []
+    jobid = service.addCronJob("echo", hour=[3], timezone="Europe/Zurich")
+    assert service.getStatus(jobid) == "cronjob"
+    assert service.list_workers() == []
+    assert service.isProcessing() is False
+    service.startProcessing()
+    assert service.isProcessing() is True
+    service.stopProcessing()
+    with pytest.raises((JobIsLive, InvalidArgument)):
+        service.clean(["queued"])
+
+
+def test_the_methods_are_those_of_a_service_here() -> None:
+    own = {name for name in dir(RemoteService) if not name.startswith("_")}
+    assert own - set(ITaskService.names(all=True)) <= {"getLog"}
+
+
+def test_who_may_not_is_told_so(server: Server) -> None:
+    with pytest.raises(RemoteTaskError, match="401"):
+        RemoteService(server.url).countJobs()
+    viewer = RemoteService(server.url, token="viewer")
+    assert viewer.countJobs()["queued"] == 0
+    with pytest.raises(RemoteTaskError, match="403"):
+        viewer.add("echo")
+
+
+def test_a_server_that_is_away_is_told_so(server: Server) -> None:
+    server.stop()
+    with pytest.raises(ServerAway, match="does not answer"):
+        RemoteService(server.url, token="all").countJobs()
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[int, dict[str, str], bytes], str]]:
+    """Return a function that starts a server with one answer, and returns its address."""
+    servers: list[HTTPServer] = []
+
+    def start(status: int, headers: dict[str, str], body: bytes) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: Any) -> None: ...
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_what_is_no_answer_of_a_service_is_told(answering: Any, server: Server) -> None:
+    with pytest.raises(RemoteTaskError, match="JSON"):
+        RemoteService(answering(200, {}, b"<html>")).countJobs()
+    with pytest.raises(RemoteTaskError, match="500"):
+        RemoteService(answering(500, {}, b"<html>")).countJobs()
+    with pytest.raises(ServerAway):
+        RemoteService(answering(503, {}, b"[]")).countJobs()
+    # A token is shown to nobody else.
+    with pytest.raises(RemoteTaskError, match="302"):
+        RemoteService(answering(302, {"Location": server.url}, b""), token="all").countJobs()
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "jobs.example.com", "", "ftp://x"])
+def test_only_http_is_spoken(url: str) -> None:
+    with pytest.raises(InvalidArgument):
+        RemoteService(url)
