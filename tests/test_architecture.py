@@ -59,7 +59,7 @@ DRIVERS = ("engine.loop", "engine.crew", "engine.ledger", "engine.maintenance")
 KNOWN_TO_DRIVERS = (*DRIVERS, "engine.protocol", "errors")
 
 # No room has more lines, but for these: room -> why.
-MAX_LINES = 405
+MAX_LINES = 410
 LONG: dict[str, str] = {
     "service": "each method of the API stands here, with no more than a call",
     "interfaces": "the contract book is read in one piece",
