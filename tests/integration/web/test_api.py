@@ -351,7 +351,7 @@ def test_metrics_are_in_the_format_of_prometheus(site: Any, make_site: Any) -> N
     [queued] = [
         sample.value
         for sample in families["remotetask_jobs"].samples
-        if sample.labels == {"service": "@tasks", "status": "queued"}
+        if sample.labels == {"service": "tasks", "status": "queued"}
     ]
     assert queued == 1
 
@@ -366,7 +366,7 @@ def test_of_several_services_each_has_its_own_address(workplace: Workplace, make
     assert response.json["status_url"].startswith("/@other/api/v1/jobs/")
     assert len(site.ask("/@other/api/v1/jobs").json["jobs"]) == 1
     assert site.ask("/@tasks/api/v1/jobs").json["jobs"] == []
-    assert 'service="@other"' in site.ask("/api/v1/metrics").text
+    assert 'service="other"' in site.ask("/api/v1/metrics").text
     only = make_site(services="@other")
     assert only.ask("/@tasks/api/v1/jobs").status_int == 404
     assert len(only.get("/jobs")["jobs"]) == 1

@@ -8,7 +8,6 @@ From top to bottom; each uses only those below it.
 ``pages``        for people
 ``xmlrpc``       for programs, by XML-RPC
 ``api``          for programs, by JSON
-``metrics``      counts for Prometheus
 ``detail``       what an application tells of its jobs
 ``routing``      which view answers a request, and what it is told
 ``authorizers``  what lets in: tokens, passwords, and what hosts know

@@ -7,7 +7,8 @@ from typing import Any
 
 from webob import Response
 
-from lovely.remotetask.web import metrics, operations, overview
+from lovely.remotetask.hosts.prometheus import CONTENT_TYPE, metrics_text
+from lovely.remotetask.web import operations, overview
 from lovely.remotetask.web.api import schemas
 from lovely.remotetask.web.api.call import PREFIX, Answer, Call, answer
 from lovely.remotetask.web.facts import pattern_of
@@ -62,8 +63,9 @@ def _health(context: Context, given: dict[str, Any]) -> Response:
 
 
 def _metrics(context: Context, given: dict[str, Any]) -> Response:
-    text = metrics.metrics_text([context.match] if context.match else context.services)
-    return Response(text.encode(), content_type=metrics.MEDIA_TYPE, charset=None)
+    matches = [context.match] if context.match else context.services
+    text = metrics_text(*(match.service for match in matches))
+    return Response(text.encode(), content_type=CONTENT_TYPE, charset=None)
 
 
 OUTCOME = {200: Answer("What has come of it.", schemas.OUTCOME)}
