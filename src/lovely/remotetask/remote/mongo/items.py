@@ -164,6 +164,9 @@ class Queue:
     #: Of tasks of the other door.
     limits: dict[str, int] = {}  # noqa: RUF012 (never changed)
 
+    #: Nor do jobs here wait for others, or for a lock; and there is no ZODB.
+    links = gates = _p_jar = None
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
