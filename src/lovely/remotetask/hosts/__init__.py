@@ -12,6 +12,7 @@ From top to bottom; each uses only those below it.
 ``servers``      whether this process is a server
 ``otel``         spans of OpenTelemetry
 ``prometheus``   metrics for Prometheus
+``lookout``      services that are made after the start
 ``removal``      takes out of a database what needs the package
 ``autostart``    by patterns in its configuration
 """
