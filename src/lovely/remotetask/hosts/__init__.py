@@ -3,6 +3,8 @@
 
 From top to bottom; each uses only those below it.
 
+``zmi``          a page of plain Zope that looks after services
+``jobs``         what such pages ask of jobs
 ``content``      content of Zope and Plone as input of jobs
 ``zope``         Zope and Plone: a request, a site and a user for each job
 ``interaction``  a principal for each job, where zope.security asks for one

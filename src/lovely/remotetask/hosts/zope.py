@@ -192,7 +192,9 @@ def _leads(app: Any, path: tuple[str, ...], site: Any) -> bool:
 
 
 def _find(app: Any, site: Any) -> tuple[str, ...]:
-    """Look for a site, level by level."""
+    """Look for a site, level by level; the root may be one."""
+    if aq_base(app) is site:
+        return ()
     level: list[tuple[tuple[str, ...], Any]] = [((), aq_base(app))]
     looked = 0
     while level and looked < MAX_FOLDERS:
