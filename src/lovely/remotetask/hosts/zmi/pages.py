@@ -143,13 +143,14 @@ class Act(BrowserView):
         name, match = choose(services_of(self.context), form.get("service"))
         if match is None:
             raise NotFound("there is no service")
-        told = {"manage_tabs_type": "success"}
+        back = {"service": name, "job": form.get("job") or "", "manage_tabs_type": "success"}
         try:
             with entered(match_site(match)):
-                told["manage_tabs_message"] = self._do(match.service)
+                back["manage_tabs_message"] = self._do(match.service)
         except RemoteTaskError as error:
-            told = {"manage_tabs_type": "danger", "manage_tabs_message": str(error)}
-        back = {"service": name, "job": form.get("job") or "", **told}
+            back |= {"manage_tabs_type": "danger", "manage_tabs_message": str(error)}
+            if isinstance(error, JobNotFound):
+                del back["job"]
         address = f"{self.context.absolute_url()}/@@remotetasks?{urlencode(back)}"
         self.request.response.redirect(address, status=303)
 
