@@ -11,6 +11,7 @@ From top to bottom; each uses only those below it.
 ``users``        as whom a job runs
 ``zcml``         what ZCML says of tasks
 ``pyramid``      applications of Pyramid
+``notebook``     a bar for a job that a notebook waits for
 ``servers``      whether this process is a server
 ``otel``         spans of OpenTelemetry
 ``prometheus``   metrics for Prometheus
