@@ -29,22 +29,32 @@ def commands() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def instance(
-    tmp_path_factory: pytest.TempPathFactory, need: Callable[[object, str, str], None]
-) -> Iterator[Zope]:
-    python = os.environ.get("REMOTETASK_ZOPE_PYTHON") or os.environ.get("REMOTETASK_PLONE_PYTHON")
+def python(need: Callable[[object, str, str], None]) -> Path:
+    """That of an environment with Zope."""
+    path = os.environ.get("REMOTETASK_ZOPE_PYTHON") or os.environ.get("REMOTETASK_PLONE_PYTHON")
     need(
-        python,
+        path,
         "neither REMOTETASK_ZOPE_PYTHON nor REMOTETASK_PLONE_PYTHON names a Python with Zope and "
         "this package",
         "python3 -m venv zope && zope/bin/pip install 'Zope[wsgi]' -e . && "
         "export REMOTETASK_ZOPE_PYTHON=$PWD/zope/bin/python",
     )
-    zope = Zope(Path(str(python)), EXAMPLE, tmp_path_factory.mktemp("zope") / "example")
-    zope.call("\n".join(commands()))
+    return Path(str(path))
+
+
+def make(python: Path, directory: Path, with_service: bool = True) -> Zope:
+    """Make an instance as the README says, with a view that runs Python."""
+    zope = Zope(python, EXAMPLE, directory)
+    zope.call("\n".join(line for line in commands() if with_service or "zconsole" not in line))
     includes = zope.instance / "etc" / "package-includes"
     shutil.copy(HERE / "zope_run.py", zope.directory)
     shutil.copy(HERE / "zope_run.zcml", includes / "run-configure.zcml")
+    return zope
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory, python: Path) -> Iterator[Zope]:
+    zope = make(python, tmp_path_factory.mktemp("zope") / "example")
     conf = zope.instance / "etc" / "zope.conf"
     conf.write_text(conf.read_text().replace("autostart @tasks", "autostart @*, shop@*"))
     zope.console(
@@ -163,6 +173,28 @@ def test_a_service_that_is_made_by_a_request_works_at_once(zope: Zope) -> None:
     _, output, error = zope.until(lambda: (found := run(zope, code))[0] and found)
     assert error is None
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/shop", output)
+
+
+def test_the_first_start_needs_no_second_one(tmp_path: Path, python: Path) -> None:
+    zope = make(python, tmp_path / "example", with_service=False)
+    zope.start()
+    try:
+        run(zope, "from lovely.remotetask.hosts.zope import install\ninstall(app)")
+        lines = "\n".join(["line"] * 100)  # for longer than the end of a process waits
+        order = f"{{'folder': reference(app), 'text': {lines!r}}}"
+        code = "from lovely.remotetask.hosts.content import reference\n"
+        code = f"{FIND}{code}result = service.add('importing.import_lines', {order})"
+        jobid = run(zope, code)
+        told = "[job.status, job.error, [failure.type for failure in job.failures]]"
+        code = f"{FIND}job = service.job({jobid}); result = {told}"
+        zope.until(lambda: run(zope, code)[0] == "processing")
+        zope.stop()
+        zope.start()
+        assert run(zope, code)[2] == ["JobInterrupted"]  # it was given back
+        zope.until(lambda: run(zope, code)[0] == "processing")
+        run(zope, f"{FIND}service.cancel({jobid})")
+    finally:
+        zope.stop()
 
 
 def test_a_service_that_no_pattern_names_is_not_started(zope: Zope) -> None:

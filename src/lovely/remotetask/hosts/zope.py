@@ -38,6 +38,7 @@ from ZPublisher.interfaces import IPubStart
 
 from lovely.remotetask.around import register_around, register_context
 from lovely.remotetask.base.site import ROOT_NAME
+from lovely.remotetask.engine.registry import take_endings
 from lovely.remotetask.errors import InvalidArgument, TaskError
 from lovely.remotetask.hosts import servers
 from lovely.remotetask.hosts.autostart import (
@@ -287,6 +288,7 @@ def process_starting(event: Any) -> None:
 def _start(patterns: list[str]) -> None:
     import Zope2
 
+    take_endings()
     known: set[Any] = set()
     try:
         start_services(Zope2.DB, patterns, known)

@@ -57,7 +57,6 @@ class Remotetasks(BrowserView):
     """Shows a service with its jobs, a page at a time; or, with ``job`` in the form, a job."""
 
     statuses = STATUSES
-    management_view = TAB["label"]
     list_template = ViewPageTemplateFile("jobs.pt")
     job_template = ViewPageTemplateFile("job.pt")
     user_of = staticmethod(user_of)
