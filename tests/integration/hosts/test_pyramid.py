@@ -3,22 +3,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 import transaction
@@ -26,13 +18,10 @@ from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 
+from example_server import SECONDS, copied, environ, free_port, get, program, served, visit, wait
 from lovely.remotetask.hosts import pyramid as host
 from lovely.remotetask.hosts import servers
 from lovely.remotetask.task import task
-
-EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "pyramid"
-SECONDS = 30
-
 
 Make = Callable[..., Any]
 
@@ -200,6 +189,9 @@ def test_an_application_without_a_database_is_refused() -> None:
         (["/srv/bin/pshell", "a.ini"], False),
         (["/srv/lib/pytest/__main__.py"], False),
         (["/srv/lib/gunicorn/__main__.py"], True),
+        (["/srv/bin/flask", "--app", "shop", "run"], True),
+        (["/srv/lib/flask/__main__.py", "shell"], False),
+        (["/srv/bin/fastapi", "dev", "shop.py"], True),
         ([""], False),
         ([], False),
     ],
@@ -220,73 +212,22 @@ def test_who_embeds_python_is_a_server_that_may_fork(monkeypatch: pytest.MonkeyP
 # -- the example ------------------------------------------------------------------------------
 
 
-@contextmanager
-def served(directory: Path, port: int) -> Iterator[str]:
-    """Serve the example by pserve; it is told to end at the end of the block."""
-    ini = directory / "counting.ini"
-    ini.write_text(re.sub(r"(127\.0\.0\.1):\d+", rf"\1:{port}", ini.read_text()))
-    program = "import sys; from pyramid.scripts.pserve import main; main()"
-    link = directory / "pserve"  # as which it is known
-    link.write_text(program)
-    with (
-        (directory / "log").open("a") as log,
-        subprocess.Popen(
-            [sys.executable, str(link), str(ini)],
-            cwd=directory,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(directory), *sys.path])},
-            stderr=log,
-            stdout=subprocess.DEVNULL,
-        ) as server,
-    ):
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait(lambda: _is_up(url))
-            yield url
-            server.send_signal(signal.SIGINT)
-            server.wait(SECONDS)
-        finally:
-            server.kill()
-
-
-def _wait(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
-
-
-def _is_up(url: str) -> bool:
-    try:
-        return bool(get(url).startswith("<!doctype"))
-    except urllib.error.URLError:
-        return False
-
-
-def get(url: str, **form: str) -> str:
-    """Return a page; with fields it is posted."""
-    data = urlencode(form).encode() if form else None
-    with urllib.request.urlopen(url, data, timeout=SECONDS) as answer:
-        text: str = answer.read().decode()
-        return text
+PSERVE = "from pyramid.scripts.pserve import main; main()"
+PSHELL = "from pyramid.scripts.pshell import main; main()"
 
 
 def test_the_example_adds_a_job_shows_it_and_goes_on_after_a_restart(tmp_path: Path) -> None:
-    directory = tmp_path / "example"
-    shutil.copytree(EXAMPLE, directory, ignore=shutil.ignore_patterns("*.fs*", "__pycache__"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with served(directory, port) as url:
-        page = get(f"{url}/jobs", text="to be or not to be")
-        assert "role=status>" in page
-        with urllib.request.urlopen(
-            urllib.request.Request(f"{url}/jobs", urlencode({"text": "a b " * 20}).encode())
-        ) as answer:
-            job = answer.url
-        _wait(lambda: "word" in get(job))
-    with served(directory, port) as url:
-        page = _wait(lambda: "completed" in (text := get(job)) and text)
+    directory = copied("pyramid", tmp_path)
+    port = free_port()
+    ini = directory / "counting.ini"
+    ini.write_text(re.sub(r"(127\.0\.0\.1):\d+", rf"\1:{port}", ini.read_text()))
+    command = [*program(directory, "pserve", PSERVE), str(ini)]
+    with served(directory, port, command) as url:
+        assert "role=status>" in get(f"{url}/jobs", text="to be or not to be")
+        job, _ = visit(f"{url}/jobs", text="a b " * 20)
+        wait(lambda: "word" in get(job))
+    with served(directory, port, command) as url:
+        page = wait(lambda: "completed" in (text := get(job)) and text)
         assert "a: 20, b: 20" in page
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(f"{url}/jobs/1")
@@ -294,13 +235,11 @@ def test_the_example_adds_a_job_shows_it_and_goes_on_after_a_restart(tmp_path: P
 
 
 def test_a_console_leaves_the_jobs_of_the_example_alone(tmp_path: Path) -> None:
-    directory = tmp_path / "example"
-    shutil.copytree(EXAMPLE, directory, ignore=shutil.ignore_patterns("*.fs*", "__pycache__"))
-    (directory / "pshell").write_text("from pyramid.scripts.pshell import main; main()")
+    directory = copied("pyramid", tmp_path)
     ended = subprocess.run(
-        [sys.executable, "pshell", "-p", "python", "counting.ini"],
+        [*program(directory, "pshell", PSHELL), "-p", "python", "counting.ini"],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(directory), *sys.path])},
+        env=environ(directory),
         input="print('works:', request.tasks.isProcessing())\n",
         capture_output=True,
         text=True,

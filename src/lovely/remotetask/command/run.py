@@ -31,12 +31,8 @@ from lovely.remotetask.hosts.autostart import (
     split_patterns,
     start_new_services,
 )
+from lovely.remotetask.hosts.lookout import Lookout
 from lovely.remotetask.setting import MAX_THREADS
-
-log = logging.getLogger("lovely.remotetask")
-
-#: Seconds between two looks for services that are new.
-LOOK_AGAIN_SECONDS = 5.0
 
 #: Connections that a service takes beside those of its threads, with one for a task's progress.
 MORE_CONNECTIONS = 4
@@ -205,28 +201,3 @@ def _make_room(db: Any, patterns: list[str], threads: int | None) -> None:
     for opened in db.databases.values():
         wanted = count * (2 * threads + MORE_CONNECTIONS)
         opened.setPoolSize(max(opened.getPoolSize(), wanted))
-
-
-class Lookout(threading.Thread):
-    """Starts the services that are made while the command runs.
-
-    A thread of its own: where the storage is away, a look takes as long as that waits.
-
-    :param known: see `start_new_services`.
-    :ivar has_ended: set it, and there is no other look.
-    """
-
-    def __init__(self, db: Any, patterns: list[str], known: set[Any]) -> None:
-        super().__init__(name="remotetask-lookout", daemon=True)
-        self.has_ended = threading.Event()
-        self._db = db
-        self._patterns = patterns
-        self._known = known
-
-    def run(self) -> None:
-        """Look again and again."""
-        while not self.has_ended.wait(LOOK_AGAIN_SECONDS):
-            try:
-                start_new_services(self._db, self._patterns, self._known)
-            except Exception:  # the storage is away, say: those who work on services tell that
-                log.debug("new services were not looked for", exc_info=True)

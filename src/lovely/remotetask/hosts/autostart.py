@@ -82,31 +82,36 @@ def bootStrapSubscriber(event: Any) -> None:
         log.exception("services could not be started")
 
 
-def start_services(db: Any, patterns: Iterable[str]) -> int:
+def start_services(db: Any, patterns: Iterable[str], known: set[Any] | None = None) -> int:
     """Start the services that patterns name; return how many were started.
+
+    :param known: those that are found come to it: see `start_new_services`.
 
     Transaction: reads only, through a connection of its own.
     """
+    known = set() if known is None else known
     connection = db.open(transaction.TransactionManager())
     try:
-        return sum(_start_pattern(connection.root(), pattern) for pattern in patterns)
+        return sum(_start_pattern(connection.root(), pattern, known) for pattern in patterns)
     finally:
         connection.close()
 
 
-def _start_pattern(database_root: Any, pattern: str) -> int:
+def _start_pattern(database_root: Any, pattern: str, known: set[Any]) -> int:
     site_name, separator, service_name = pattern.partition("@")
     if not separator or not service_name:
         log.error("autostart pattern %s is not of the form site@service", pattern)
         return 0
     try:
-        return _start_matching(database_root, pattern, site_name, service_name)
+        return _start_matching(database_root, pattern, site_name, service_name, known)
     except Exception:
         log.exception("autostart pattern %s failed", pattern)
         return 0
 
 
-def _start_matching(database_root: Any, pattern: str, site_name: str, service_name: str) -> int:
+def _start_matching(
+    database_root: Any, pattern: str, site_name: str, service_name: str, known: set[Any]
+) -> int:
     has_star = "*" in (site_name, service_name)
     started = found = 0
     for match in _matching(database_root, site_name, service_name):
@@ -114,6 +119,7 @@ def _start_matching(database_root: Any, pattern: str, site_name: str, service_na
             log.error(_why_no_site(database_root, match.site_name), match.site_name)
         elif match.service is not None:
             found += 1
+            known.add(_place(match.service))
             with entered(match_site(match)):
                 started += _start(match.service, match.service_name, match.site_name)
         elif not has_star:
@@ -128,6 +134,14 @@ def _why_no_site(database_root: Any, site_name: str) -> str:
     if _object_at(root, site_name) is None:
         return "site %s not found"
     return "site %s not found: what is there is no site, with a registry of its own"
+
+
+def names(pattern: str, site_path: str, service_name: str) -> bool:
+    """Say whether a pattern names a service; the path of the root is empty."""
+    site, separator, service = pattern.partition("@")
+    path = site_path.strip("/")
+    is_site = site.strip("/") == path or (site == "*" and "/" not in path)
+    return bool(separator) and is_site and service in (service_name, "*")
 
 
 class Match(NamedTuple):

@@ -17,6 +17,9 @@ from lovely.remotetask.hosts.autostart import SWITCH
 #: Programs that serve one application in one process, as it was made there.
 _SERVING = {"pserve", "runwsgi", "waitress-serve", "uvicorn", "hypercorn"}
 
+#: Programs that serve by one of their verbs.
+_SERVING_BY = {"flask": {"run"}, "fastapi": {"run", "dev"}}
+
 #: Programs that may fork after the application has been made.
 _FORKING = {"gunicorn"}
 
@@ -39,7 +42,8 @@ def forks() -> bool:
 
 def is_server() -> bool:
     """Say whether this process is a server that is known, and no console, script or test."""
-    return _program() in _SERVING or forks()
+    name = _program()
+    return name in _SERVING or forks() or bool(_SERVING_BY.get(name, set()).intersection(sys.argv))
 
 
 def starts_here() -> bool:

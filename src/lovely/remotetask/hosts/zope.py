@@ -20,9 +20,12 @@ from AccessControl.SecurityManagement import getSecurityManager, newSecurityMana
 from Acquisition import aq_base, aq_inner, aq_parent
 from App.config import getConfiguration
 from OFS.Application import Application
-from zope.component import provideHandler
+from Products.Five.component import enableSite
+from Products.Five.component.interfaces import IObjectManagerSite
+from zope.component import getGlobalSiteManager, provideHandler
 from zope.component.hooks import getSite, setHooks, setSite
 from zope.component.interfaces import ISite
+from zope.component.persistentregistry import PersistentComponents
 from zope.event import notify
 from zope.globalrequest import getRequest, setRequest
 from zope.publisher.browser import setDefaultSkin
@@ -35,13 +38,16 @@ from ZPublisher.interfaces import IPubStart
 
 from lovely.remotetask.around import register_around, register_context
 from lovely.remotetask.base.site import ROOT_NAME
+from lovely.remotetask.engine.registry import take_endings
 from lovely.remotetask.errors import InvalidArgument, TaskError
 from lovely.remotetask.hosts import servers
 from lovely.remotetask.hosts.autostart import (
     PRODUCT_NAME,
     getAutostartServiceNames,
+    names,
     start_services,
 )
+from lovely.remotetask.hosts.lookout import Lookout
 from lovely.remotetask.hosts.users import UserGone, named_user, run_as
 from lovely.remotetask.interfaces import ITaskService
 from lovely.remotetask.service import TaskService
@@ -187,7 +193,9 @@ def _leads(app: Any, path: tuple[str, ...], site: Any) -> bool:
 
 
 def _find(app: Any, site: Any) -> tuple[str, ...]:
-    """Look for a site, level by level."""
+    """Look for a site, level by level; the root may be one."""
+    if aq_base(app) is site:
+        return ()
     level: list[tuple[tuple[str, ...], Any]] = [((), aq_base(app))]
     looked = 0
     while level and looked < MAX_FOLDERS:
@@ -280,14 +288,19 @@ def process_starting(event: Any) -> None:
 def _start(patterns: list[str]) -> None:
     import Zope2
 
+    take_endings()
+    known: set[Any] = set()
     try:
-        start_services(Zope2.DB, patterns)
+        start_services(Zope2.DB, patterns, known)
     except Exception:
         log.exception("services could not be started")
+    Lookout(Zope2.DB, patterns, known).start()
 
 
 def install(place: Any, name: str = "tasks") -> Any:
     """Make a service in the root of Zope or in a site, and return it; one that is there stays.
+
+    In a server whose autostart patterns name it, it starts with the commit.
 
     :param place: the root, or a site; the root becomes a site if it is none.
     :param name: its name, as autostart patterns have it: ``@name`` in the root.
@@ -300,9 +313,7 @@ def install(place: Any, name: str = "tasks") -> Any:
     if not ISite.providedBy(place):
         if not isinstance(aq_base(place), Application):
             raise InvalidArgument(f"{place!r} is neither the root of Zope nor a site")
-        from five.localsitemanager import make_objectmanager_site
-
-        make_objectmanager_site(place)
+        _make_site(place)
     registry = place.getSiteManager()
     service = registry.queryUtility(ITaskService, name=name)
     if service is None:
@@ -310,7 +321,22 @@ def install(place: Any, name: str = "tasks") -> Any:
         service.__name__ = name
         service.__parent__ = aq_base(place)
         registry.registerUtility(service, ITaskService, name=name)
+        _start_new(place, service)
     return service
+
+
+def _start_new(place: Any, service: Any) -> None:
+    """Let a new service start with the commit where it would have been at the start."""
+    if servers.starts_here():
+        path = "/".join(place.getPhysicalPath())
+        if any(names(pattern, path, service.__name__) for pattern in getAutostartServiceNames()):
+            service.startProcessing()
+
+
+def _make_site(place: Any) -> None:
+    """Do what the form of the ZMI does; five.localsitemanager is no part of Zope."""
+    enableSite(place, iface=IObjectManagerSite)
+    place.setSiteManager(PersistentComponents(bases=(getGlobalSiteManager(),)))
 
 
 def uninstall(place: Any, name: str = "tasks") -> bool:
