@@ -130,6 +130,14 @@ def _why_no_site(database_root: Any, site_name: str) -> str:
     return "site %s not found: what is there is no site, with a registry of its own"
 
 
+def names(pattern: str, site_path: str, service_name: str) -> bool:
+    """Say whether a pattern names a service; the path of the root is empty."""
+    site, separator, service = pattern.partition("@")
+    path = site_path.strip("/")
+    is_site = site.strip("/") == path or (site == "*" and "/" not in path)
+    return bool(separator) and is_site and service in (service_name, "*")
+
+
 class Match(NamedTuple):
     """What a pattern has led to; ``site`` or ``service`` None is what was not found."""
 

@@ -40,8 +40,10 @@ from lovely.remotetask.hosts import servers
 from lovely.remotetask.hosts.autostart import (
     PRODUCT_NAME,
     getAutostartServiceNames,
+    names,
     start_services,
 )
+from lovely.remotetask.hosts.dropped import warn_if_dropped
 from lovely.remotetask.interfaces import ITaskService
 from lovely.remotetask.service import TaskService
 
@@ -99,6 +101,7 @@ def capture() -> dict[str, Any] | None:
         found = {name: value for name, value in context.items() if name != "user"}
     request = getRequest()
     if request is not None and hasattr(request, "physicalPathToURL"):
+        warn_if_dropped(request)
         found["server"] = str(request.get("SERVER_URL") or "")
         found["root"] = "/".join(request.get("VirtualRootPhysicalPath") or ("",))
         found["prefix"] = request.getVirtualRoot()
@@ -308,6 +311,8 @@ def _start(patterns: list[str]) -> None:
 def install(place: Any, name: str = "tasks") -> Any:
     """Make a service in the root of Zope or in a site, and return it; one that is there stays.
 
+    In a server whose autostart patterns name it, it starts with the commit.
+
     :param place: the root, or a site; the root becomes a site if it is none.
     :param name: its name, as autostart patterns have it: ``@name`` in the root.
     :raises InvalidArgument: the place is neither, or the name is none.
@@ -329,7 +334,16 @@ def install(place: Any, name: str = "tasks") -> Any:
         service.__name__ = name
         service.__parent__ = aq_base(place)
         registry.registerUtility(service, ITaskService, name=name)
+        _start_new(place, service)
     return service
+
+
+def _start_new(place: Any, service: Any) -> None:
+    """Let a new service start with the commit where it would have been at the start."""
+    if servers.starts_here():
+        path = "/".join(place.getPhysicalPath())
+        if any(names(pattern, path, service.__name__) for pattern in getAutostartServiceNames()):
+            service.startProcessing()
 
 
 def uninstall(place: Any, name: str = "tasks") -> bool:
