@@ -15,7 +15,11 @@ addPloneSite(
     title="Shop",
     setup_content=False,
     default_language="de",
-    extension_ids=("plone.app.contenttypes:default", "reindexing:default"),
+    extension_ids=(
+        "plone.app.contenttypes:default",
+        "plone.restapi:default",
+        "reindexing:default",
+    ),
 )
 setSite(app.Plone)
 USERS = {

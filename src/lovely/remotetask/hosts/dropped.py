@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: ZPL-2.1
 """Warns when a request has added jobs, and its transaction was thrown away without an error.
 
-So does plone.protect with what is written by a GET, or without its authenticator: ``add`` has
-returned an id, and the job never comes to be.
+So does plone.protect with what is written by a GET without its authenticator: ``add`` has returned
+an id, and the job never comes to be.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import transaction
 
 log = logging.getLogger("lovely.remotetask")
 
-#: In the environment of a request that fails, and says so by itself.
-_FAILS = "lovely.remotetask.fails"
+#: In the environment of a request: the calls of transactions that were aborted.
+_DROPPED = "lovely.remotetask.dropped"
 
 
 class _Added:
@@ -26,20 +26,12 @@ class _Added:
         self._request = request
 
     def aborted(self) -> None:
-        """Warn, unless the request fails anyway."""
-        request = self._request
-        if request.environ.get(_FAILS):
-            return
-        log.warning(
-            "%s %s has added jobs (calls: %s), but its transaction was aborted: they do not exist."
-            "  In Plone, plone.protect does so when a GET writes, or the authenticator is missing",
-            request.get("REQUEST_METHOD"),
-            request.get("URL"),
-            self.count,
-        )
+        """Note that the jobs are gone."""
+        environ = self._request.environ
+        environ[_DROPPED] = environ.get(_DROPPED, 0) + self.count
 
 
-def warn_if_dropped(request: Any) -> None:
+def note_added(request: Any) -> None:
     """Note that a request adds jobs in the current transaction."""
     if request.get("PUBLISHED") is None:  # a job's own request, whose attempts may well be aborted
         return
@@ -53,6 +45,14 @@ def warn_if_dropped(request: Any) -> None:
     added.count += 1
 
 
-def request_fails(event: Any) -> None:
-    """Note that a request fails, or is to be tried again: for `IPubBeforeAbort`."""
-    event.request.environ[_FAILS] = True
+def request_ended(event: Any) -> None:
+    """Warn if a request has ended well, and its jobs are gone: for `IPubSuccess`."""
+    request = event.request
+    if count := request.environ.get(_DROPPED):
+        log.warning(
+            "%s %s has added jobs (calls: %s), but its transaction was aborted: they do not exist."
+            "  In Plone, plone.protect does so when a GET writes to the database",
+            request.get("REQUEST_METHOD"),
+            request.get("URL"),
+            count,
+        )

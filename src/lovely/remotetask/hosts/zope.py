@@ -43,7 +43,7 @@ from lovely.remotetask.hosts.autostart import (
     names,
     start_services,
 )
-from lovely.remotetask.hosts.dropped import warn_if_dropped
+from lovely.remotetask.hosts.dropped import note_added
 from lovely.remotetask.interfaces import ITaskService
 from lovely.remotetask.service import TaskService
 
@@ -101,7 +101,7 @@ def capture() -> dict[str, Any] | None:
         found = {name: value for name, value in context.items() if name != "user"}
     request = getRequest()
     if request is not None and hasattr(request, "physicalPathToURL"):
-        warn_if_dropped(request)
+        note_added(request)
         found["server"] = str(request.get("SERVER_URL") or "")
         found["root"] = "/".join(request.get("VirtualRootPhysicalPath") or ("",))
         found["prefix"] = request.getVirtualRoot()
