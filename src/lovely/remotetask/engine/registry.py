@@ -146,7 +146,7 @@ def attend(processor: Any) -> None:
 
 def _attend_ends(db: Any) -> None:
     _stop_before_close(db)
-    _take_endings()
+    take_endings()
     processpool.attend_exit()
 
 
@@ -290,8 +290,12 @@ def is_switched_off(switch: str) -> bool:
     return os.environ.get(switch, "").lower() in ("0", "off", "no", "false")
 
 
-def _take_endings() -> None:
-    """Let signals give back the running jobs first, where they would end the process at once."""
+def take_endings() -> None:
+    """Let signals give back the running jobs first, where they would end the process at once.
+
+    It is called with the first processor; a server whose first one may start in another thread
+    calls it before, in the main thread.
+    """
     if threading.current_thread() is not threading.main_thread() or is_switched_off(SIGTERM_SWITCH):
         return  # other threads cannot set handlers
     for number in ENDING:

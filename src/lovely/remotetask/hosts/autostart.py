@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -27,6 +28,9 @@ log = logging.getLogger("lovely.remotetask")
 
 #: The section of the product configuration.
 PRODUCT_NAME = "lovely.remotetask"
+
+#: Services that are made later are looked for so often, in seconds.
+LOOK_AGAIN_SECONDS = 60.0
 
 #: Set to 0, off, no or false: then nothing is started.  Set to 1, on, yes or true, services are
 #: started in processes too that are no server; see `lovely.remotetask.hosts.servers`.
@@ -92,6 +96,64 @@ def start_services(db: Any, patterns: Iterable[str]) -> int:
         return sum(_start_pattern(connection.root(), pattern) for pattern in patterns)
     finally:
         connection.close()
+
+
+def look_again(
+    db: Any, patterns: Iterable[str], seconds: float = LOOK_AGAIN_SECONDS
+) -> threading.Event:
+    """Start services that patterns name and that are made later, by whatever process.
+
+    A daemon thread looks for them.  What was there when it begins, or was started once, it leaves
+    alone.
+
+    :returns: what ends it when it is set.
+
+    Transaction: reads only, through connections of its own.
+    """
+    ended = threading.Event()
+    lookout = _Lookout(db, list(patterns))
+    lookout.look(is_first=True)
+
+    def keep_looking() -> None:
+        while not ended.wait(seconds):
+            lookout.look()
+
+    threading.Thread(target=keep_looking, name="remotetask-lookout", daemon=True).start()
+    return ended
+
+
+class _Lookout:
+    """Finds services that were not there before."""
+
+    def __init__(self, db: Any, patterns: list[str]) -> None:
+        self._db = db
+        self._patterns = patterns
+        self._seen: set[tuple[str, bytes]] = set()
+        self._is_told = False
+
+    def look(self, is_first: bool = False) -> None:
+        """Look once, and start what is new."""
+        try:
+            connection = self._db.open(transaction.TransactionManager())
+            try:
+                self._look_through(connection, is_first)
+            finally:
+                connection.close()
+            self._is_told = False
+        except Exception as error:  # the database is away, mostly: there is another time
+            if not self._is_told:
+                log.warning("services that were made meanwhile cannot be looked for: %s", error)
+            self._is_told = True
+
+    def _look_through(self, connection: Any, is_first: bool) -> None:
+        for match in find_services(connection.root(), self._patterns):
+            key = match.service._p_jar.db().database_name, match.service._p_oid
+            if key in self._seen:
+                continue
+            self._seen.add(key)
+            if not is_first:
+                with entered(match_site(match)):
+                    _start(match.service, match.service_name, match.site_name)
 
 
 def _start_pattern(database_root: Any, pattern: str) -> int:

@@ -35,11 +35,13 @@ from ZPublisher.interfaces import IPubStart
 
 from lovely.remotetask.around import register_around, register_context
 from lovely.remotetask.base.site import ROOT_NAME
+from lovely.remotetask.engine.registry import take_endings
 from lovely.remotetask.errors import InvalidArgument, TaskError
 from lovely.remotetask.hosts import servers
 from lovely.remotetask.hosts.autostart import (
     PRODUCT_NAME,
     getAutostartServiceNames,
+    look_again,
     names,
     start_services,
 )
@@ -302,7 +304,9 @@ def process_starting(event: Any) -> None:
 def _start(patterns: list[str]) -> None:
     import Zope2
 
+    take_endings()
     try:
+        look_again(Zope2.DB, patterns)
         start_services(Zope2.DB, patterns)
     except Exception:
         log.exception("services could not be started")
