@@ -51,17 +51,16 @@ result = {
 
 def test_a_service_that_is_made_in_a_running_server_works_at_once(plone: Plone) -> None:
     code = """
-service = zope.install(portal, "another")
-result = service.add("mark")
+from lovely.remotetask.interfaces import ITaskService
+service = portal.getSiteManager().queryUtility(ITaskService, name="another")
 """
-    jobid = plone.run("jane", code)
-    look = "service = portal.getSiteManager().getUtility({}, name='another')".format(
-        "__import__('lovely.remotetask.interfaces', fromlist=['x']).ITaskService"
-    )
-    plone.until(
-        lambda: plone.run("jane", f"{look}; result = service.getStatus({jobid})") == "completed"
-    )
+    made = 'service = zope.install(portal, "another"); result = service.add("mark")'
+    jobid = plone.run("jane", made)
+    assert plone.run("jane", f"{code}result = service.isProcessing()")
+    status = f"{code}result = service.getStatus({jobid})"
+    plone.until(lambda: plone.run("jane", status) == "completed")
     assert plone.run("jane", "result = zope.uninstall(portal, 'another')")
+    assert plone.run("jane", f"{code}result = service") is None
 
 
 # -- the control panel ---------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
 from Products.statusmessages.interfaces import IStatusMessage
 from zExceptions import BadRequest, NotFound
 
-from lovely.remotetask.errors import JobNotFound, RemoteTaskError
+from lovely.remotetask.errors import RemoteTaskError
 from lovely.remotetask.hosts.plone.jobs import MANAGE, find_job, find_service, may, user_of
 from lovely.remotetask.hosts.plone.settings import PREFIX, IRemoteTaskSettings
 from lovely.remotetask.interfaces import CRONJOB, DELAYED, FINAL_STATUSES, STATUSES
@@ -97,12 +97,12 @@ class JobPage(Page):
     def __call__(self) -> str:
         """Return the page.
 
-        :raises NotFound: there is no such job.
+        :raises NotFound: there is no such job, or it cannot be read here.
         """
         service = find_service()
         try:
             self.job = None if service is None else find_job(service, self.request.form.get("id"))
-        except JobNotFound as error:
+        except RemoteTaskError as error:
             raise NotFound(str(error)) from error
         return super().__call__()
 

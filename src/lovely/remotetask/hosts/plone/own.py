@@ -65,7 +65,10 @@ class OwnJobsViewlet(ViewletBase):
     def update(self) -> None:
         """Look for the jobs."""
         super().update()
-        self.jobs = own_jobs([])
+        try:
+            self.jobs = own_jobs([])
+        except RemoteTaskError:  # such as `OldRecord`: a page is no place to say so
+            self.jobs = []
 
     def render(self) -> str:
         """Return the bars, or nothing."""
