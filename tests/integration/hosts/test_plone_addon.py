@@ -225,12 +225,14 @@ def test_users_see_their_own_running_jobs_and_nobody_elses(plone: Plone, tmp_pat
     path = tmp_path / "go"
     jobid = plone.run("joe", f"result = service.add('slow', {str(path)!r}, note='A long one')")
     plone.until(path.with_suffix(".begun").exists)
-    assert "A long one" in plone.get("/Plone", "joe")
-    assert "A long one" not in plone.get("/Plone", "jane")
-    assert "remotetask-own" not in plone.get("/Plone")
-    [own] = json.loads(plone.get("/Plone/@@remotetask-own", "joe"))["jobs"]
-    assert (own["id"], own["is_final"], own["done"], own["total"]) == (jobid, False, 1, 4)
-    path.touch()
+    try:
+        assert "A long one" in plone.get("/Plone", "joe")
+        assert "A long one" not in plone.get("/Plone", "jane")
+        assert "remotetask-own" not in plone.get("/Plone")
+        [own] = json.loads(plone.get("/Plone/@@remotetask-own", "joe"))["jobs"]
+        assert (own["id"], own["is_final"], own["done"], own["total"]) == (jobid, False, 1, 4)
+    finally:
+        path.touch()
     plone.ended(jobid)
     assert "remotetask-own" not in plone.get("/Plone", "joe")
     [own] = json.loads(plone.get(f"/Plone/@@remotetask-own?ids={jobid},77777,x", "joe"))["jobs"]
