@@ -20,7 +20,12 @@ from zope.site.folder import Folder, rootFolder
 from zope.site.site import LocalSiteManager
 
 from lovely.remotetask.engine import registry
-from lovely.remotetask.hosts.autostart import find_services, split_patterns, start_services
+from lovely.remotetask.hosts.autostart import (
+    find_services,
+    names,
+    split_patterns,
+    start_services,
+)
 from lovely.remotetask.interfaces import IService, ITaskService
 from lovely.remotetask.remote.interfaces import IRemoteProcessor
 from lovely.remotetask.remote.processor import RemoteProcessor
@@ -473,3 +478,24 @@ def test_what_keeps_its_jobs_elsewhere_is_started_and_not_looked_after(
     assert elsewhere.started == 1
     names = [match.service_name for match in find_services(db.open().root(), ["*@*"])]
     assert names == ["remote"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "name", "is_named"),
+    [
+        ("Plone@tasks", "/Plone", "tasks", True),
+        ("Plone@*", "/Plone", "tasks", True),
+        ("*@*", "/Plone", "tasks", True),
+        ("*@tasks", "", "tasks", True),
+        ("@tasks", "", "tasks", True),
+        ("europe/shop@tasks", "/europe/shop", "tasks", True),
+        ("@tasks", "/Plone", "tasks", False),
+        ("*@*", "/europe/shop", "tasks", False),
+        ("Plone@mail", "/Plone", "tasks", False),
+        ("tasks", "", "tasks", False),
+    ],
+)
+def test_a_pattern_names_what_it_finds_at_the_start(
+    pattern: str, path: str, name: str, is_named: bool
+) -> None:
+    assert names(pattern, path, name) is is_named

@@ -7,8 +7,6 @@ from plone import api
 from Products.CMFPlone.factory import addPloneSite
 from zope.component.hooks import setSite
 
-from lovely.remotetask.hosts.zope import install
-
 app = globals()["app"]
 newSecurityManager(None, app.acl_users.getUserById("admin").__of__(app.acl_users))
 addPloneSite(
@@ -17,12 +15,20 @@ addPloneSite(
     title="Shop",
     setup_content=False,
     default_language="de",
-    extension_ids=("plone.app.contenttypes:default",),
+    extension_ids=(
+        "plone.app.contenttypes:default",
+        "plone.restapi:default",
+        "reindexing:default",
+    ),
 )
 setSite(app.Plone)
-for name, roles in {"jane": ("Member", "Site Administrator"), "joe": ("Member",)}.items():
+USERS = {
+    "jane": ("Member", "Site Administrator"),
+    "joe": ("Member",),
+    "edith": ("Member", "Contributor", "Editor"),
+}
+for name, roles in USERS.items():
     api.user.create(
         email=f"{name}@example.com", username=name, password="Secret-12345", roles=roles
     )
-install(app.Plone)
 transaction.commit()

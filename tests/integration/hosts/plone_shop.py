@@ -58,9 +58,17 @@ def show(reference: Any) -> str:
     return title
 
 
-@task("slow")
-def slow(path: str) -> str:
+@task("count", context=True)
+def count(context: Any, number: int) -> int:
+    """Say in the log what was counted."""
+    context.log.info("counted %s", number)
+    return number
+
+
+@task("slow", context=True)
+def slow(context: Any, path: str) -> str:
     """Wait until a file is there."""
+    context.progress(1, 4, "waiting")
     Path(path).with_suffix(".begun").touch()
     while not Path(path).exists():
         time.sleep(0.05)
@@ -80,6 +88,18 @@ class TitleView(BrowserView):
     def __call__(self) -> str:
         """Return them."""
         return f"{self.context.Title()} {self.request.form.get('with')}"
+
+
+class AddByGetView(BrowserView):
+    """Adds a job, which a GET must not."""
+
+    def __call__(self) -> str:
+        """Return the id that the job would have."""
+        jobid = getUtility(ITaskService, name="tasks").add("mark")
+        if self.request.form.get("fail"):
+            raise ValueError("as asked for")
+        self.request.response.setHeader("Content-Type", "text/plain")
+        return str(jobid)
 
 
 class RunView(BrowserView):

@@ -3,6 +3,7 @@
 
 From top to bottom; each uses only those below it.
 
+``plone``        the add-on for Plone
 ``zmi``          a page of plain Zope that looks after services
 ``jobs``         what such pages ask of jobs
 ``content``      content of Zope and Plone as input of jobs
@@ -12,6 +13,7 @@ From top to bottom; each uses only those below it.
 ``zcml``         what ZCML says of tasks
 ``pyramid``      applications of Pyramid
 ``notebook``     a bar for a job that a notebook waits for
+``dropped``      warns of jobs that a request has added in vain
 ``servers``      whether this process is a server
 ``otel``         spans of OpenTelemetry
 ``prometheus``   metrics for Prometheus

@@ -28,6 +28,7 @@ log = logging.getLogger("lovely.remotetask")
 #: The section of the product configuration.
 PRODUCT_NAME = "lovely.remotetask"
 
+
 #: Set to 0, off, no or false: then nothing is started.  Set to 1, on, yes or true, services are
 #: started in processes too that are no server; see `lovely.remotetask.hosts.servers`.
 SWITCH = "REMOTETASK_AUTOSTART"

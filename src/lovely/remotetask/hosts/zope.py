@@ -47,6 +47,7 @@ from lovely.remotetask.hosts.autostart import (
     names,
     start_services,
 )
+from lovely.remotetask.hosts.dropped import note_added
 from lovely.remotetask.hosts.lookout import Lookout
 from lovely.remotetask.hosts.users import UserGone, named_user, run_as
 from lovely.remotetask.interfaces import ITaskService
@@ -86,6 +87,7 @@ def capture() -> dict[str, Any] | None:
         found = {name: value for name, value in context.items() if name != "user"}
     request = getRequest()
     if request is not None and hasattr(request, "physicalPathToURL"):
+        note_added(request)
         found["server"] = str(request.get("SERVER_URL") or "")
         found["root"] = "/".join(request.get("VirtualRootPhysicalPath") or ("",))
         found["prefix"] = request.getVirtualRoot()

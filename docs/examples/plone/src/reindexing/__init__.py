@@ -1,0 +1,1 @@
+"""Re-index a part of a Plone site in the background."""
