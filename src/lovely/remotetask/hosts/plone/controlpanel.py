@@ -6,7 +6,7 @@ They only show; each button posts to `Act`, with plone.protect's authenticator.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime
 from pprint import pformat
 from typing import Any
 from urllib.parse import urlencode
@@ -19,6 +19,7 @@ from Products.statusmessages.interfaces import IStatusMessage
 from zExceptions import BadRequest, NotFound
 
 from lovely.remotetask.errors import RemoteTaskError
+from lovely.remotetask.hosts import jobs
 from lovely.remotetask.hosts.plone.jobs import MANAGE, find_job, find_service, may, user_of
 from lovely.remotetask.hosts.plone.settings import PREFIX, IRemoteTaskSettings
 from lovely.remotetask.interfaces import CRONJOB, DELAYED, FINAL_STATUSES, STATUSES
@@ -49,11 +50,7 @@ class Page(BrowserView):
 
     def moment(self, value: datetime | float | None) -> str:
         """Return a time as it is shown."""
-        if value is None:
-            return ""
-        if not isinstance(value, datetime):
-            value = datetime.fromtimestamp(value, timezone.utc)
-        return value.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return jobs.moment(value)
 
 
 class JobsPage(Page):

@@ -11,17 +11,18 @@ from AccessControl.SecurityManagement import getSecurityManager
 from zope.component import queryUtility
 from zope.component.hooks import getSite
 
-from lovely.remotetask.errors import JobNotFound, shown
-from lovely.remotetask.hosts.zope import NAME
+from lovely.remotetask.errors import shown
+from lovely.remotetask.hosts import jobs
+from lovely.remotetask.hosts.jobs import MANAGE, VIEW, find_job, user_of
 from lovely.remotetask.interfaces import ITaskService
+
+__all__ = ["ADD", "MANAGE", "SERVICE", "VIEW", "find_job", "find_service", "user_of"]
 
 #: The name of the service that the profile makes.
 SERVICE = "tasks"
 
-#: The titles of the permissions, by which Zope knows them.
-VIEW = "View remote tasks"
+#: The title of the permission to add jobs, by which Zope knows it; see `hosts.jobs` for others.
 ADD = "Add remote tasks"
-MANAGE = "Manage remote tasks"
 
 
 def find_service() -> Any:
@@ -30,26 +31,6 @@ def find_service() -> Any:
     Transaction: reads only.
     """
     return queryUtility(ITaskService, name=SERVICE)
-
-
-def find_job(service: Any, jobid: Any) -> Any:
-    """Return the job with an id that is a number, also as text.
-
-    :raises JobNotFound: there is none.
-    :raises JobUnusable: it cannot be read here.
-
-    Transaction: reads only.
-    """
-    text = str(jobid)
-    if not (text.isascii() and text.isdigit()) or len(text) > 10:
-        raise JobNotFound(f"there is no job {shown(jobid)}")
-    return service.job(int(text))
-
-
-def user_of(job: Any) -> str | None:
-    """Return the id of the user as whom a job runs."""
-    user: str | None = ((job.carried or {}).get(NAME) or {}).get("user")
-    return user
 
 
 def current_user() -> str | None:
@@ -61,7 +42,7 @@ def current_user() -> str | None:
 
 def may(permission: str) -> bool:
     """Say whether the user of the request has a permission in the current site."""
-    return bool(getSecurityManager().checkPermission(permission, getSite()))
+    return jobs.may(permission, getSite())
 
 
 def is_own(job: Any) -> bool:
