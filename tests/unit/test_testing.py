@@ -274,9 +274,7 @@ def test_what_an_eager_job_has_added_is_taken_back_when_it_fails(
     assert [job.task for job in service.jobs.values()] == ["fail late"]
 
 
-def test_an_eager_group_runs_with_the_job_that_ends_it(
-    service: TaskService, register: Any
-) -> None:
+def test_an_eager_group_runs_with_the_job_that_ends_it(service: TaskService, register: Any) -> None:
     def gather(context: Any, input: Any) -> list[Any]:
         return [member.result for member in context.group]
 

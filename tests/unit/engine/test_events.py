@@ -135,9 +135,7 @@ def test_a_failed_attempt_and_the_end_of_a_job_are_two_things(
     assert [event.failure.type for event in (heard[2], heard[4])] == ["ZeroDivisionError"] * 2
 
 
-def test_those_that_wait_in_vain_for_a_job_have_failed_too(
-    workshop: Any, heard: list[Any]
-) -> None:
+def test_those_that_wait_in_vain_for_a_job_have_failed_too(workshop: Any, heard: list[Any]) -> None:
     first = workshop.add("fail")
     second = workshop.add("echo", after=first)
     third = workshop.add("echo", after=second)
