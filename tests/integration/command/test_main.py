@@ -24,7 +24,7 @@ EXTRAS = [
 SECONDS = 30  # within which a command must have ended
 
 
-@pytest.mark.parametrize("arguments", [(), ("juggle",), ("demo", "--limit", "0"), ("run",)])
+@pytest.mark.parametrize("arguments", [(), ("juggle",), ("demo", "--limit", "0")])
 def test_a_wrong_command_line_is_told_from_a_failure(
     tmp_path: Path, arguments: tuple[str, ...], remotetask: Any
 ) -> None:
