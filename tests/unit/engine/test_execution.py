@@ -355,6 +355,22 @@ def test_an_exception_that_cannot_be_printed_is_an_error_all_the_same(
     assert workshop.get(jobid, "error") == "(the message cannot be printed)"
 
 
+def test_a_traceback_begins_with_the_task(workshop: Any, register: Any) -> None:
+    def divide(input: Any) -> float:
+        return 1 / input
+
+    register("divide", divide, retry=RetryPolicy(1))
+    register("unstorable", lambda input: lambda: None)
+    jobids = [workshop.add("divide", 0), workshop.add("unstorable")]
+    workshop.work()
+    [divided], [refused] = (workshop.get(jobid, "failures") for jobid in jobids)
+    lines = divided.traceback.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1].endswith("in divide")
+    assert sum(line.startswith("  File") for line in lines) == 1
+    assert "lovely/remotetask" in refused.traceback  # there is nothing else in it
+
+
 def test_messages_and_tracebacks_are_shortened(workshop: Any, register: Any) -> None:
     def fail(input: Any) -> None:
         raise TaskError("x" * 1_000_000)
