@@ -274,6 +274,23 @@ def test_what_an_eager_job_has_added_is_taken_back_when_it_fails(
     assert [job.task for job in service.jobs.values()] == ["fail late"]
 
 
+def test_an_eager_group_runs_with_the_job_that_ends_it(service: TaskService, register: Any) -> None:
+    def gather(context: Any, input: Any) -> list[Any]:
+        return [member.result for member in context.group]
+
+    def add_group(context: Any, input: Any) -> Any:
+        groupid = context.service.add_group("echo", [3, 4], then="gather")
+        return context.service.getResult(groupid)
+
+    register("gather", gather, context=True)
+    register("add group", add_group, context=True)
+    with eager():
+        assert service.getResult(service.add_group("echo", [1, 2], then="gather")) == [1, 2]
+        assert service.getResult(service.add("add group")) == [3, 4]
+        with pytest.raises(TaskError):
+            service.add_group("fail", [1], then="gather")
+
+
 def test_an_eager_stub_runs_its_stubs(stub: TaskServiceStub) -> None:
     with eager():
         assert stub.getResult(stub.add("echo", 5)) == 5

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,17 @@ import pytest
 
 from lovely.remotetask.command.main import VERBS, main
 
+#: The extras for users; the others are for those who work on the package.
+EXTRAS = [
+    extra
+    for extra in distribution("lovely.remotetask").metadata.get_all("Provides-Extra", [])
+    if extra not in ("benchmarks", "docs", "lint", "test")
+]
+
 SECONDS = 30  # within which a command must have ended
 
 
-@pytest.mark.parametrize("arguments", [(), ("juggle",), ("demo", "--limit", "0"), ("run",)])
+@pytest.mark.parametrize("arguments", [(), ("juggle",), ("demo", "--limit", "0")])
 def test_a_wrong_command_line_is_told_from_a_failure(
     tmp_path: Path, arguments: tuple[str, ...], remotetask: Any
 ) -> None:
@@ -76,6 +84,20 @@ def test_every_verb_describes_itself_and_prints_json(
     help = capsys.readouterr().out
     assert f"\n  remotetask {verb} " in help
     assert "--json" in help
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_reference_lists_every_verb(verb: str) -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/command-line.rst").read_text()
+    overview = page.partition("The database\n====")[0].partition("command         ")[2]
+    assert f"``{verb}``" in overview
+    assert f"remotetask {verb} " in page
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_the_page_about_installing_lists_every_extra(extra: str) -> None:
+    page = (Path(__file__).parents[3] / "docs/install.rst").read_text()
+    assert f"\n``{extra}`` " in page
 
 
 def test_the_installed_command_is_the_same(

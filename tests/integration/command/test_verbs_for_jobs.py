@@ -147,7 +147,7 @@ def test_a_job_is_undone(place: Any, register: Any, told: Told, result: Told) ->
         assert "two" not in root
     [undone] = result("undo", one)
     assert (undone["job"], undone["outcome"]) == (one, "is undone")
-    assert "only a completed job is undone" in told("undo", one, code=2)
+    assert "only a completed job is undone" in told("undo", one, code=1)
 
 
 def test_a_completed_job_is_shown_with_its_transaction(
@@ -180,7 +180,7 @@ def test_jobs_run_again(ended: dict[str, int], told: Told, result: Told, place: 
     with place.service() as service:
         assert service.getStatus(ended[ERROR]) == QUEUED
         assert service.getStatus(ended[CANCELLED]) == QUEUED
-    assert "is queued: there is nothing to repeat" in told("retry", ended[ERROR], code=2)
+    assert "is queued: there is nothing to repeat" in told("retry", ended[ERROR], code=1)
 
 
 def test_errors_of_a_task_run_again(ended: dict[str, int], result: Told) -> None:
@@ -249,7 +249,7 @@ def test_a_job_that_waits_runs_now(ended: dict[str, int], told: Told, place: Any
     with place.service() as service:
         service.process()
         assert service.getStatus(ended[DELAYED]) == COMPLETED
-    assert "waits for no time" in told("run-now", ended[COMPLETED], code=2)
+    assert "waits for no time" in told("run-now", ended[COMPLETED], code=1)
 
 
 def test_services_and_tasks_are_paused(jobs: Any, told: Told, result: Told, place: Any) -> None:

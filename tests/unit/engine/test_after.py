@@ -221,6 +221,20 @@ def test_an_error_lets_all_that_follow_fail(workshop: Any, moods: list[str]) -> 
     check(workshop)
 
 
+def test_the_error_names_the_predecessor_and_the_cause_however_long_the_chain(
+    workshop: Any, moods: list[str]
+) -> None:
+    jobids = chain(workshop, 12)
+    moods.append("no")
+    workshop.work()
+    late = workshop.add("moody", after=jobids[-1])
+    for jobid, before in ((jobids[-1], jobids[-2]), (late, jobids[-1])):
+        assert workshop.get(jobid, "error") == (
+            f"job {before}, task moody, which was to be completed first, is error: "
+            f"job {jobids[0]}, task moody, which was to be completed first, is error: no"
+        )
+
+
 def test_a_cancelled_predecessor_lets_it_fail_at_once(workshop: Any) -> None:
     jobids = chain(workshop, 3)
     late = workshop.add("moody", after=jobids[0])

@@ -46,6 +46,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.remote.scheduler import Cron
 from lovely.remotetask.retry import MAX_DEATHS, RetryPolicy
 from lovely.remotetask.service import TaskService
+from lovely.remotetask.store.check import check_all
 
 
 @pytest.fixture
@@ -132,6 +133,31 @@ def test_a_failed_attempt_and_the_end_of_a_job_are_two_things(
     assert kinds(heard) == ["JobAdded", "JobStarted", "JobAttemptFailed", "JobStarted", "JobFailed"]
     assert (heard[2].status, heard[4].status) == (QUEUED, ERROR)
     assert [event.failure.type for event in (heard[2], heard[4])] == ["ZeroDivisionError"] * 2
+
+
+def test_those_that_wait_in_vain_for_a_job_have_failed_too(workshop: Any, heard: list[Any]) -> None:
+    first = workshop.add("fail")
+    second = workshop.add("echo", after=first)
+    third = workshop.add("echo", after=second)
+    workshop.work()
+    late = workshop.add("echo", after=first)
+    failed = [event for event in heard if isinstance(event, JobFailed)]
+    assert [event.jobid for event in failed] == [first, second, third, late]
+    assert {(event.status, event.attempt) for event in failed[1:]} == {(ERROR, 0)}
+    assert all(event.failure.type == "JobFailed" for event in failed[1:])
+    assert kinds(heard)[-2:] == ["JobAdded", "JobFailed"]
+
+
+def test_one_whose_predecessor_is_gone_has_failed_when_it_comes_to_be_claimed(
+    workshop: Any, heard: list[Any]
+) -> None:
+    first = workshop.add("echo")
+    second = workshop.add("echo", after=first)
+    with workshop.service() as service:
+        del service.jobs[first]
+        check_all(service, workshop.now, repair=True)
+    workshop.work()
+    assert [event.jobid for event in heard if isinstance(event, JobFailed)] == [second]
 
 
 def test_who_asks_to_be_run_again_has_failed_an_attempt(

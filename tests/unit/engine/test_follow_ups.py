@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from lovely.remotetask.errors import InvalidInput, RetryLater, TaskError, TaskNotFound
+from lovely.remotetask.errors import (
+    InvalidArgument,
+    InvalidInput,
+    RetryLater,
+    TaskError,
+    TaskNotFound,
+)
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, QUEUED
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.check import check_all
@@ -172,6 +178,8 @@ def test_what_follows_is_checked_when_it_is_given(service: Any, register: Any) -
         service.add("echo", on_success="unknown")
     with pytest.raises(TaskNotFound):
         service.add("echo", on_error=(["tell"], 1))
+    with pytest.raises(InvalidArgument, match=r"a task, or \(task, input\), not"):
+        service.add("echo", on_success=("tell", 1, 2))
     with pytest.raises(InvalidInput):
         service.add("echo", on_error=("tell", lambda: None))
     assert not service.jobs

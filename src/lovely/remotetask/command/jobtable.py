@@ -6,13 +6,14 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from lovely.remotetask.command.output import Output
 from lovely.remotetask.command.services import names_of, pattern_of
-from lovely.remotetask.errors import InvalidArgument, JobNotFound
+from lovely.remotetask.errors import InvalidArgument, JobNotFound, RemoteTaskError
 from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.remote.record import ID_DIGITS
@@ -75,11 +76,24 @@ def tell_jobs(
         for attempt in manager.attempts(TRIES):
             with attempt:
                 match, number = match_of(matches, jobid)
-                outcome = tell(match.service, number)
+                with refusals():
+                    outcome = tell(match.service, number)
         told.append({**names_of(match), "job": jobid, "outcome": outcome})
     for one in told:
         output.tell(f"job {one['job']}: {one['outcome']}")
     return told
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Let a job that refuses what it is told be a failure: the command line is right.
+
+    :raises RemoteTaskError: in the place of `InvalidArgument`.
+    """
+    try:
+        yield
+    except InvalidArgument as error:
+        raise RemoteTaskError(str(error)) from error
 
 
 def row_of(job: Any) -> list[str]:

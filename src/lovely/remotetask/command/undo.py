@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from lovely.remotetask.command.jobtable import add_ids, match_of
+from lovely.remotetask.command.jobtable import add_ids, match_of, refusals
 from lovely.remotetask.command.output import DONE, Output
 from lovely.remotetask.command.services import add_service_arguments, names_of, opened_services
 from lovely.remotetask.engine.undoing import undo
@@ -37,7 +37,8 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     with opened_services(arguments) as (_, matches):
         for jobid in arguments.ids:
             match, number = match_of(matches, jobid)
-            undo(match.service, number, arguments.by)
+            with refusals():
+                undo(match.service, number, arguments.by)
             output.tell(f"job {jobid}: is undone")
             told.append({**names_of(match), "job": jobid, "outcome": "is undone"})
     output.result(told)

@@ -17,7 +17,7 @@ from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.ownership import stay_current
 from lovely.remotetask.base.storable import check_limits, check_storable
 from lovely.remotetask.engine import registry
-from lovely.remotetask.engine.telling import note
+from lovely.remotetask.engine.telling import note, note_failed
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
@@ -140,6 +140,8 @@ def add_job(service: Any, job: Job, options: Mapping[str, Any] = NO_OPTIONS) -> 
     if job.expires_at is not None:
         watch_expiry(service.queue, job)
     note(service, job, JobAdded)
+    if job.is_final:  # it was to wait for one that has ended in vain
+        note_failed(service, job, job.created_at)
     registry.wake_after_commit(service)
 
 

@@ -11,6 +11,7 @@ from ZODB.POSException import POSKeyError
 from lovely.remotetask.base.ownership import check_sound, wrote
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.adding import add_job, new_ids
+from lovely.remotetask.engine.telling import note_failed
 from lovely.remotetask.errors import (
     InvalidArgument,
     JobFailed,
@@ -27,6 +28,9 @@ from lovely.remotetask.store.quarantine import load, load_usable, why_unusable
 
 #: A job waits for no more others than this: its record is written when each of them has ended.
 MAX_AFTER = 100
+
+#: What names a job that was waited for in vain.
+FIRST = "which was to be completed first"
 
 #: A task and its input, as a job keeps them for one that follows it.
 FollowUp = tuple[str, Any]
@@ -55,7 +59,7 @@ class Place(NamedTuple):
         if why is None:
             await_others(service, job)
         else:
-            _fail(service, job, why, job.created_at)
+            _fail(service, job, why, job.created_at)  # `add_job` tells of it
 
 
 def place_of(
@@ -92,7 +96,9 @@ def follow_up_of(given: Any, check: Callable[[Any, Any], FollowUp]) -> FollowUp 
     """Return the follow-up that is given as a task, or as a task and its input, as it is stored."""
     if given is None:
         return None
-    if is_kind(given, tuple) and len(given) == 2:
+    if is_kind(given, tuple):
+        if len(given) != 2:
+            raise InvalidArgument(f"what follows is a task, or (task, input), not {shown(given)}")
         return check(*given)
     return check(given, None)
 
@@ -130,9 +136,13 @@ def why_never(service: Any, job: Job) -> str | None:
 
 def _why_failed(jobid: int, job: Job | None) -> str:
     if job is None:
-        return f"job {jobid}, which was to be completed first, was removed"
-    text = f"job {job.__name__}, task {job.task}, which was to be completed first, is {job.status}"
-    return text if job.error is None else f"{text}: {job.error}"
+        return f"job {jobid}, {FIRST}, was removed"
+    text = f"job {job.__name__}, task {job.task}, {FIRST}, is {job.status}"
+    if job.error is None:
+        return text
+    if job.error.count(FIRST) > 1:  # of a long chain its ends are named
+        return f"{text}: {job.error.partition(': ')[2]}"
+    return f"{text}: {job.error}"
 
 
 def await_others(service: Any, job: Job) -> None:
@@ -162,6 +172,7 @@ def is_free(service: Any, job: Job, now: float) -> bool:
     why = why_never(service, job)
     if why is not None:
         _fail(service, job, why, now)
+        note_failed(service, job, now)
         service.queue.file(job)
         tell_others(service, job.id, job, now, is_at_once=True)
         return False
@@ -197,6 +208,7 @@ def tell_others(
             else:
                 service.queue.remove(follower)
                 _fail(service, follower, _why_failed(number, before), now)
+                note_failed(service, follower, now)
                 hold_off(service.queue, follower)
                 ended.append((follower.id, follower))
     service.queue.file_ended([fallen for _, fallen in ended[1:] if fallen is not None])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 from lovely.remotetask.around import around_of, call_within
@@ -35,9 +36,10 @@ from lovely.remotetask.task import TaskContext, check_output, running_in
 
 #: Characters that are kept of a message, and of a traceback (its end).
 MAX_MESSAGE = 2_000
-
-
 MAX_TRACEBACK = 8_000
+
+#: How the names of this package's modules begin.
+PACKAGE = "lovely.remotetask."
 
 
 def failure_of(
@@ -48,7 +50,7 @@ def failure_of(
     :param message: None is what the exception says.
     """
     try:
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        text = "".join(traceback.format_exception(type(error), error, _from_task_on(error)))
     except BaseException:  # see `describe`
         text = "(the traceback cannot be printed)"
     return Failure(
@@ -58,6 +60,14 @@ def failure_of(
         (describe(error) if message is None else message)[:MAX_MESSAGE],
         text[-MAX_TRACEBACK:],
     )
+
+
+def _from_task_on(error: BaseException) -> TracebackType | None:
+    """Return the traceback without the calls by which this package has come to the task."""
+    place = error.__traceback__
+    while place is not None and str(place.tb_frame.f_globals.get("__name__")).startswith(PACKAGE):
+        place = place.tb_next
+    return error.__traceback__ if place is None else place
 
 
 def settle(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -22,25 +22,44 @@ def eager() -> Iterator[None]:
     """Let each job that is added in the ``with`` block run at once, before ``add`` returns.
 
     It runs in the transaction of who adds it, and what its task raises, ``add`` raises; nothing is
-    repeated.  So do the jobs that it adds.  Jobs that wait for a time, or to be started, wait.
+    repeated.  So do the jobs that it adds, and with a group its members and the job that ends it.
+    Jobs that wait for a time, or to be started, wait.
 
     Transaction: caller commits.
     """
     with (
-        mock.patch.object(TaskService, "add", _running(TaskService.add, lambda jobid: [jobid])),
-        mock.patch.object(TaskService, "add_many", _running(TaskService.add_many, list)),
+        mock.patch.object(TaskService, "add", _running(TaskService.add, _alone)),
+        mock.patch.object(TaskService, "add_many", _running(TaskService.add_many, _all)),
+        mock.patch.object(TaskService, "add_group", _running(TaskService.add_group, _group)),
     ):
         yield
 
 
-def _running(add: Callable[..., Any], ids: Callable[[Any], Iterable[int]]) -> Callable[..., Any]:
-    """Return a method that adds jobs, and runs them."""
+def _alone(service: TaskService, jobid: int) -> list[int]:
+    return [jobid]
+
+
+def _all(service: TaskService, jobids: list[int]) -> list[int]:
+    return jobids
+
+
+def _group(service: TaskService, groupid: int) -> list[int]:
+    return [*(member.jobid for member in service.group(groupid)), groupid]
+
+
+def _running(
+    add: Callable[..., Any], ids: Callable[[TaskService, Any], list[int]]
+) -> Callable[..., Any]:
+    """Return a method that adds jobs, and runs them.
+
+    :param ids: called with the service and what `add` has returned; returns the ids of the jobs.
+    """
 
     @wraps(add)
     def add_and_run(service: TaskService, *arguments: Any, **keywords: Any) -> Any:
         begun = time.time()
         added = add(service, *arguments, **keywords)
-        jobids = list(ids(added))
+        jobids = ids(service, added)
         _run(service, lambda job: job.id in jobids)
         if not getattr(_depth, "value", 0):  # what follows on their ends
             _run(service, lambda job: job.created_at >= begun)
