@@ -66,6 +66,8 @@ def test_nobody_is_let_in_unless_the_host_says_so(
                 )
                 assert response.status_int in (401, 403), (method, path)
     assert site.ask("/nowhere").status_int == 403
+    assert site.ask("/jobs", "PATCH").status_int == 403  # nor that there is such an address
+    assert site.ask("/@tasks/jobs", "PATCH").status_int == 403
     assert workplace.last_transaction() == before
 
 

@@ -208,13 +208,13 @@ def _find(context: Context, services: list[Match]) -> Found:
                 context.match = services[0]
         if not candidates:
             candidates = find_routes(FACES, path, is_top=True)
-    if not candidates:
-        context.require_any()  # who may see nothing is not told what there is
-        raise Refusal(404, "there is nothing at this address")
     method = "GET" if context.request.method == "HEAD" else context.request.method
     for found in candidates:
         if found.route.method == method:
             return found
+    context.require_any()  # who may see nothing is not told what there is
+    if not candidates:
+        raise Refusal(404, "there is nothing at this address")
     allowed = sorted({found.route.method for found in candidates})
     if "GET" in allowed:
         allowed.append("HEAD")
