@@ -260,3 +260,101 @@ def test_what_is_wrong_is_said_beside_the_fields(
 def test_no_job_can_be_added_of_a_task_that_nobody_has_registered(browser: Browser) -> None:
     assert browser.open("/add?task=os.system").code == 422
     assert browser.open("/add").code == 422
+
+
+# -- what most jobs do not have ----------------------------------------------------------------
+
+
+def facts_told(browser: Browser) -> dict[str, str]:
+    [facts] = browser.all("dl")
+    names = [words(tag) for tag in facts.find_all("dt")]
+    return dict(zip(names, [words(tag) for tag in facts.find_all("dd")], strict=True))
+
+
+def test_a_plain_job_tells_nothing_of_what_it_does_not_have(
+    browser: Browser, place: Workplace
+) -> None:
+    [jobid] = place.add("echo", 1)
+    browser.open(f"/jobs/{jobid}")
+    assert set(facts_told(browser)) == {"Status", "Task", "Attempts"}
+
+
+def test_a_job_tells_what_it_was_added_with(browser: Browser, place: Workplace) -> None:
+    with place.service() as service:
+        jobid = service.add(
+            "echo", priority=7, lock="<b>printer", unique_key="k&1", expires=3600, on_error="fail"
+        )
+    told = facts_told(browser.open(f"/jobs/{jobid}"))
+    assert told["Priority"] == "7"
+    assert told["Lock"] == "<b>printer"
+    assert told["Unique key"] == "k&1"
+    assert told["Expires"].startswith("in ")
+    assert told["If it fails"] == "adds a job of fail"
+    assert "If completed" not in told
+
+
+def test_a_job_that_waits_for_others_leads_to_them(browser: Browser, place: Workplace) -> None:
+    with place.service() as service:
+        first = service.add("echo")
+        second = service.add("echo", {"order": 12}, after=first)
+    told = facts_told(browser.open(f"/jobs/{second}"))
+    assert told["Waits for"] == f"job {first} to be completed"
+    assert told["After"] == f"{first} queued"
+    browser.open("/jobs")
+    assert f'{{"order": 12}} · waits for job {first} to be completed' in words(
+        browser.all("tbody")[0]
+    )
+    browser.open(f"/jobs/{second}").follow(str(first))
+    assert str(first) in browser.heading
+
+
+def test_a_job_at_a_lock_tells_who_has_it(browser: Browser, place: Workplace) -> None:
+    with place.service() as service:
+        first = service.add("echo", lock="printer")
+        second = service.add("echo", lock="printer")
+        service.claimNextJob()
+    told = facts_told(browser.open(f"/jobs/{second}"))
+    assert told["Waits for"] == f"the lock 'printer', after job {first}"
+
+
+def test_a_group_tells_how_far_it_is(
+    browser: Browser, place: Workplace, run_jobs: Callable[[], None]
+) -> None:
+    with place.service() as service:
+        last = service.add_group("fail", [1, 2], then="echo")
+        member, *_ = [job.id for job in service.list(task="fail").jobs]
+    told = facts_told(browser.open(f"/jobs/{last}"))
+    assert told["Group"] == "0 of 2 jobs ended; this job ends it"
+    assert told["Waits for"] == "the end of its group"
+    run_jobs()
+    told = facts_told(browser.open(f"/jobs/{member}"))
+    assert told["Group"] == f"{last} ends it 2 of 2 jobs ended, 2 errors"
+
+
+def test_a_job_that_has_followed_tells_what_has_added_it(
+    browser: Browser, place: Workplace, run_jobs: Callable[[], None]
+) -> None:
+    with place.service() as service:
+        first = service.add("echo", on_success="fail")
+    run_jobs()
+    with place.service() as service:
+        [second] = [job.id for job in service.list(task="fail").jobs]
+    assert facts_told(browser.open(f"/jobs/{second}"))["Added by"] == f"{first} completed"
+    assert "UTC" in facts_told(browser.open(f"/jobs/{first}"))["Transaction"]
+
+
+def test_of_many_others_some_are_named(browser: Browser, place: Workplace) -> None:
+    with place.service() as service:
+        before = [service.add("echo") for _ in range(12)]
+        jobid = service.add("echo", after=before)
+    told = facts_told(browser.open(f"/jobs/{jobid}"))
+    assert told["After"].endswith("and 2 others")
+
+
+def test_the_page_of_a_schedule_leads_to_its_form(browser: Browser, place: Workplace) -> None:
+    with place.service() as service:
+        jobid = service.ensure("nightly", "echo", hour=(3,))
+    told = facts_told(browser.open(f"/jobs/{jobid}"))
+    assert told["Schedule key"] == "nightly"
+    browser.follow(f"Edit schedule {jobid}")
+    assert browser.heading == f"Edit schedule {jobid}"

@@ -13,6 +13,7 @@ from browsing import Browser, words
 from lovely.remotetask.remote.processor import RemoteProcessor
 from lovely.remotetask.remote.scheduler import Cron
 from lovely.remotetask.remote.testing import EchoJob
+from lovely.remotetask.store.joblog import note_lines
 from workplace import Workplace, wait_until
 
 PAGES = ("/", "/jobs", "/add?task=echo", "/schedules", "/schedules/add", "/services", "/workers")
@@ -225,12 +226,17 @@ def test_a_part_that_has_changed_is_sent_alone(
         assert part["hx-get"] != address
 
 
+def _state(browser: Browser) -> str:
+    """Return what the page Jobs knows, but for the time."""
+    [part] = browser.open("/jobs").all(**{"data-live": "yes"})
+    return str(part["hx-get"]).rpartition("state=")[2].partition("-")[0]
+
+
 def test_the_state_of_a_page_changes_with_each_step_of_a_job(
     browser: Browser, place: Workplace, run_jobs: Callable[[], None]
 ) -> None:
     def state() -> str:
-        [part] = browser.open("/jobs").all(**{"data-live": "yes"})
-        return str(part["hx-get"]).rpartition("state=")[2].partition("-")[0]
+        return _state(browser)
 
     states = [state()]
     [jobid] = place.add("fail", 1)
@@ -248,6 +254,48 @@ def test_the_state_of_a_page_changes_with_each_step_of_a_job(
     states.append(state())
     assert len(set(states)) == len(states)
     assert state() == states[-1]
+
+
+@pytest.mark.parametrize(
+    "options", [{"priority": 5}, {"lock": "printer"}, {"priority": -5, "lock": "printer"}]
+)
+def test_the_state_changes_with_jobs_that_wait_elsewhere_too(
+    browser: Browser, place: Workplace, options: dict[str, Any]
+) -> None:
+    states = [_state(browser)]
+    for _ in range(2):  # the first one makes the place
+        with place.service() as service:
+            jobid = service.add("echo", **options)
+        states.append(_state(browser))
+    with place.service() as service:
+        service.cancel(jobid)
+    states.append(_state(browser))
+    assert len(set(states)) == len(states)
+
+
+def test_the_state_changes_when_a_job_is_set_aside_at_a_lock(
+    browser: Browser, place: Workplace
+) -> None:
+    with place.service() as service:
+        service.add("echo", lock="printer")
+        service.add("echo", lock="printer")
+        assert service.claimNextJob() is not None
+    before = _state(browser)
+    with place.service() as service:
+        assert service.claimNextJob() is None
+    assert _state(browser) != before
+
+
+def test_the_state_changes_with_the_lines_that_a_run_logs(
+    browser: Browser, place: Workplace
+) -> None:
+    with place.service() as service:
+        service.add("echo")
+        jobid = service.claimNextJob()
+    before = _state(browser)
+    with place.service() as service:
+        note_lines(service, service.jobs[jobid], ((0.0, "INFO", 1, "a line"),), 1)
+    assert _state(browser) != before
 
 
 def test_looking_writes_nothing(browser: Browser, place: Workplace) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 import chromium
 from browsing import Browser
+from lovely.remotetask.web.authorizers import AnyOf, BasicPasswords, BearerTokens
+from lovely.remotetask.web.credentials import Entry, hash_password
 from workplace import Workplace, wait_until
 
 pytest.importorskip("selenium")
@@ -379,3 +381,16 @@ def test_nothing_is_loaded_from_elsewhere(look: Callable[..., Window], place: Wo
         )
         assert loaded
         assert [one for one in loaded if not one.startswith(f"{window.base}/")] == []
+
+
+def test_somebody_with_a_password_is_asked_for_it_also_where_there_are_tokens(
+    need: Callable[..., None], place: Workplace, serve: Callable[..., Browser]
+) -> None:
+    need(chromium.is_there(), "Chromium or Selenium is not installed", chromium.COMMAND)
+    passwords = BasicPasswords([Entry("alice", frozenset(["view"]), hash_password("s3cret"))])
+    authorize = AnyOf(BearerTokens({"t": ("view",)}), passwords)
+    base = serve(place.db, authorize=authorize).base
+    with chromium.chromium() as driver:
+        # It is sent when it is asked for, and not before.
+        driver.get(f"{base.replace('://', '://alice:s3cret@')}/jobs")
+        assert driver.find_element(By.CSS_SELECTOR, "h1").text == "Jobs"

@@ -299,3 +299,18 @@ def test_a_task_that_is_not_registered_here_stays_what_it_is(
     assert browser.value("Task") == "gone"
     browser.fill(Hours="4").press("Apply")
     assert only_schedule(place)[::3] == ("gone", {"hour": (4,)})
+
+
+def test_a_schedule_tells_its_key_and_that_it_may_be_set_again(
+    browser: Browser, place: Workplace
+) -> None:
+    with place.service() as service:
+        jobid = service.ensure("<nightly>", "echo", hour=(3,))
+        other = service.addCronJob("echo", hour=(4,))
+    rows = browser.open("/schedules").all("tbody")
+    assert "key <nightly>" in words(rows[0])
+    assert words(rows[0]).count("key ") == 1
+    browser.open(f"/schedules/{jobid}")
+    assert "under the key “<nightly>”" in words(browser.all("main")[0])
+    browser.open(f"/schedules/{other}")
+    assert "under the key" not in words(browser.all("main")[0])

@@ -267,6 +267,13 @@ def test_a_query_that_makes_no_sense_is_refused(site: Any, query: str) -> None:
 def test_an_address_that_is_no_text_is_refused(site: Any) -> None:
     for path in ("/api/v1/jobs/%ff", "/%ff", "/api/v1/jobs?task=%ff", "/api/v1/jobs?%ff=1"):
         assert site.ask(path).status_int in (400, 422)
+    for path in ("/jobs/%ff", "/<b>%ff"):
+        response = site.ask(path)
+        assert response.status_int == 400
+        assert "not in UTF-8" in response.text
+        assert "<b>" not in response.text.partition("<code>")[2]
+    request = Request.blank("/jobs", environ={"SCRIPT_NAME": "/\xff"})
+    assert request.get_response(site.app).status_int == 400
 
 
 def test_a_method_that_is_not_known_tells_those_that_are(site: Any) -> None:

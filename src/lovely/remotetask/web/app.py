@@ -162,7 +162,7 @@ class Application:
                         log.warning("%s %s: %s", request.method, request.path, describe(error))
                 _wait(tries)
             raise Refusal(
-                503, "others are changing the same: try again", None, {"Retry-After": "1"}
+                503, "others are changing the same: try again", None, [("Retry-After", "1")]
             )
         finally:
             manager.abort()
@@ -208,17 +208,17 @@ def _find(context: Context, services: list[Match]) -> Found:
                 context.match = services[0]
         if not candidates:
             candidates = find_routes(FACES, path, is_top=True)
-    if not candidates:
-        context.require_any()  # who may see nothing is not told what there is
-        raise Refusal(404, "there is nothing at this address")
     method = "GET" if context.request.method == "HEAD" else context.request.method
     for found in candidates:
         if found.route.method == method:
             return found
+    context.require_any()  # who may see nothing is not told what there is
+    if not candidates:
+        raise Refusal(404, "there is nothing at this address")
     allowed = sorted({found.route.method for found in candidates})
     if "GET" in allowed:
         allowed.append("HEAD")
-    raise Refusal(405, "this address knows no such method", None, {"Allow": ", ".join(allowed)})
+    raise Refusal(405, "this address knows no such method", None, [("Allow", ", ".join(allowed))])
 
 
 def _call(context: Context, found: Found) -> Response:
@@ -258,7 +258,8 @@ def _face_of(request: Request) -> Face:
 
 def _shown(face: Face, request: Request, refusal: Refusal) -> Response:
     response = face.show(request, refusal)
-    response.headers.update(refusal.headers)
+    for name, value in refusal.headers:
+        response.headers.add(name, value)
     return response
 
 

@@ -2,7 +2,7 @@
 """What can be given to `make_app` as ``authorize``.
 
 Each is called with a WebOb request and a permission, and says whether the request may do that.  Its
-``challenge`` is what HTTP asks for where nobody knows who asks.
+``challenge`` is what HTTP asks for where nobody knows who asks: a str, or several.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lovely.remotetask.web.credentials import (
     is_password,
     read_entries,
 )
-from lovely.remotetask.web.security import ADD, MANAGE, VIEW, Authorize
+from lovely.remotetask.web.security import ADD, MANAGE, VIEW, Authorize, challenges_of
 
 REALM = "lovely.remotetask"
 
@@ -145,8 +145,8 @@ class AnyOf:
 
     def __init__(self, *authorizers: Authorize) -> None:
         self._authorizers = authorizers
-        challenges = (getattr(each, "challenge", None) for each in authorizers)
-        self.challenge: str | None = ", ".join(filter(None, challenges)) or None
+        told = (challenge for each in authorizers for challenge in challenges_of(each))
+        self.challenge = tuple(dict.fromkeys(told))
 
     def __call__(self, request: Request, permission: str) -> bool:
         """Say whether a request may do something."""

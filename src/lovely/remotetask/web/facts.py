@@ -80,7 +80,7 @@ def facts_of(service: Any, job: Any) -> dict[str, Any]:
         "lock": job.lock,
         "expires": time_text(job.expires),
         "note": job.note,
-        "transaction": _transaction_of(job),
+        "transaction": transaction_text(job),
         "deaths": job.deaths,
         "conflicts": job.conflicts,
         "cancel_requested": job.is_cancel_requested,
@@ -108,7 +108,8 @@ def group_of(service: Any, job: Any) -> GroupState | None:
     return None if last is None or last.members is None else GroupState(service, last)
 
 
-def _transaction_of(job: Any) -> str | None:
+def transaction_text(job: Any) -> str | None:
+    """Return which transaction has ended a job, for people; None if that is not known."""
     tid = transaction_of(job)
     return None if tid is None else f"0x{tid.hex()} of {time_of(tid):%Y-%m-%d %H:%M:%S} UTC"
 

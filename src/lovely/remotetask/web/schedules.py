@@ -139,6 +139,8 @@ def schedule_told(schedule: Any) -> dict[str, Any]:
     if not isinstance(schedule, CronJob):
         return {
             "id": schedule.__name__,
+            "key": None,
+            "declared": False,
             "task": schedule.jobName,
             "status": CRONJOB if schedule.active else STARTLATER,
             "paused": not schedule.active,
@@ -150,6 +152,8 @@ def schedule_told(schedule: Any) -> dict[str, Any]:
         }
     return {
         "id": id_of(schedule),
+        "key": schedule.key,
+        "declared": schedule.is_declared,
         "task": schedule.task,
         "status": schedule.status,
         "paused": schedule.status == STARTLATER,

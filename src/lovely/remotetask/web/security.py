@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
@@ -62,7 +62,7 @@ class Refusal(Exception):
     :ivar status: the code of HTTP.
     :ivar detail: for people.
     :ivar error: the name of the error, for programs.
-    :ivar headers: further ones of the answer.
+    :ivar headers: further ones of the answer, of which there may be several with the same name.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class Refusal(Exception):
         status: int,
         detail: str,
         error: str | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Iterable[tuple[str, str]] = (),
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.error = error
-        self.headers = headers or {}
+        self.headers = list(headers)
 
     @property
     def title(self) -> str:
@@ -95,10 +95,18 @@ def add_headers(response: Response) -> None:
 
 def refusal_of(authorize: Authorize | None, request: Request, permission: str) -> Refusal:
     """Return why a request may not do something: nobody knows who asks, or they may not."""
-    challenge = getattr(authorize, "challenge", None)
-    if challenge is None or any(is_allowed(authorize, request, other) for other in PERMISSIONS):
+    challenges = challenges_of(authorize)
+    if not challenges or any(is_allowed(authorize, request, other) for other in PERMISSIONS):
         return Refusal(403, f"this takes the permission {permission!r}")
-    return Refusal(401, "log in first", headers={"WWW-Authenticate": challenge})
+    # In a header each: browsers ask for no password if it is the second one in a line.
+    headers = [("WWW-Authenticate", challenge) for challenge in challenges]
+    return Refusal(401, "log in first", headers=headers)
+
+
+def challenges_of(authorize: Authorize | None) -> tuple[str, ...]:
+    """Return what HTTP asks for where nobody knows who asks: a str, several, or none."""
+    challenge = getattr(authorize, "challenge", None) or ()
+    return (challenge,) if isinstance(challenge, str) else tuple(challenge)
 
 
 def is_allowed(authorize: Authorize | None, request: Request, permission: str) -> bool:

@@ -204,6 +204,8 @@ FIELDS = {
 SCHEDULE = made_of(
     {
         "id": ID,
+        "key": {**TEXT, "description": "What `ensure` was given."},
+        "declared": {**FLAG, "description": "Whether its task declares it."},
         "task": STRING,
         "status": STATUS,
         "paused": FLAG,

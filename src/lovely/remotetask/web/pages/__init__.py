@@ -11,6 +11,7 @@ to bottom:
 ``schedules``     the list of schedules, and their form
 ``services``      services, and workers
 ``joblist``       which jobs a page of the list has
+``jobfacts``      what a job waits for, whom it follows, its keys
 ``details``       what stands in the column Detail
 ``inputform``     forms made of the schema of a task's input
 ``scheduleform``  the times of a schedule, as people type them

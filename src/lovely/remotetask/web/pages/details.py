@@ -17,7 +17,17 @@ from lovely.remotetask.web.schedules import fields_of
 def line_of(service: Any, job: Any, request: Any) -> str:
     """Return what stands in the column Detail of a job."""
     told = detail_of(job, request)
-    return wording.shortened(_known(service, job) if told is None else told)
+    if told is not None:
+        return wording.shortened(told)
+    waits_for = job.waits_for
+    known = _known(service, job)
+    if waits_for is None:
+        return wording.shortened(known)
+    # Of both something has to be seen.
+    short = wording.shortened(known, wording.MAX_DETAIL // 2)
+    return wording.shortened(
+        " \N{MIDDLE DOT} ".join(filter(None, (short, f"waits for {waits_for}")))
+    )
 
 
 def _known(service: Any, job: Any) -> str:

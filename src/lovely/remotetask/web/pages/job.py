@@ -23,7 +23,7 @@ from lovely.remotetask.job import CronJob
 from lovely.remotetask.web import operations
 from lovely.remotetask.web.detail import detail_of
 from lovely.remotetask.web.facts import input_of
-from lovely.remotetask.web.pages import details, rendering, scheduleform, wording
+from lovely.remotetask.web.pages import details, jobfacts, rendering, scheduleform, wording
 from lovely.remotetask.web.pages.state import state_of
 from lovely.remotetask.web.routing import Context, Route
 from lovely.remotetask.web.schedules import fields_of
@@ -60,6 +60,8 @@ def _facts(context: Context, job: Any) -> dict[str, Any]:
         "status": job.status,
         "detail": detail_of(job, context.request),
         "schedule": scheduleform.told(fields_of(job)) if isinstance(job, CronJob) else None,
+        "edit": _edit_address(context, job),
+        "rows": jobfacts.rows(context, job, now),
         "progress": None if progress is None else details.progress_text(progress),
         "bar": (f"{progress.done:g}", f"{progress.total:g}") if has_bar else None,
         "input_text": _text(input_of(job)),
@@ -70,6 +72,12 @@ def _facts(context: Context, job: Any) -> dict[str, Any]:
         "buttons": _buttons(job) if context.may(MANAGE) else [],
         "is_cancel_requested": job.is_cancel_requested,
     }
+
+
+def _edit_address(context: Context, job: Any) -> str | None:
+    """Return where the times of a job can be changed, by who may do that."""
+    can_be = isinstance(job, CronJob) and not job.is_final and context.may(MANAGE)
+    return context.url(f"/schedules/{job.__name__}") if can_be else None
 
 
 def _text(value: Any) -> str | None:

@@ -196,16 +196,24 @@ def file_response(name: str) -> Response:
 
 def refusal_page(request: Request, refusal: Refusal) -> Response:
     """Return the page that says why a request was not answered as it asks."""
-    top = quote(request.script_name, safe="/@")
+    mount, rest = (_readable(request, key) for key in ("SCRIPT_NAME", "PATH_INFO"))
+    top = quote(mount, safe="/@")
     text = _templates["refusal"](
         status=refusal.status,
         title=refusal.title,
         detail=f"{refusal.detail[:1].upper()}{refusal.detail[1:]}.",
-        path=request.path,
+        path=f"{mount}{rest}",
         style=f"{top}/static/pages.css?v={FILES['pages.css'][1]}",
+        icon=f"{top}/static/icon.svg?v={FILES['icon.svg'][1]}",
         home=f"{top}/",
     )
     return html(text, refusal.status)
+
+
+def _readable(request: Request, key: str) -> str:
+    """Return a part of an address for people, also of one that is not in UTF-8."""
+    part: str = request.environ.get(key, "")
+    return part.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 # -- messages ------------------------------------------------------------------------------

@@ -81,6 +81,7 @@ def _row(schedule: Any, now: float) -> dict[str, Any]:
     return {
         "id": str(told["id"]),
         "task": told["task"],
+        "key": _key_of(told),
         "is_job": hasattr(schedule, "attempt"),
         "is_delayed": told["status"] == DELAYED,
         "times": scheduleform.told(operating.fields_of(schedule), not hasattr(schedule, "attempt")),
@@ -90,6 +91,15 @@ def _row(schedule: Any, now: float) -> dict[str, Any]:
         "next": None if told["paused"] else wording.due_of(due, now),
         "last": wording.moment_of(started, now),
     }
+
+
+def _key_of(told: dict[str, Any]) -> str:
+    """Return the key of a schedule, and who has made it, in words."""
+    if told["key"] is None:
+        return ""
+    if told["declared"]:
+        return "declared by its task"
+    return f"key {wording.shortened(told['key'])}"
 
 
 def act(context: Context) -> Response:
@@ -152,6 +162,7 @@ def _form(
     is_new = schedule is None
     schedule_id = "" if is_new else str(operating.schedule_told(schedule)["id"])
     is_remote = operations.is_remote(context.service)
+    key = None if is_new else operating.schedule_told(schedule)["key"]
     return rendering.page(
         context,
         "schedule",
@@ -166,6 +177,7 @@ def _form(
         zones=_zones(),
         takes_zone=not is_remote,
         takes_input=is_new,
+        key=key,
         preview=_preview(context, read),
     )
 

@@ -15,7 +15,7 @@ def state_of(service: Any, *more: Any) -> str:
 
     A job that is added, claimed, put back, ended or removed changes a counter or the record of a
     worker, and who runs one writes the worker's record now and then.  So it is enough to look when
-    those were last written.
+    those were last written.  What a run logs is noted beside.
 
     :param more: persistent objects, and what says all of itself by `repr`.
     """
@@ -27,17 +27,29 @@ def state_of(service: Any, *more: Any) -> str:
 
 def _counters(service: Any) -> Iterator[Any]:
     queue = service.queue
-    yield from (index.size for index in queue.indexes.values())
-    for lane in queue.ready.lanes:
-        yield lane.added
-        yield lane.left
-    for name, lot in queue.parked.items():
-        yield name
-        yield lot.size
+    for level in queue.all_levels():
+        yield from _places(level)
+    if queue.gates is not None:
+        yield from (index.size for index in queue.gates.aside.values())
     yield list(queue.paused)
+    yield queue.limits
     yield from service.workers.values()
     yield list(service.requests)
     yield list(service.progress.items())
+    # The lines of a run: their number is enough.
+    yield [(jobid, note[1]) for jobid, note in service.lines.items()]
+
+
+def _places(level: Any) -> Iterator[Any]:
+    """Yield what changes when a job begins or ends to wait with some priority."""
+    yield from (index.size for index in level.indexes.values())
+    for ready in level.queues:
+        for lane in ready.lanes:
+            yield lane.added
+            yield lane.left
+    for name, lot in level.parked.items():
+        yield name
+        yield lot.size
 
 
 def _version(part: Any) -> bytes:
