@@ -42,7 +42,9 @@ def serve() -> Iterator[Callable[..., Browser]]:
 
 
 @pytest.fixture
-def place(file_workplace: Workplace, register: Callable[..., Any]) -> Workplace:
+def place(
+    empty_registry: None, file_workplace: Workplace, register: Callable[..., Any]
+) -> Workplace:
     """A service in a file, with the tasks *echo*, *fail* and *hang*."""
     register("fail", fail)
     return file_workplace
