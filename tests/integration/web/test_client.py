@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from inspect import signature
 from typing import Any
 
 import pytest
 
+from lovely.remotetask import TaskService
 from lovely.remotetask.client import RemoteService
 from lovely.remotetask.errors import (
     InvalidArgument,
@@ -172,7 +175,62 @@ def test_what_a_service_can_be_told(service: RemoteService, workplace: Workplace
 
 def test_the_methods_are_those_of_a_service_here() -> None:
     own = {name for name in dir(RemoteService) if not name.startswith("_")}
-    assert own - set(ITaskService.names(all=True)) <= {"getLog"}
+    assert own <= set(ITaskService.names(all=True))
+
+
+def test_a_job_is_added_with_all_that_json_can_have(
+    service: RemoteService, workplace: Workplace
+) -> None:
+    arguments = set(signature(TaskService.add).parameters) - {"retry"}
+    assert set(signature(RemoteService.add).parameters) == arguments
+    first = service.add("echo")
+    assert service.job(first).waits_for is None
+    jobid = service.add(
+        "echo",
+        priority=3,
+        unique_key="k",
+        lock="printer",
+        expires=60,
+        after=first,
+        on_success=("echo", {"a": 1}),
+        on_error="echo",
+    )
+    job = service.job(jobid)
+    assert (job.priority, job.unique_key, job.lock) == (3, "k", "printer")
+    assert (job.after, job.awaits) == ((first,), (first,))
+    assert job.waits_for == f"job {first} to be completed"
+    assert job.expires is not None
+    assert service.add("echo", unique_key="k") == jobid
+    until = datetime(2090, 1, 1, tzinfo=timezone.utc)
+    assert service.job(service.add("echo", after=[first, jobid], expires=until)).expires == until
+    [of_many] = service.add_many("echo", [1], priority=-3)
+    assert service.job(of_many).priority == -3
+    for error, options in (
+        (JobNotFound, {"after": 4711}),
+        (TaskNotFound, {"on_success": "nix"}),
+        (InvalidInput, {"on_error": ("echo", _nested(150))}),
+        (InvalidArgument, {"priority": 101}),
+        (InvalidArgument, {"lock": ""}),
+        (InvalidArgument, {"expires": -1}),
+        (InvalidArgument, {"expires": datetime(2090, 1, 1)}),
+        (InvalidArgument, {"after": first, "delay": 5}),
+    ):
+        with pytest.raises(error):
+            service.add("echo", **options)
+    run_all(workplace)
+    followed = [service.job(found.id) for found in service.list(limit=10).jobs]
+    assert [job.input for job in followed if job.cause == jobid] == [{"a": 1}]
+
+
+def test_the_log_is_that_of_a_service_here(
+    service: RemoteService, workplace: Workplace, register: Any
+) -> None:
+    register("log", lambda input: logging.getLogger("shop").warning("no %s", input))
+    jobid = service.add("log", "milk")
+    run_all(workplace)
+    with workplace.service() as here:
+        assert service.getLog(jobid) == here.getLog(jobid)
+    assert [line.text for line in service.getLog(jobid)] == ["no milk"]
 
 
 def test_who_may_not_is_told_so(server: Server) -> None:

@@ -11,6 +11,7 @@ from types import EllipsisType
 from typing import Any
 from urllib.parse import urlencode
 
+from lovely.remotetask.base.loglines import LogLine
 from lovely.remotetask.client.wire import (
     RemoteJob,
     RemotePage,
@@ -41,6 +42,8 @@ LAST_LOOK_SECONDS = 1.0
 TIMEOUT_SECONDS = 30.0
 
 Ids = list[Any]
+Lines = list[LogLine]
+FollowUp = str | tuple[str, Any]
 Workers = list[WorkerState]
 Names = list[str | None]
 
@@ -87,6 +90,13 @@ class RemoteService:
         delay: float | None = None,
         at: datetime | None = None,
         note: str | None = None,
+        priority: int | None = None,
+        unique_key: str | None = None,
+        lock: str | None = None,
+        expires: float | datetime | None = None,
+        after: int | Iterable[int] = (),
+        on_success: FollowUp | None = None,
+        on_error: FollowUp | None = None,
     ) -> Any:
         """See `ITaskService`."""
         given = {
@@ -94,14 +104,22 @@ class RemoteService:
             "at": time_text(at, "at"),
             "note": note,
             "start_later": True if startLater else None,
+            "priority": priority,
+            "unique_key": unique_key,
+            "lock": lock,
+            "expires": time_text(expires, "expires") if isinstance(expires, datetime) else expires,
+            "after": ([after] if isinstance(after, int) else list(after)) or None,
+            "on_success": _follow_up(on_success),
+            "on_error": _follow_up(on_error),
         }
         return self._wire.call(
             "POST", "/jobs", {"task": task, "input": input, **without_none(given)}
         )["id"]
 
-    def add_many(self, task: str, inputs: Iterable[Any]) -> Ids:
+    def add_many(self, task: str, inputs: Iterable[Any], priority: int | None = None) -> Ids:
         """See `ITaskService`; a thousand at the most."""
-        found = self._wire.call("POST", "/job-batches", {"task": task, "inputs": list(inputs)})
+        given = {"task": task, "inputs": list(inputs), **without_none({"priority": priority})}
+        found = self._wire.call("POST", "/job-batches", given)
         ids: Ids = found["ids"]
         return ids
 
@@ -152,9 +170,9 @@ class RemoteService:
         """See `ITaskService`."""
         return self.job(jobid).progress
 
-    def getLog(self, jobid: Any) -> tuple[Any, ...]:
-        """Return what a job has logged, where that is kept."""
-        return self.job(jobid).log
+    def getLog(self, jobid: Any) -> Lines:
+        """See `ITaskService`."""
+        return [*self.job(jobid).log]
 
     def cancel(self, jobid: Any) -> None:
         """See `ITaskService`."""
@@ -307,6 +325,14 @@ class RemoteService:
     def isProcessing(self) -> bool:
         """Say whether that process works on its jobs."""
         return bool(self._wire.call("GET", "/service")["processing"])
+
+
+def _follow_up(given: FollowUp | None) -> dict[str, Any] | None:
+    """Return a task, or (task, input), as the API takes it."""
+    if given is None:
+        return None
+    task, input = (given, None) if isinstance(given, str) else given
+    return {"task": task, "input": input}
 
 
 def _end_of(timeout_seconds: float | None) -> float | None:

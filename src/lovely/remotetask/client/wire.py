@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from lovely.remotetask import errors
+from lovely.remotetask.base.loglines import LogLine
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
@@ -164,7 +165,7 @@ def time_of(text: str | None) -> datetime | None:
 class RemoteJob:
     """What is known of a job; the attributes of an `IJob`.
 
-    Those of a list have no ``input``, ``output``, ``failures``, ``note`` and ``log``.
+    Those of a list have only the first nine.
     """
 
     id: Any
@@ -184,7 +185,15 @@ class RemoteJob:
     conflicts: int = 0
     is_cancel_requested: bool = False
     progress: Progress | None = None
-    log: tuple[Any, ...] = ()
+    log: tuple[LogLine, ...] = ()
+    waits_for: str | None = None
+    priority: int = 0
+    unique_key: str | None = None
+    lock: str | None = None
+    expires: datetime | None = None
+    after: tuple[int, ...] = ()
+    awaits: tuple[int, ...] = ()
+    cause: int | None = None
 
     @property
     def __name__(self) -> str:
@@ -225,7 +234,15 @@ def job_of(told: Mapping[str, Any]) -> RemoteJob:
         told.get("conflicts", 0),
         told.get("cancel_requested", False),
         None if progress is None else Progress(*progress),
-        tuple(told.get("log", ())),
+        tuple(LogLine(**line) for line in told.get("log", ())),
+        told.get("waits_for"),
+        told.get("priority", 0),
+        told.get("unique_key"),
+        told.get("lock"),
+        time_of(told.get("expires")),
+        tuple(told.get("after", ())),
+        tuple(told.get("awaits", ())),
+        told.get("cause"),
     )
 
 

@@ -201,10 +201,16 @@ def add(
     at: datetime | None = None,
     note: str | None = None,
     start_later: bool = False,
+    **others: Any,
 ) -> int | str:
-    """Add a job with an input from outside; return its id.  See `ITaskService.add`."""
+    """Add a job with an input from outside; return its id.  See `ITaskService.add`.
+
+    :param others: further arguments of that; a follow-up is a pair.
+    """
     check_outside(service, input)
-    options = {"delay": delay, "at": at, "note": note, "startLater": start_later or None}
+    for name in ("on_success", "on_error"):
+        check_outside(service, others.get(name))
+    options = {"delay": delay, "at": at, "note": note, "startLater": start_later or None, **others}
     given = {name: value for name, value in options.items() if value is not None}
     if not is_remote(service):
         jobid: int | str = service.add(task, input, **given)
@@ -215,12 +221,16 @@ def add(
     return jobid
 
 
-def add_many(service: Any, task: str, inputs: list[Any]) -> list[int | str]:
+def add_many(
+    service: Any, task: str, inputs: list[Any], priority: int | None = None
+) -> list[int | str]:
     """Add a job for each input from outside; return their ids.  See `ITaskService.add_many`."""
     check_outside(service, inputs)
-    if is_remote(service):
-        return [service.addJob(task, input) for input in inputs]
-    return list(service.add_many(task, inputs))
+    if not is_remote(service):
+        return list(service.add_many(task, inputs, priority=priority or 0))
+    if priority is not None:
+        raise InvalidArgument("jobs of a remote processor take no priority")
+    return [service.addJob(task, input) for input in inputs]
 
 
 # -- one job -------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ class Of(NamedTuple):
 
 #: What the jobs and the schedules of a remote processor do not have.
 _NOT_REMOTE = {
-    "addJob": ("delay", "at", "note", "start_later"),
+    "addJob": tuple(schemas.NEW_JOB["properties"].keys() - {"task", "input"}),
+    "addManyJobs": ("priority",),
     "retryJob": ("input",),
     **dict.fromkeys(("addSchedule", "editSchedule", "previewTimes"), ("timezone", "cron")),
 }

@@ -30,13 +30,18 @@ def _list(context: Context, given: dict[str, Any]) -> Response:
 
 def _add(context: Context, given: dict[str, Any]) -> Response:
     given["at"] = time_of(given.get("at"), "at")
+    if isinstance(given.get("expires"), str):
+        given["expires"] = time_of(given["expires"], "expires")
+    for name in ("on_success", "on_error"):
+        if name in given:
+            given[name] = given[name]["task"], given[name].get("input")
     jobid = operations.add(context.service, **given)
     address = address_of(context, jobid)
     return answer({"id": jobid, "status_url": address}, 202, {"Location": address})
 
 
 def _add_many(context: Context, given: dict[str, Any]) -> Response:
-    ids = operations.add_many(context.service, given["task"], given["inputs"])
+    ids = operations.add_many(context.service, **given)
     addresses = [address_of(context, jobid) for jobid in ids]
     return answer({"ids": ids, "status_urls": addresses}, 202)
 
@@ -124,6 +129,7 @@ CALLS = [
         _add,
         {202: Answer("It is added; `Location` is where its status is told.", schemas.ADDED)},
         body=schemas.NEW_JOB,
+        errors=(404, 409),
     ),
     Call(
         "addManyJobs",

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from lovely.remotetask.engine.finding import MAX_PAGE_SIZE
-from lovely.remotetask.engine.options import MAX_NOTE
+from lovely.remotetask.engine.following import MAX_AFTER
+from lovely.remotetask.engine.options import MAX_NAME, MAX_NOTE, MAX_PRIORITY
 from lovely.remotetask.errors import MAX_WAIT_SECONDS
 from lovely.remotetask.interfaces import FINAL_STATUSES, STATUSES
 from lovely.remotetask.schedule import MAX_NUMBERS, MAX_TEXT
@@ -153,6 +154,13 @@ JOB_QUERY = {
 
 SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS}
 
+PRIORITY: Schema = {"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY}
+KEY: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+FOLLOW_UP: Schema = {
+    **made_of({"task": NAME, "input": ANY}, ["task"]),
+    "description": "A job that is added when this one has come to that.",
+}
+
 NEW_JOB = made_of(
     {
         "task": NAME,
@@ -161,10 +169,33 @@ NEW_JOB = made_of(
         "at": {**TIME, "description": "When it runs; up to 100 years ahead."},
         "note": {"type": "string", "maxLength": MAX_NOTE},
         "start_later": FLAG,
+        "priority": PRIORITY,
+        "unique_key": {
+            **KEY,
+            "description": "Of a job that waits or runs with this key the id is told; none is added.",
+        },
+        "lock": {**KEY, "description": "Of the jobs with the same lock one runs at a time."},
+        "expires": {
+            "anyOf": [SECONDS, TIME],
+            "description": "Seconds, or when: it is cancelled if it has not started by then.",
+        },
+        "after": {
+            **list_of(NUMBER_OF_JOB, maxItems=MAX_AFTER),
+            "description": "The ids of jobs that have to be completed first.",
+        },
+        "on_success": FOLLOW_UP,
+        "on_error": FOLLOW_UP,
     },
     ["task"],
 )
-NEW_JOBS = made_of({"task": NAME, "inputs": list_of(ANY, minItems=1, maxItems=MAX_MANY)})
+NEW_JOBS = made_of(
+    {
+        "task": NAME,
+        "inputs": list_of(ANY, minItems=1, maxItems=MAX_MANY),
+        "priority": PRIORITY,
+    },
+    ["task", "inputs"],
+)
 ADDED = made_of({"id": ID, "status_url": STRING})
 ADDED_MANY = made_of({"ids": list_of(ID), "status_urls": list_of(STRING)})
 OUTCOME = made_of({"id": ID, "outcome": STRING})
