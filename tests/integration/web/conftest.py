@@ -55,6 +55,11 @@ class Site:
         return response.json
 
 
+@pytest.fixture(autouse=True)
+def own_tasks(empty_registry: None) -> None:
+    """Let there be no tasks but those of the test: the demo registers its own for good."""
+
+
 @pytest.fixture
 def make_site(workplace: Workplace) -> Callable[..., Site]:
     """Return a function that makes a `Site` of the workplace's database."""

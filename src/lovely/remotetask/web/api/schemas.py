@@ -172,7 +172,8 @@ NEW_JOB = made_of(
         "priority": PRIORITY,
         "unique_key": {
             **KEY,
-            "description": "Of a job that waits or runs with this key the id is told; none is added.",
+            "description": "While a job with this key waits or runs, its id is told, and none is "
+            "added.",
         },
         "lock": {**KEY, "description": "Of the jobs with the same lock one runs at a time."},
         "expires": {
