@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -13,6 +14,7 @@ from zope.interface import Interface
 from zope.schema import Bool, Choice, Datetime, Dict, Float, Int, List, Text, TextLine
 
 from browsing import Browser, words
+from lovely.remotetask import TaskError
 from workplace import Workplace, wait_until
 
 
@@ -358,3 +360,31 @@ def test_the_page_of_a_schedule_leads_to_its_form(browser: Browser, place: Workp
     assert told["Schedule key"] == "nightly"
     browser.follow(f"Edit schedule {jobid}")
     assert browser.heading == f"Edit schedule {jobid}"
+
+
+def log_told(browser: Browser) -> str:
+    [log] = browser.all("pre", **{"aria-labelledby": "log-heading"})
+    return log.get_text()
+
+
+def test_a_job_shows_the_lines_that_it_has_logged(
+    browser: Browser,
+    place: Workplace,
+    register: Callable[..., Any],
+    run_jobs: Callable[[], None],
+) -> None:
+    def work(input: Any) -> None:
+        logging.getLogger("shop").warning("no <b>%s</b>\nat all", input)
+        raise TaskError("no luck")
+
+    register("work", work)
+    [jobid] = place.add("work", "milk")
+    run_jobs()
+    log = log_told(browser.open(f"/jobs/{jobid}"))
+    at = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d WARNING"
+    assert re.search(rf"^{at} no <b>milk</b>\nat all$", log, re.MULTILINE)
+    browser.press("Retry")
+    run_jobs()
+    log = log_told(browser.open(f"/jobs/{jobid}"))
+    for attempt in (1, 2):
+        assert re.search(rf"^{at} attempt {attempt}: no <b>milk</b>$", log, re.MULTILINE)

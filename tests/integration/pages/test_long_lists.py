@@ -120,3 +120,27 @@ def test_what_takes_too_long_goes_on_with_the_next_press(
     assert browser.status == "5 jobs cancelled"
     browser.press("Remove all")
     assert browser.status == "25 jobs removed"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/",
+        "/jobs?size=10",
+        "/jobs?size=10&sort=detail",
+        "/jobs?task=fail",
+        "/api/v1/jobs?limit=100",
+        "/api/v1/jobs?text=nowhere",
+    ],
+)
+def test_large_inputs_do_not_stay_in_memory(
+    browser: Browser, place: Workplace, address: str
+) -> None:
+    with place.service() as service:
+        service.add_many("echo", ["x" * 50_000] * 100)
+        service.process()  # some of them are in another index
+        service.add_many("echo", ["x" * 50_000] * 100)
+    place.db.cacheMinimize()
+    assert browser.open(address).code == 200
+    held = [told for told in place.db.cacheExtremeDetail() if told["klass"].endswith(".Job")]
+    assert sum(told["state"] is not None for told in held) <= 20

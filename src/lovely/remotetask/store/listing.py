@@ -29,6 +29,9 @@ from lovely.remotetask.store.tree import MAX_JOB_ID
 #: A page looks at no more entries than this, whatever they are of.
 LOOK_SIZE = 1000
 
+#: The bytes beyond which the record of a job is kept in memory no longer than it is looked at.
+LARGE = 20_000
+
 #: The keys of the ready queue's segments count so many in a second.
 _KEYS_PER_SECOND = 1024 * 1e6
 
@@ -104,7 +107,7 @@ def list_jobs(
     streams = _streams(service, set(statuses), way)
     entries = heapq.merge(*streams, key=attrgetter("order"), reverse=backwards)
     found: list[tuple[int, Job]] = []
-    for looked, (order, job) in enumerate(_looked_at(service, entries, accepts), 1):
+    for looked, (order, job) in enumerate(_looked_at(service, entries, accepts, limit + 1), 1):
         if end is not None and (order < end if backwards else order > end):
             break
         if job is not None:
@@ -121,14 +124,32 @@ def _page(found: list[tuple[int, Job]], last: int | None) -> Page:
 
 
 def _looked_at(
-    service: Any, entries: Iterator[_Entry], accepts: Callable[[Job], bool]
+    service: Any, entries: Iterator[_Entry], accepts: Callable[[Job], bool], expected: int
 ) -> Iterator[tuple[int, Job | None]]:
-    """Yield the order of each entry with its job, or None if it is not wanted."""
-    while chunk := list(islice(entries, PREFETCH_SIZE)):
+    """Yield the order of each entry with its job, or None if it is not wanted.
+
+    :param expected: how many are needed if all are wanted: no more are loaded at first.
+    """
+    size = min(expected, PREFETCH_SIZE)
+    while chunk := list(islice(entries, size)):
+        size = min(2 * size, PREFETCH_SIZE)
         jobs = _load(service, [parts_of(entry.order)[1] for entry in chunk])
-        for entry, job in zip(chunk, jobs, strict=True):
-            is_wanted = job is not None and _stands_by(service, job, entry) and accepts(job)
-            yield entry.order, job if is_wanted else None
+        try:
+            for entry, job in zip(chunk, jobs, strict=True):
+                is_wanted = job is not None and _stands_by(service, job, entry) and accepts(job)
+                yield entry.order, job if is_wanted else None
+        finally:  # also when nobody wants more
+            let_go(jobs)
+
+
+def let_go(jobs: Iterable[Job | None]) -> None:
+    """Forget what large records hold that were not changed; who asks for it loads them again.
+
+    A list looks at many jobs, of which each may have an input of a megabyte.
+    """
+    for job in jobs:
+        if job is not None and job._p_estimated_size > LARGE:
+            job._p_deactivate()
 
 
 def cursor_of(text: str) -> int | None:
@@ -240,11 +261,13 @@ def _ready(service: Any, lane: Any, way: _Way) -> Iterator[_Entry]:
             continue
         jobids = list(segment)
         found = []
-        for jobid, job in zip(jobids, _load(service, jobids), strict=True):
+        jobs = _load(service, jobids)
+        for jobid, job in zip(jobids, jobs, strict=True):
             when = opened if job is None else min(max(job.created_at, opened), ended)
             order = entry_of(tick(when), jobid)
             if way.is_ahead(order):
                 found.append(_Entry(order, QUEUED, key))
+        let_go(jobs)
         yield from sorted(found, key=attrgetter("order"), reverse=way.backwards)
 
 

@@ -35,7 +35,7 @@ from lovely.remotetask.remote.base import ProcessorBase
 from lovely.remotetask.remote.record import ID_DIGITS
 from lovely.remotetask.setting import read
 from lovely.remotetask.store.joblog import log_of as lines_of
-from lovely.remotetask.store.listing import Page
+from lovely.remotetask.store.listing import Page, let_go
 from lovely.remotetask.store.quarantine import load
 from lovely.remotetask.web.facts import facts_of, failures_of, input_of, plain_value, told_of
 
@@ -153,7 +153,11 @@ def _seconds(moment: datetime | None, name: str) -> float | None:
 def list_told(service: Any, **filters: Any) -> dict[str, Any]:
     """Return a page of jobs as plain data; see `list_jobs`."""
     page = list_jobs(service, **filters)
-    return {"jobs": [told_of(job) for job in page.jobs], "next": page.next}
+    told = []
+    for job in page.jobs:
+        told.append(told_of(job))
+        let_go([job])
+    return {"jobs": told, "next": page.next}
 
 
 def all_of(service: Any, job: Any) -> dict[str, Any]:

@@ -172,8 +172,7 @@ NEW_JOB = made_of(
         "priority": PRIORITY,
         "unique_key": {
             **KEY,
-            "description": "While a job with this key waits or runs, its id is told, and none is "
-            "added.",
+            "description": "If a job with it waits or runs, none is added, and that id is told.",
         },
         "lock": {**KEY, "description": "Of the jobs with the same lock one runs at a time."},
         "expires": {

@@ -98,7 +98,7 @@ def _told(lately: overview.Lately) -> str:
 
 def _verdict(health: dict[str, Any], failed: int) -> dict[str, Any]:
     """Return what is said first: whether all is well, and if not, why."""
-    reasons = [f"{text[0].upper()}{text[1:]}." for text in health["problems"]]
+    reasons = [wording.sentence(text) for text in health["problems"]]
     if reasons:
         return {"kind": "ill", "title": "Something is wrong", "reasons": reasons}
     paused = ", ".join(health["paused"])

@@ -68,7 +68,7 @@ def _facts(context: Context, job: Any) -> dict[str, Any]:
         "output_text": _text(job.output),
         "failures": failures[::-1],
         "timeline": _timeline(job, now),
-        "lines": [_line(line) for line in operations.log_of(service, job)[-MAX_LINES:]],
+        "lines": _lines(operations.log_of(service, job)[-MAX_LINES:]),
         "buttons": _buttons(job) if context.may(MANAGE) else [],
         "is_cancel_requested": job.is_cancel_requested,
     }
@@ -94,10 +94,15 @@ def _failure(failure: Any, now: float) -> dict[str, Any]:
     }
 
 
-def _line(line: dict[str, Any]) -> str:
-    """Return a line of a job's log as text."""
-    at = datetime.fromtimestamp(line["time"], timezone.utc)
-    return f"{at:%H:%M:%S} {line['level']} {line['text']}"
+def _lines(log: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of a job's log as texts; they name the attempts if there are several."""
+    has_several = len({line["attempt"] for line in log}) > 1
+    told = []
+    for line in log:
+        at = datetime.fromtimestamp(line["time"], timezone.utc)
+        attempt = f" attempt {line['attempt']}:" if has_several else ""
+        told.append(f"{at:%Y-%m-%d %H:%M:%S} {line['level']}{attempt} {line['text']}")
+    return told
 
 
 def _timeline(job: Any, now: float) -> list[dict[str, Any]]:
@@ -161,7 +166,7 @@ def act(context: Context) -> Response:
     try:
         outcome = verb(context.service, jobid)
     except (InvalidArgument, JobIsLive) as error:  # it has moved on meanwhile
-        return show(context, (f"{text_of(error)}.",))
+        return show(context, (wording.sentence(text_of(error)),))
     address = context.url("/jobs") if name == "remove" else context.url(f"/jobs/{jobid}")
     return rendering.redirect(context, address, "job", jobid, _TOLD.get(name, outcome))
 

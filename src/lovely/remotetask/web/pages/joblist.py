@@ -9,6 +9,7 @@ in another order only the jobs at one of its ends can be shown, and it is said t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from lovely.remotetask.interfaces import CRONJOB, FINAL_STATUSES, STATUSES
@@ -166,8 +167,18 @@ def _sorted(
     """Return a page of what is sorted, which is all of the list, or one end of it."""
     sort = wanted.sort or otherwise
     latest = is_short or sort not in TIMES or wanted.is_backwards
-    found = list_jobs(service, wanted.statuses, chooser(wanted.task), latest, None, LOOK_SIZE)
-    jobs = sorted(found.jobs, key=_key(sort, detail), reverse=wanted.is_backwards)
+    key, is_listed = _key(sort, detail), chooser(wanted.task)
+    keyed: list[tuple[Any, Any]] = []
+
+    def note(job: Any) -> bool:
+        """Note by what a job is sorted: of a large one the list keeps no more."""
+        if len(keyed) < LOOK_SIZE and is_listed(job):
+            keyed.append((key(job), job))
+        return False
+
+    list_jobs(service, wanted.statuses, note, latest, None, LOOK_SIZE)
+    keyed.sort(key=itemgetter(0), reverse=wanted.is_backwards)
+    jobs = [job for _, job in keyed]
     last = max(1, -(-len(jobs) // wanted.size))
     number = min(wanted.page, last)
     begin = (number - 1) * wanted.size

@@ -17,7 +17,7 @@ from lovely.remotetask.interfaces import (
     ERROR,
     FINAL_STATUSES,
 )
-from lovely.remotetask.store.listing import list_jobs
+from lovely.remotetask.store.listing import let_go, list_jobs
 from lovely.remotetask.web import batches, operations
 from lovely.remotetask.web.pages import details, joblist, rendering, wording
 from lovely.remotetask.web.pages.joblist import COLUMNS, LISTED, SIZES, Asked, Shown
@@ -78,9 +78,14 @@ def _list(context: Context, wanted: Asked) -> dict[str, Any]:
     def detail(job: Any) -> str:
         return details.line_of(service, job, context.request)
 
+    def row(job: Any) -> dict[str, Any]:
+        told = _row(service, job, detail(job), now)
+        let_go([job])
+        return told
+
     shown = joblist.show(service, wanted, detail)
     return {
-        "rows": [_row(service, job, detail(job), now) for job in shown.jobs],
+        "rows": [row(job) for job in shown.jobs],
         "columns": [_column(context, wanted, shown, *column) for column in COLUMNS],
         "previous": _address(context, shown.previous),
         "next": _address(context, shown.next),

@@ -201,7 +201,7 @@ def refusal_page(request: Request, refusal: Refusal) -> Response:
     text = _templates["refusal"](
         status=refusal.status,
         title=refusal.title,
-        detail=f"{refusal.detail[:1].upper()}{refusal.detail[1:]}.",
+        detail=wording.sentence(refusal.detail),
         path=f"{mount}{rest}",
         style=f"{top}/static/pages.css?v={FILES['pages.css'][1]}",
         icon=f"{top}/static/icon.svg?v={FILES['icon.svg'][1]}",

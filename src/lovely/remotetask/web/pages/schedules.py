@@ -113,7 +113,7 @@ def act(context: Context) -> Response:
     try:
         outcome = verb(context.service, schedule_id)
     except RemoteTaskError as error:  # it has moved on meanwhile
-        return show(context, (text_of(error),))
+        return show(context, (wording.sentence(text_of(error)),))
     address = context.url("/schedules")
     return rendering.redirect(context, address, "schedule", schedule_id, outcome)
 

@@ -60,7 +60,7 @@ def _service(context: Context, match: Match) -> dict[str, Any]:
         "paused": told["paused"],
         "workers": told["workers"],
         "is_processing": told["processing"],
-        "problems": health["problems"],
+        "problems": [wording.sentence(text) for text in health["problems"]],
         "tasks": operations.task_names(service),
         "address": address("/"),
         "jobs_address": address("/jobs"),
@@ -92,7 +92,7 @@ def act(context: Context) -> Response:
                 overview.resume(context.service, task)
                 return rendering.redirect(context, address, "resumed", told)
     except RemoteTaskError as error:
-        return show(context, (text_of(error),))
+        return show(context, (wording.sentence(text_of(error)),))
     return show(context, ("This button is not known here: load the page again.",))
 
 

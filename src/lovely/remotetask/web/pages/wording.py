@@ -68,6 +68,11 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def sentence(text: str) -> str:
+    """Return what an error says as a sentence."""
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
+
+
 def shortened(text: str, limit: int = MAX_DETAIL) -> str:
     """Return a text in one line, cut off where it is too long."""
     line = " ".join(text[: limit * 4].split())
