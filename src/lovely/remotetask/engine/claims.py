@@ -40,6 +40,10 @@ from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.store.worker import find_worker, remove_worker, worker_record
 from lovely.remotetask.task import Tasks
 
+#: Objects that a connection keeps loaded for each job that it claims at once: those that run, those
+#: that ran before and are filed, and what leads to both.
+OBJECTS_A_JOB = 4
+
 #: After a rival was seen, the strict order is left for so many seconds.
 RIVAL_SECONDS = 10.0
 
@@ -86,6 +90,7 @@ class Claims(Hand):
         """
         with self.lock:
             self.check_stays()
+            session.make_room(OBJECTS_A_JOB * limit)
             # Before the transaction begins: a job that leaves the hand from here on may
             # still be running in what the transaction sees, and must stay in the record.
             held = list(self.in_hand)

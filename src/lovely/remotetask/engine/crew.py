@@ -18,6 +18,9 @@ BATCH_SECONDS = 0.1
 #: No more jobs than this are claimed in one commit.
 MAX_BATCH = 200
 
+#: A thread without work keeps its connection, and what it has loaded, for so many seconds.
+KEEP_SECONDS = 1.0
+
 #: Seconds between two looks whether a thread that is waited for was abandoned.
 JOIN_SECONDS = 0.05
 
@@ -179,16 +182,38 @@ class Threads:
                 self._threads.append(thread)
 
     def _run(self) -> None:
-        ledger = self.runner.ledger
-        while not ledger.is_abandoned():
-            claims = self._todo.get()
-            if claims is None or not self._loop.running:
-                return
+        while (claims := self._todo.get()) is not None and self._may_go_on():
+            with self.runner.engine.claims.open() as session:
+                if not self._run_all(session, claims):
+                    return
+
+    def _run_all(self, session: Session, claims: list[Claim] | None) -> bool:
+        """Run claims, and what follows them soon; say whether to wait for more."""
+        while claims is not None and self._may_go_on():
             try:
-                with ledger.carrying(claims), self.runner.engine.claims.open() as session:
+                with self.runner.ledger.carrying(claims):
                     self.runner.run(session, claims)
             finally:
                 self._loop.woken.set()
+            try:
+                claims = self._next(session)
+            except queue.Empty:
+                return True
+        return False
+
+    def _next(self, session: Session) -> list[Claim] | None:
+        """Return what is to be run next; keep the connection for it for a while.
+
+        :raises queue.Empty: nothing has come.
+        """
+        try:
+            return self._todo.get_nowait()
+        except queue.Empty:
+            session.abort()  # nothing is to stand still at what this thread has seen
+            return self._todo.get(timeout=KEEP_SECONDS)
+
+    def _may_go_on(self) -> bool:
+        return self._loop.running and not self.runner.ledger.is_abandoned()
 
     def stop(self) -> None:
         """See `Crew`."""

@@ -123,6 +123,7 @@ class Session(SessionBase):
         self.db = db
         self.path = path
         self.connection = db.open(self.manager)
+        self._own_room: int | None = None  # of the connection's cache, before it got more
 
     @property
     def is_closed(self) -> bool:
@@ -161,7 +162,22 @@ class Session(SessionBase):
         self.in_begin = False
         return service
 
+    def make_room(self, objects: int) -> None:
+        """Let the connection keep at least so many objects loaded, until the session is closed."""
+        cache = getattr(self.connection, "_cache", None)
+        before = getattr(cache, "cache_size", objects)
+        if before < objects:
+            cache.cache_size = objects
+            if self._own_room is None:
+                self._own_room = before
+
+    def _give_room_back(self) -> None:
+        if self._own_room is not None:
+            self.connection._cache.cache_size = self._own_room
+            self._own_room = None
+
     def _open_anew(self) -> None:
+        self._own_room = None
         if self.connection.transaction_manager is self.manager:
             self.connection.close()  # of those beside it one was closed
         self.connection = self.db.open(self.manager)
@@ -237,6 +253,7 @@ class Session(SessionBase):
             return  # whoever closes it is at this connection too
         self.abort()
         if self.connection.transaction_manager is self.manager:
+            self._give_room_back()
             self.connection.close()
 
 
