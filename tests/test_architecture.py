@@ -64,7 +64,8 @@ LONG: dict[str, str] = {
 }
 
 # Of other packages: what they have no public name for, and what is public in spite of its name.
-PRIVATE_ELSEWHERE = {"_resources", "_mvcc_storage", "_cache", "_exit", "_asdict", "_fields", "_replace"}
+PRIVATE_ELSEWHERE = {"_resources", "_mvcc_storage", "_cache", "_readCurrent"}
+PRIVATE_ELSEWHERE |= {"_exit", "_asdict", "_fields", "_replace"}
 PRIVATE_ELSEWHERE |= {"_jobs", "_scheduler"}  # the containers of remote processors
 
 Sources = dict[str, str]  # dotted name of a module inside the package -> its source

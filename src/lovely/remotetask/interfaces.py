@@ -292,6 +292,12 @@ class ITaskService(IService):
         title="Deepest input", description="Levels; None sets no bound.", required=False
     )
 
+    piped = Bool(
+        title="Piped",
+        description="Whether a thread may go on before the commit that says that a quick job, which "
+        "has written nothing to a database, has ended.",
+    )
+
     def getAvailableTasks():
         """Return a dict of the tasks that jobs can be added for: name -> task.
 

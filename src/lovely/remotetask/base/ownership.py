@@ -118,14 +118,18 @@ def _check_leaf(tree: Any, leaf: Any) -> None:
         check_sound(tree, *(held for held in state[0] if isinstance(held, Persistent)), *state[1:])
 
 
-def wrote(parent: Any, *objects: Any) -> None:
+def wrote(parent: Any, *objects: Any, since: float | None = None) -> None:
     """Let the current transaction commit only if all changes of these objects are stored.
 
     :param parent: an object that is in the database, if they are or come to be.
+    :param since: when the transaction has begun, by `time.monotonic`; None is now.
     """
     connection = parent._p_jar
     if connection is not None:
-        noted = _ownership_of(connection).written
+        ownership = _ownership_of(connection)
+        if since is not None:
+            ownership.begun = min(ownership.begun, since)
+        noted = ownership.written
         for written in objects:
             noted[id(written)] = written
 
@@ -175,6 +179,7 @@ class Ownership:
     :ivar has_seen_stray: the transaction must not commit.
     :ivar empties_cache: disowned objects may be referred to, although none was seen.
     :ivar is_joined: it belongs to a transaction that goes on.
+    :ivar begun: when that has begun, by `time.monotonic`, or when this has joined it.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -194,7 +199,7 @@ class Ownership:
         self.transaction_manager = self.connection.transaction_manager
         self.is_joined = True
         self.has_seen_stray = self._has_savepoint = False
-        self._begun = time.monotonic()
+        self.begun = time.monotonic()
 
     def forget(self, objects: tuple[Any, ...]) -> None:
         """Forget new objects that were removed; those that are stored are still looked at."""
@@ -223,7 +228,7 @@ class Ownership:
                 self.has_seen_stray = True
                 raise StrayObject(f"{type(written).__name__}: {StrayObject()}")
         limit = min(LOOK_SECONDS * len(self.written), MAX_LOOK_SECONDS)
-        if time.monotonic() - self._begun > limit:
+        if time.monotonic() - self.begun > limit:
             self._look()
 
     def _look(self) -> None:

@@ -10,6 +10,7 @@ From top to bottom; each uses only those below it.
 ``zodb``          the engine of services in ZODB
 ``upkeep``        what is done for all workers, in steps
 ``execution``     runs what was claimed
+``finishing``     writes the ends of runs, several in one commit
 ``claims``        what one worker has in hand
 ``hand``          what a worker of any store has in hand
 ``news``          whether there may be work

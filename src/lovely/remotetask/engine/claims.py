@@ -75,6 +75,8 @@ class Claims(Hand):
         self.memory = Memory()
         self.news = News(db)
         self.uncertain: set[int] = set()  # reserved jobs that may have ended by a failed commit
+        #: Called by who has the lock: writes the ends of runs that wait for it, see `finishing`.
+        self.write_ended: Callable[[Session], object] = lambda session: None
         self._turn = 0  # see `JobQueue.pull`
         self._rivals: dict[str, float] = {}  # worker id -> when it was seen
         self._missing_tasks: set[str] = set()
@@ -90,6 +92,7 @@ class Claims(Hand):
         """
         with self.lock:
             self.check_stays()
+            self.write_ended(session)
             session.make_room(OBJECTS_A_JOB * limit)
             # Before the transaction begins: a job that leaves the hand from here on may
             # still be running in what the transaction sees, and must stay in the record.
@@ -303,6 +306,7 @@ class Claims(Hand):
             worker_record(service, self.identity.id).beat()
 
         with self.lock:
+            self.write_ended(session)
             self.transact(session, change)
             self.last_sign = self.monotonic()
 
@@ -315,6 +319,8 @@ class Claims(Hand):
         """
         transact = self.transact if waits else Transactor(".".join(self.path), lambda seconds: True)
         with self.lock:
+            if waits:
+                self.write_ended(session)
             self._give_back(session, claims, [], transact)
 
     def leave(self, session: Session, running: list[Claim]) -> None:
@@ -325,6 +331,7 @@ class Claims(Hand):
         """
         with self.lock:
             self.has_left = True
+            self.write_ended(session)
             self._give_back(session, list(self.in_hand.values()), running, self.transact)
 
     def _give_back(

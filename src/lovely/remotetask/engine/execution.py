@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
@@ -32,6 +33,7 @@ from lovely.remotetask.base.ownership import is_id_again, wrote
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.engine.claim import can_share, take
 from lovely.remotetask.engine.claims import Claims
+from lovely.remotetask.engine.finishing import Fenced, Finish, Finishing, keep
 from lovely.remotetask.engine.outcome import call_task, finish, postpone, settle
 from lovely.remotetask.engine.progress import ProgressMonitor
 from lovely.remotetask.engine.protocol import Claim, Deadline, Outcome, Stopping
@@ -49,7 +51,7 @@ from lovely.remotetask.errors import (
     is_read_fault,
     is_storage_fault,
 )
-from lovely.remotetask.interfaces import ERROR
+from lovely.remotetask.interfaces import ERROR, PROCESSING
 from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.quarantine import load, load_many
 from lovely.remotetask.task import TaskContext, Tasks
@@ -65,11 +67,6 @@ VAIN_FACTOR = 2.0
 SHORT_REPEAT_SECONDS = 0.02
 
 
-#: Characters of a task's name that stand in the note of a transaction; a FileStorage takes no note
-#: with more than 65,535 bytes.
-MAX_NOTE = 200
-
-
 def _is_interrupt(error: BaseException) -> bool:
     """Say whether an error is a user's Ctrl-C; in other threads it can only be a task's own."""
     return (
@@ -78,38 +75,50 @@ def _is_interrupt(error: BaseException) -> bool:
     )
 
 
-class Fenced(Exception):
-    """The job is no longer held by this worker."""
-
-
 class Execution:
-    """Runs the jobs that a worker has claimed.  See `protocol.Execution`."""
+    """Runs the jobs that a worker has claimed.  See `protocol.Execution`.
+
+    :ivar finishing: what takes ends of runs that need no transaction of their own; or None.
+    """
 
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
+        self.finishing: Finishing | None = None
         self.on_deadline: Callable[[], None] = lambda: None
         self.deadlines: list[Deadline] = []
         self._hurries_until = -math.inf
 
     # -- run ------------------------------------------------------------------------
 
-    def run(self, session: Session, claim: Claim) -> Outcome:
+    def run(
+        self, session: Session, claim: Claim, has_next: Callable[[], bool] = lambda: False
+    ) -> Outcome:
         """Run one attempt, and keep what became of it.
 
+        :param has_next: see `protocol.Execution`.
         :raises Stopping: the processor stops while the storage cannot write or the job
             cannot go on, or the database was closed; nothing is kept.
         :raises KeyboardInterrupt: Ctrl-C, in the main thread; nothing is kept.
         """
-        begun = self._claims.monotonic()
-        status: str | None
+        monotonic = self._claims.monotonic
+        begun = monotonic()
+        kept: Any
         try:
-            status = self._run_until_kept(session, claim)
+            kept = self._run_until_kept(session, claim, has_next)
         except Fenced:
             session.abort()
-            status = None
+            kept = None
             job_log.warning("job %s: no longer held, its run is not kept", claim.name)
-        self._claims.let_go(claim)
-        seconds = self._claims.monotonic() - begun
+        seconds = monotonic() - begun
+        if isinstance(kept, Finish) and self.finishing is not None:
+            ended = monotonic()
+            written = self.finishing.hand_over(session, kept, has_next)
+            # What it takes to write several is the cost of all of them.
+            seconds += (monotonic() - ended) / max(1, written)
+            status = kept.status if kept.is_written else PROCESSING
+        else:
+            status = kept
+            self._claims.let_go(claim)
         job_log.debug(
             "job %s: task %s, attempt %s: %s after %.3f s",
             claim.name,
@@ -120,14 +129,21 @@ class Execution:
         )
         return Outcome(claim.jobid, status, seconds)
 
-    def _run_until_kept(self, session: Session, claim: Claim) -> str:
+    def settle(self, session: Session) -> None:
+        """See `protocol.Execution`."""
+        if self.finishing is not None:
+            self.finishing.write(session)
+
+    def _run_until_kept(
+        self, session: Session, claim: Claim, has_next: Callable[[], bool]
+    ) -> str | Finish:
         conflicts = faults = ids = 0
         begun = self._claims.monotonic()
         hurries = begun < self._hurries_until
         end = begun + (SHORT_REPEAT_SECONDS if hurries else REPEAT_SECONDS)
         while True:
             try:
-                return self._run_once(session, claim, conflicts + ids)
+                return self._run_once(session, claim, conflicts + ids, has_next)
             except Fenced:
                 raise
             except BaseException as error:  # whatever a task, its result or its commit raises
@@ -175,21 +191,28 @@ class Execution:
             and "shutdown" in describe(error)
         )
 
-    def _run_once(self, session: Session, claim: Claim, conflicts: int) -> str:
+    def _run_once(
+        self, session: Session, claim: Claim, conflicts: int, has_next: Callable[[], bool]
+    ) -> str | Finish:
+        """Run it, and commit; return the status, or what is left to be written of it."""
+        since, begun = time.monotonic(), self._claims.monotonic()
         service = session.begin()
         job = self._held_job(service, claim)
-        wrote(service, job)  # before the task runs, for it may take long
+        tasks = Tasks(service.find_task)
         with guarded(session.manager), entered(session.site(service)):
-            self._call(session, service, job, claim, Tasks(service.find_task))
-        if conflicts:
-            job.conflicts += conflicts
+            output = self._call(session, service, job, claim, tasks)
+        end = Finish(claim, output, conflicts, begun, self._claims.clock())
+        if self.finishing is not None and self.finishing.takes(session, output, has_next):
+            end.is_piped = self.finishing.may_pipe(service, tasks.get(job.task), claim)
+            return end
+        wrote(service, job, since=since)  # the task may have taken long
+        keep(session, service, [(job, end)])
         status = job.status
-        session.manager.get().note(f"remotetask {job.task[:MAX_NOTE]} {job.__name__}")
         session.commit()
         return status
 
-    def _call(self, session: Session, service: Any, job: Job, claim: Claim, tasks: Any) -> None:
-        """Call the task of a job, in the service's site, and write down the result."""
+    def _call(self, session: Session, service: Any, job: Job, claim: Claim, tasks: Any) -> Any:
+        """Call the task of a job, in the service's site, and return the result."""
         if claim.jobid in service.requests:
             raise JobCancelled
         task = tasks.get(job.task)
@@ -199,7 +222,7 @@ class Execution:
             output = call_task(service, job, task, partial(self._context, service, claim, task))
         if not session.is_open:
             raise TransactionMeddled("a task must not close the connection it runs in")
-        finish(service, job, output, self._claims.clock())
+        return output
 
     def run_together(self, session: Session, claims: list[Claim]) -> list[Outcome] | None:
         """Run reserved jobs, whose tasks declare ``shared_commit``, in one transaction.
@@ -225,7 +248,8 @@ class Execution:
                         raise Fenced
                     left.append((job.place, job.id))
                     take(service, job, claim.owner, self._claims.clock())
-                    self._call(session, service, job, claim, tasks)
+                    output = self._call(session, service, job, claim, tasks)
+                    finish(service, job, output, self._claims.clock())
                     statuses.append(job.status)
             session.manager.get().note(f"remotetask {len(claims)} jobs")
             session.commit()
@@ -330,6 +354,7 @@ class Execution:
         :returns: False when it has just ended.
         """
         try:
+            self.settle(session)
             self.record(session, claim, JobTimeout(f"the job ran longer than {timeout_seconds} s"))
         except Fenced:
             session.abort()

@@ -54,8 +54,8 @@ class Claim(NamedTuple):
 class Outcome:
     """What became of one attempt.
 
-    ``status`` is the job's status after it; None when the worker had lost the job and
-    nothing was kept.  ``seconds`` is the time the attempt took.
+    ``status`` is the job's status after it: `PROCESSING` if it is kept a moment later, None when
+    the worker had lost the job and nothing was kept.  ``seconds`` is the time the attempt took.
     """
 
     jobid: int
@@ -84,6 +84,8 @@ class Claims(Protocol):
     :ivar pause: called with seconds; waits, and says whether the processor is to stop.
     :ivar last_sign: when the worker last gave a sign of life, by `monotonic`.
     :ivar holds: whether the store may know of claims of this worker.
+    :ivar lock: held by who claims and gives back.
+    :ivar desk: a session where several threads claim and write by turns, having the lock; or None.
     """
 
     clock: Callable[[], float]
@@ -91,6 +93,11 @@ class Claims(Protocol):
     pause: Callable[[float], bool]
     last_sign: float
     holds: bool
+    lock: threading.Lock
+    desk: Session | None
+
+    def leave_desk(self) -> None:
+        """Let the thread whose session is the desk end; return when nobody works there."""
 
     @property
     def in_hand(self) -> Mapping[int, Claim]:
@@ -113,6 +120,9 @@ class Claims(Protocol):
 
     def has(self, claim: Claim) -> bool:
         """Say whether this claim is in hand."""
+
+    def has_to_run(self, claim: Claim) -> bool:
+        """Say whether this claim is in hand, and its run has not ended."""
 
     def give_back(self, session: Session, claims: list[Claim], waits: bool = True) -> None:
         """Give back claims that are not run."""
@@ -140,8 +150,17 @@ class Execution(Protocol):
     deadlines: list[Deadline]
     on_deadline: Callable[[], None]
 
-    def run(self, session: Session, claim: Claim) -> Outcome:
-        """Run one attempt, and keep what became of it."""
+    def run(
+        self, session: Session, claim: Claim, has_next: Callable[[], bool] = lambda: False
+    ) -> Outcome:
+        """Run one attempt, and keep what became of it.
+
+        :param has_next: asked when it has run: the thread goes on with another job at once, and
+            what became of this one may be kept a moment later.
+        """
+
+    def settle(self, session: Session) -> None:
+        """Keep what became of all that has run."""
 
     def run_together(self, session: Session, claims: list[Claim]) -> list[Outcome] | None:
         """Run reserved jobs in one commit; None if they are to be run one by one."""

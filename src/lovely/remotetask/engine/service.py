@@ -47,7 +47,8 @@ class Service(Persistent):
     ``taskInterface``, ``processorFactory``, ``processorArguments``, ``lease_seconds`` float
     seconds, ``max_deaths`` int: deaths of its process after which a job is an error,
     ``retention`` dict of final status -> `Retention`, ``max_input_bytes`` and
-    ``max_input_depth`` int or None: see `check_limits`.  The service's own record is written
+    ``max_input_depth`` int or None: see `check_limits`.  ``piped`` bool: whether ends of quick runs
+    may be written a moment later, see `finishing`.  The service's own record is written
     by nothing else.
     """
 
@@ -65,6 +66,7 @@ class Service(Persistent):
     retention: dict[str, Retention] = DEFAULT_RETENTION
     max_input_bytes: int | None = None
     max_input_depth: int | None = None
+    piped: bool = True
 
     def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
         service = super().__new__(cls)

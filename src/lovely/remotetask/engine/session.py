@@ -164,7 +164,7 @@ class Session(SessionBase):
 
     def make_room(self, objects: int) -> None:
         """Let the connection keep at least so many objects loaded, until the session is closed."""
-        cache = getattr(self.connection, "_cache", None)
+        cache: Any = getattr(self.connection, "_cache", None)
         before = getattr(cache, "cache_size", objects)
         if before < objects:
             cache.cache_size = objects
