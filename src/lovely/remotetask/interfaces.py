@@ -294,8 +294,8 @@ class ITaskService(IService):
 
     piped = Bool(
         title="Piped",
-        description="Whether a thread may go on before the commit that says that a quick job, which "
-        "has written nothing to a database, has ended.",
+        description="Whether a thread may go on before the commit that says that a quick job has "
+        "ended, if that has written nothing to a database.",
     )
 
     def getAvailableTasks():
