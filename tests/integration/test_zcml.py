@@ -72,7 +72,7 @@ def required(kind: type) -> dict[str, Any]:
 
 SETTINGS = (
     *("taskInterface", "processorFactory", "processorArguments", "lease_seconds", "max_deaths"),
-    *("retention", "max_input_bytes", "max_input_depth"),
+    *("retention", "max_input_bytes", "max_input_depth", "piped"),
 )
 
 #: What it takes a permission to call.

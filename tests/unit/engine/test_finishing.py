@@ -535,3 +535,16 @@ def test_nothing_piles_up(pipe: Pipe) -> None:
     assert not pipe.claims.in_hand
     assert not pipe.claims.ended
     assert not pipe.execution.finishing._waiting
+
+
+def test_each_run_looks_once_for_what_others_have_changed(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe.add(4)
+    claims = pipe.workshop.claim(4)
+    storage = pipe.workshop.session.connection._storage
+    look, looks = storage.poll_invalidations, []
+    monkeypatch.setattr(storage, "poll_invalidations", lambda: looks.append(1) or look())
+    for claim in claims:
+        pipe.execution.run(pipe.workshop.session, claim, yes)
+    assert len(looks) == 4

@@ -151,7 +151,11 @@ class Session(SessionBase):
         """
         self.in_commit = False
         self.in_begin = True
-        self.manager.begin()
+        if self._is_mine(self.connection):
+            with _begun_by_us(self.connection):
+                self.manager.begin()
+        else:
+            self.manager.begin()
         if not self.is_open:
             self._open_anew()
         service = self.service()
@@ -193,15 +197,8 @@ class Session(SessionBase):
 
     def commit_changes(self, txn: Any) -> None:
         """See `SessionBase`."""
-        # ZODB looks for what others have changed when a transaction ends, for those who do not
-        # begin the next one.  A session does, and reads nothing before.
-        connection = self.connection
-        before = connection.explicit_transactions
-        connection.explicit_transactions = True
-        try:
+        with _begun_by_us(self.connection):
             txn.commit()
-        finally:
-            connection.explicit_transactions = before
 
     def service(self) -> Any:
         """Return the service, in the current transaction."""
@@ -255,6 +252,23 @@ class Session(SessionBase):
         if self.connection.transaction_manager is self.manager:
             self._give_room_back()
             self.connection.close()
+
+
+class _begun_by_us:
+    """Let a connection not look for what others have changed when its transaction ends.
+
+    ZODB does, for those who do not begin the next one.  A session does, and reads nothing before.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._before = connection.explicit_transactions
+
+    def __enter__(self) -> None:
+        self._connection.explicit_transactions = True
+
+    def __exit__(self, *raised: object) -> None:
+        self._connection.explicit_transactions = self._before
 
 
 def is_closed(db: Any) -> bool:
