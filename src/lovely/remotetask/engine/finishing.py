@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from lovely.remotetask.base.ownership import wrote
+from lovely.remotetask.base.site import entered
 from lovely.remotetask.base.storable import is_alone
 from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.outcome import finish
@@ -83,12 +84,13 @@ class Finish:
 def keep(session: Session, service: Any, held: list[tuple[Job, Finish]]) -> None:
     """Write down the ends of runs of jobs that are held, in the current transaction."""
     note = f"remotetask {len(held)} jobs"
-    for job, end in held:
-        finish(service, job, end.output, end.ended)
-        if end.conflicts or end.tries:
-            job.conflicts += end.conflicts + end.tries
-        if len(held) == 1:
-            note = f"remotetask {job.task[:MAX_NOTE]} {job.__name__}"
+    with entered(session.site(service)):
+        for job, end in held:
+            finish(service, job, end.output, end.ended)
+            if end.conflicts or end.tries:
+                job.conflicts += end.conflicts + end.tries
+            if len(held) == 1:
+                note = f"remotetask {job.task[:MAX_NOTE]} {job.__name__}"
     session.manager.get().note(note)
 
 
