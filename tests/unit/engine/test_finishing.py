@@ -384,6 +384,24 @@ def test_a_result_that_cannot_be_stored_in_the_end_is_the_error_of_its_job_alone
     assert calls == [0, 1, 2]
 
 
+def test_an_end_of_which_nothing_can_be_written_keeps_nobody_waiting(
+    pipe: Pipe, register: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: Any) -> str:
+        raise RuntimeError("unheard of")
+
+    register("result", lambda input: Fickle() if input == 1 else input)
+    jobids = pipe.add(3, "result")
+    pipe.run(3)
+    monkeypatch.setattr(Fickle, "left", 0)
+    monkeypatch.setattr(pipe.execution.finishing, "_fail", fail)
+    pipe.settle()
+    assert pipe.statuses(jobids) == [COMPLETED, PROCESSING, COMPLETED]
+    assert any("has stumbled" in text for text in caplog.messages)
+    assert [claim.jobid for claim in pipe.workshop.claim()] == [jobids[1]]
+    give_back(pipe)
+
+
 def test_a_group_whose_reply_is_lost_is_known_again(
     pipe: Pipe, register: Any, lose_the_reply: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -201,16 +200,27 @@ class Finishing:
 
     def _write_one(self, session: Session, finish: Finish) -> str | None:
         try:
-            kept = self._claims.transact(session, partial(self._keep, session, [finish]))
+            return self._claims.transact(session, partial(self._keep, session, [finish]))[0]
         except (Stopping, ServiceGone):
             raise
         except Exception as error:  # of what it has returned
+            return self._keep_failure(session, finish.claim, error)
+
+    def _keep_failure(self, session: Session, claim: Claim, error: Exception) -> str | None:
+        try:
+            if session.is_closed:
+                raise error
+            return self._fail(session, claim, error)
+        except Fenced:
+            return None
+        except (Stopping, ServiceGone):
+            raise
+        except Exception as fault:
             if session.is_closed:
                 raise
-            with suppress(Fenced):
-                return self._fail(session, finish.claim, error)
+            # Nothing can be written of it.  The next claim finds it, and all others go on.
+            self._claims.transact.log(fault)
             return None
-        return kept[0]
 
     def _keep(self, session: Session, finishes: list[Finish], service: Any) -> list[str | None]:
         """Write what is behind its fence; return the statuses, None for jobs that were lost."""
