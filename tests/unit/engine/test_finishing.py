@@ -450,6 +450,7 @@ def test_giving_up_a_job_that_hangs_writes_what_is_in_the_pipe(pipe: Pipe, regis
         claim = pipe.claims.in_hand[hanging]
         with pipe.claims.open_beside() as session:
             assert pipe.execution.expire(session, claim, 1.0)
+        assert pipe.statuses(jobids) == [COMPLETED, COMPLETED]
 
     register("hang", hang)
     jobids = pipe.add(2)
