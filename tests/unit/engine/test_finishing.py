@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import transaction
 from persistent.mapping import PersistentMapping
+from ZODB.Connection import Connection
 from ZODB.POSException import ConflictError
 
 from lovely.remotetask.engine.finishing import MAX_PIPED, Finishing
@@ -18,6 +19,7 @@ from lovely.remotetask.engine.protocol import Stopping
 from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.errors import InvalidArgument
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, CRONJOB, ERROR, PROCESSING, QUEUED
+from lovely.remotetask.job import Job
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.task import SimpleTask
@@ -185,7 +187,7 @@ class Joined:
 
 
 def _write(context: Any) -> None:
-    context.service._p_jar.root()["written"] = 1
+    context.service._p_jar.root()["written"] = PersistentMapping()
 
 
 def _add_object(context: Any) -> None:
@@ -544,6 +546,96 @@ def test_who_gets_the_lock_writes_what_all_have_handed_over(file_pipe: Pipe) -> 
     assert statuses == [COMPLETED] * 4
     assert pipe.workshop.count_transactions() == before + 1
     assert set(pipe.statuses(jobids)) == {COMPLETED}
+
+
+def run_beside(pipe: Pipe, claim: Any) -> Any:
+    """Run a job as a thread does whose loop has claimed it; return its status."""
+    pipe.claims.desk = pipe.workshop.session
+    with pipe.claims.open_beside() as session:
+        return pipe.execution.run(session, claim).status
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The jobs that are loaded."""
+    loaded: list[Any] = []
+    load = Connection.setstate
+
+    def setstate(connection: Connection, found: Any) -> None:
+        if isinstance(found, Job):
+            loaded.append(found._p_oid)
+        load(connection, found)
+
+    monkeypatch.setattr(Connection, "setstate", setstate)
+    return loaded
+
+
+def test_a_thread_does_not_load_what_its_loop_has_claimed(pipe: Pipe, loaded: list[Any]) -> None:
+    [jobid] = pipe.add(1)
+    [claim] = pipe.workshop.claim()
+    loaded.clear()
+    assert run_beside(pipe, claim) == COMPLETED
+    assert not loaded
+    assert pipe.workshop.get(jobid, "output") == 0
+
+
+@pytest.mark.parametrize("input", [[1], "x" * 2_000], ids=["a list", "a long text"])
+def test_an_input_that_is_large_or_can_change_is_loaded(
+    pipe: Pipe, loaded: list[Any], input: Any
+) -> None:
+    jobid = pipe.workshop.add("echo", input)
+    [claim] = pipe.workshop.claim()
+    loaded.clear()
+    assert run_beside(pipe, claim) == COMPLETED
+    assert len(loaded) == 1
+    assert pipe.workshop.get(jobid, "output") == input
+
+
+@pytest.mark.parametrize("task", ["count", "write"])
+def test_a_job_that_was_taken_away_is_not_run_by_a_thread(
+    pipe: Pipe, register: Any, task: str
+) -> None:
+    calls = calls_of(register)
+    register("write", lambda context, input: _write(context), context=True)
+    [jobid] = pipe.add(1, task)
+    [claim] = pipe.workshop.claim()
+    with pipe.workshop.connected() as (manager, root):
+        rescue(root["tasks"], pipe.claims.identity.id, pipe.workshop.now)
+        manager.commit()
+    assert run_beside(pipe, claim) is None
+    assert not calls
+    assert pipe.statuses([jobid]) == [QUEUED]
+    with pipe.workshop.connected() as (_, root):
+        assert "written" not in root
+
+
+def test_a_job_that_is_taken_away_while_a_thread_runs_it_keeps_nothing(
+    pipe: Pipe, register: Any
+) -> None:
+    def write(context: Any, input: Any) -> None:
+        _write(context)
+        with pipe.workshop.connected() as (manager, root):
+            rescue(root["tasks"], pipe.claims.identity.id, pipe.workshop.now)
+            manager.commit()
+
+    register("write", write, context=True)
+    [jobid] = pipe.add(1, "write")
+    [claim] = pipe.workshop.claim()
+    assert run_beside(pipe, claim) is None
+    assert pipe.statuses([jobid]) == [QUEUED]
+    with pipe.workshop.connected() as (_, root):
+        assert "written" not in root
+
+
+def test_what_a_thread_writes_beside_the_end_of_its_job_is_one_commit(
+    pipe: Pipe, register: Any
+) -> None:
+    register("write", lambda context, input: _write(context), context=True)
+    [jobid] = pipe.add(1, "write")
+    [claim] = pipe.workshop.claim()
+    assert run_beside(pipe, claim) == COMPLETED
+    with pipe.workshop.connected() as (_, root):
+        assert root["written"]._p_serial == root["tasks"].jobs[jobid]._p_serial
 
 
 def test_nothing_piles_up(pipe: Pipe) -> None:

@@ -23,6 +23,7 @@ From top to bottom; each uses only those below it.
 ``progress``      cancel requests and progress of a running job
 ``rescue``        frees what dead workers held
 ``claim``         what a claim writes
+``fence``         whether a worker still holds what it has claimed
 ``filing``        files the jobs whose runs have ended
 ``retention``     how long jobs that have ended are kept, and their end
 ``outcome``       what becomes of a run

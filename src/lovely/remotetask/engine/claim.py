@@ -7,11 +7,15 @@ import os
 import socket
 from typing import Any
 
+from lovely.remotetask.base.storable import PLAIN_TYPES
 from lovely.remotetask.engine.filing import retire
 from lovely.remotetask.engine.outcome import failure_of
-from lovely.remotetask.engine.protocol import Claim
+from lovely.remotetask.engine.protocol import NOT_COPIED, Claim
 from lovely.remotetask.errors import JobInterrupted, UnknownZone, describe
 from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job, job_log
+
+#: Inputs of up to so many characters are copied to the claim.
+MAX_COPIED = 1_000
 
 
 def claim_of(job: Job) -> Claim:
@@ -23,7 +27,13 @@ def claim_of(job: Job) -> Claim:
         job.owner or "",
         bool(job.deaths_in_a_row),
         name=job.__name__,
+        input=_copied(job.input),
     )
+
+
+def _copied(input: Any) -> Any:
+    is_short = type(input) not in (str, bytes) or len(input) <= MAX_COPIED
+    return input if type(input) in PLAIN_TYPES and is_short else NOT_COPIED
 
 
 def can_share(job: Job, task: Any) -> bool:

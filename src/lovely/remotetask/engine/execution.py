@@ -33,10 +33,11 @@ from lovely.remotetask.base.ownership import is_id_again, wrote
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.engine.claim import can_share, take
 from lovely.remotetask.engine.claims import Claims
-from lovely.remotetask.engine.finishing import Fenced, Finish, Finishing, keep
+from lovely.remotetask.engine.fence import Fenced, found_job, held_job
+from lovely.remotetask.engine.finishing import Finish, Finishing, keep
 from lovely.remotetask.engine.outcome import call_task, finish, postpone, settle
 from lovely.remotetask.engine.progress import ProgressMonitor
-from lovely.remotetask.engine.protocol import Claim, Deadline, Outcome, Stopping
+from lovely.remotetask.engine.protocol import NOT_COPIED, Claim, Deadline, Outcome, Stopping
 from lovely.remotetask.engine.session import Session, is_transient
 from lovely.remotetask.engine.transactions import ID_BUDGET
 from lovely.remotetask.errors import (
@@ -53,7 +54,7 @@ from lovely.remotetask.errors import (
 )
 from lovely.remotetask.interfaces import ERROR, PROCESSING
 from lovely.remotetask.job import Job, job_log
-from lovely.remotetask.store.quarantine import load, load_many
+from lovely.remotetask.store.quarantine import load_many
 from lovely.remotetask.task import TaskContext, Tasks
 
 #: A run that meets a conflict is repeated at once so often, and no longer than so many
@@ -197,14 +198,16 @@ class Execution:
         """Run it, and commit; return the status, or what is left to be written of it."""
         since, begun = time.monotonic(), self._claims.monotonic()
         service = session.begin()
-        job = self._held_job(service, claim)
+        is_sparing = self._claims.desk is not None and claim.input is not NOT_COPIED
+        job = found_job(service, claim) if is_sparing else held_job(service, claim)
         tasks = Tasks(service.find_task)
         with guarded(session.manager), entered(session.site(service)):
             output = self._call(session, service, job, claim, tasks)
         end = Finish(claim, output, conflicts, begun, self._claims.clock())
         if self.finishing is not None and self.finishing.takes(session, output, has_next):
-            end.is_piped = self.finishing.may_pipe(service, tasks.get(job.task), claim)
+            end.is_piped = self.finishing.may_pipe(service, tasks.get(claim.task), claim)
             return end
+        job = held_job(service, claim)
         wrote(service, job, since=since)  # the task may have taken long
         keep(session, service, [(job, end)])
         status = job.status
@@ -215,11 +218,12 @@ class Execution:
         """Call the task of a job, in the service's site, and return the result."""
         if claim.jobid in service.requests:
             raise JobCancelled
-        task = tasks.get(job.task)
+        task = tasks.get(claim.task)
         if task is None:
-            raise RetryLater(1.0, f"task {job.task!r} is not registered here")
+            raise RetryLater(1.0, f"task {claim.task!r} is not registered here")
         with self._deadline(claim, task):
-            output = call_task(service, job, task, partial(self._context, service, claim, task))
+            context = partial(self._context, service, claim, task)
+            output = call_task(service, job, task, context, claim)
         if not session.is_open:
             raise TransactionMeddled("a task must not close the connection it runs in")
         return output
@@ -290,12 +294,6 @@ class Execution:
             with suppress(ValueError):  # it has passed
                 self.deadlines.remove(deadline)
 
-    def _held_job(self, service: Any, claim: Claim) -> Job:
-        job = load(service.jobs, claim.jobid)
-        if job is None or not job.is_held_by(claim.owner, claim.attempt):
-            raise Fenced
-        return job
-
     # -- record ---------------------------------------------------------------------
 
     def record(self, session: Session, claim: Claim, error: BaseException) -> str:
@@ -305,7 +303,7 @@ class Execution:
         """
 
         def change(service: Any) -> str:
-            job = self._held_job(service, claim)
+            job = held_job(service, claim)
             with entered(session.site(service)):
                 task = service.find_task(job.task)
                 settle(service, job, task, error, self._claims.clock())
@@ -332,7 +330,7 @@ class Execution:
         """
 
         def change(service: Any) -> str:
-            job = self._held_job(service, claim)
+            job = held_job(service, claim)
             postpone(service, job, conflicts, error, self._claims.clock())
             return job.status
 

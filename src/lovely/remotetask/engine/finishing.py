@@ -23,6 +23,7 @@ from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.base.storable import is_alone
 from lovely.remotetask.engine.claims import Claims
+from lovely.remotetask.engine.fence import Fenced
 from lovely.remotetask.engine.outcome import finish
 from lovely.remotetask.engine.protocol import Claim, Stopping
 from lovely.remotetask.engine.session import Session, is_closed
@@ -46,10 +47,6 @@ IDLE_SECONDS = 1.0
 #: Characters of a task's name that stand in the note of a transaction; a FileStorage takes no note
 #: with more than 65,535 bytes.
 MAX_NOTE = 200
-
-
-class Fenced(Exception):
-    """The job is no longer held by this worker."""
 
 
 @dataclass(eq=False)

@@ -10,6 +10,7 @@ from typing import Any
 from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.base.storable import check_storable
+from lovely.remotetask.engine.protocol import NOT_COPIED, Claim
 from lovely.remotetask.errors import (
     InvalidInput,
     InvalidResult,
@@ -101,19 +102,30 @@ def _wait_seconds(job: Job, task: Any, error: BaseException) -> float | None:
     return None if wait is None else seconds_of(wait, "the wait")
 
 
-def call_task(service: Any, job: Job, task: Any, context: Callable[[], TaskContext]) -> Any:
+def call_task(
+    service: Any,
+    job: Job,
+    task: Any,
+    context: Callable[[], TaskContext],
+    claim: Claim | None = None,
+) -> Any:
     """Call the task of a job, and check what it returns.
 
     The task gets a copy of the input, and what is returned here is a copy of its result: what
     the task changes in them must not be stored with the record, now or by a later attempt.
 
+    :param claim: it may spare the job to be loaded.
     :raises InvalidInput: the input cannot be copied.
     :raises InvalidResult: the result cannot be stored or breaks the task's schema.
     """
-    input = check_storable(job.input, InvalidInput, "the input")
-    with running_in(job.id, context):
+    jobid = job.id if claim is None else claim.jobid
+    if claim is not None and claim.input is not NOT_COPIED:
+        input = claim.input
+    else:
+        input = check_storable(job.input, InvalidInput, "the input")
+    with running_in(jobid, context):
         try:
-            output = call_isolated(task, service, job.id, input)
+            output = call_isolated(task, service, jobid, input)
             check_output(task, output)
             connection = service._p_jar
             return check_storable(output, InvalidResult, "the result", connection=connection)

@@ -33,6 +33,10 @@ class Stopping(Exception):
     """The processor is to stop, and what was waited for has not come."""
 
 
+#: The input of a claim, where the job's record has to be asked.
+NOT_COPIED: Any = object()
+
+
 class Claim(NamedTuple):
     """The right to run one attempt of one job.
 
@@ -48,6 +52,7 @@ class Claim(NamedTuple):
     is_suspect: bool = False
     is_reserved: bool = False
     name: str = ""
+    input: Any = NOT_COPIED
 
 
 @dataclass(frozen=True)
