@@ -627,6 +627,20 @@ def test_a_job_that_is_taken_away_while_a_thread_runs_it_keeps_nothing(
         assert "written" not in root
 
 
+@pytest.mark.parametrize("is_beside", [True, False])
+def test_a_job_that_deletes_itself_has_gone(pipe: Pipe, register: Any, is_beside: bool) -> None:
+    def delete(context: Any, input: Any) -> None:
+        del context.service.jobs[context.jobid]
+
+    register("delete", delete, context=True)
+    [jobid] = pipe.add(1, "delete")
+    [claim] = pipe.workshop.claim()
+    run = run_beside if is_beside else lambda pipe, claim: pipe.workshop.run(claim).status
+    assert run(pipe, claim) == COMPLETED
+    with pipe.workshop.service() as service:
+        assert jobid not in service.jobs
+
+
 def test_what_a_thread_writes_beside_the_end_of_its_job_is_one_commit(
     pipe: Pipe, register: Any
 ) -> None:

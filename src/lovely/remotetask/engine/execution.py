@@ -6,6 +6,7 @@ The steps of one job:
 - `Claims.claim`: the job record names this worker and counts the attempt.  Commit.
 - `Execution.run`: check that the job is still held (the fence), call the task, store result
   and status.  Commit, together with whatever the task wrote.
+  If it wrote nothing the end is handed over, to be written with others: `finishing`.
 - `Execution.record`, after a failure only: another attempt later, or the error.  Commit.
 
 Jobs that were only reserved run by `Execution.run_together`, in one transaction.
@@ -207,7 +208,8 @@ class Execution:
         if self.finishing is not None and self.finishing.takes(session, output, has_next):
             end.is_piped = self.finishing.may_pipe(service, tasks.get(claim.task), claim)
             return end
-        job = held_job(service, claim)
+        if not job.is_held_by(claim.owner, claim.attempt):  # it was not loaded before
+            raise Fenced
         wrote(service, job, since=since)  # the task may have taken long
         keep(session, service, [(job, end)])
         status = job.status

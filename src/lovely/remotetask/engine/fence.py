@@ -16,7 +16,7 @@ class Fenced(Exception):
 
 
 def held_job(service: Any, claim: Claim) -> Job:
-    """Return the job of a claim, for who is to write it.
+    """Return the job of a claim, by its own record.
 
     :raises Fenced: it is no longer held.
     """
@@ -27,9 +27,10 @@ def held_job(service: Any, claim: Claim) -> Job:
 
 
 def found_job(service: Any, claim: Claim) -> Job:
-    """Return the job of a claim, for who is to run it, but not to write it; it may be a ghost.
+    """Return the job of a claim, for who is to run it; it need not be loaded.
 
     The record of the worker tells, one for all that it holds: who takes a job away writes that too.
+    Who comes to write the job has to look at its own.
 
     :raises Fenced: it is no longer held.
     """
