@@ -118,20 +118,28 @@ def _check_leaf(tree: Any, leaf: Any) -> None:
         check_sound(tree, *(held for held in state[0] if isinstance(held, Persistent)), *state[1:])
 
 
-def wrote(parent: Any, *objects: Any, since: float | None = None) -> None:
+def wrote(parent: Any, *objects: Any) -> None:
     """Let the current transaction commit only if all changes of these objects are stored.
 
     :param parent: an object that is in the database, if they are or come to be.
-    :param since: when the transaction has begun, by `time.monotonic`; None is now.
     """
     connection = parent._p_jar
     if connection is not None:
-        ownership = _ownership_of(connection)
-        if since is not None:
-            ownership.begun = min(ownership.begun, since)
-        noted = ownership.written
+        noted = _ownership_of(connection).written
         for written in objects:
             noted[id(written)] = written
+
+
+def has_written_only(connection: Any, written: Any) -> bool:
+    """Say whether only what `wrote` did for one object has joined the current transaction.
+
+    :param written: that object, which was not changed yet.
+    """
+    joined = connection.transaction_manager.get()._resources
+    ownership: Ownership | None = getattr(connection, _NAME, None)
+    if ownership is None or joined != [ownership]:
+        return not joined
+    return ownership.written.keys() == {id(written)} and not ownership.has_seen_stray
 
 
 def removed(parent: Any, *objects: Any) -> None:
@@ -179,7 +187,6 @@ class Ownership:
     :ivar has_seen_stray: the transaction must not commit.
     :ivar empties_cache: disowned objects may be referred to, although none was seen.
     :ivar is_joined: it belongs to a transaction that goes on.
-    :ivar begun: when that has begun, by `time.monotonic`, or when this has joined it.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -199,7 +206,7 @@ class Ownership:
         self.transaction_manager = self.connection.transaction_manager
         self.is_joined = True
         self.has_seen_stray = self._has_savepoint = False
-        self.begun = time.monotonic()
+        self._begun = time.monotonic()
 
     def forget(self, objects: tuple[Any, ...]) -> None:
         """Forget new objects that were removed; those that are stored are still looked at."""
@@ -228,7 +235,7 @@ class Ownership:
                 self.has_seen_stray = True
                 raise StrayObject(f"{type(written).__name__}: {StrayObject()}")
         limit = min(LOOK_SECONDS * len(self.written), MAX_LOOK_SECONDS)
-        if time.monotonic() - self.begun > limit:
+        if time.monotonic() - self._begun > limit:
             self._look()
 
     def _look(self) -> None:

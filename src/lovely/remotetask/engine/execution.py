@@ -21,7 +21,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
@@ -197,20 +196,20 @@ class Execution:
         self, session: Session, claim: Claim, conflicts: int, has_next: Callable[[], bool]
     ) -> str | Finish:
         """Run it, and commit; return the status, or what is left to be written of it."""
-        since, begun = time.monotonic(), self._claims.monotonic()
+        begun = self._claims.monotonic()
         service = session.begin()
         is_sparing = self._claims.desk is not None and claim.input is not NOT_COPIED
         job = found_job(service, claim) if is_sparing else held_job(service, claim)
+        wrote(service, job)  # before the task runs, for it may take long
         tasks = Tasks(service.find_task)
         with guarded(session.manager), entered(session.site(service)):
             output = self._call(session, service, job, claim, tasks)
         end = Finish(claim, output, conflicts, begun, self._claims.clock())
-        if self.finishing is not None and self.finishing.takes(session, output, has_next):
+        if self.finishing is not None and self.finishing.takes(session, job, output, has_next):
             end.is_piped = self.finishing.may_pipe(service, tasks.get(claim.task), claim)
             return end
         if not job.is_held_by(claim.owner, claim.attempt):  # it was not loaded before
             raise Fenced
-        wrote(service, job, since=since)  # the task may have taken long
         keep(session, service, [(job, end)])
         status = job.status
         session.commit()

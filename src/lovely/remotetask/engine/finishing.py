@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lovely.remotetask.base.ownership import wrote
+from lovely.remotetask.base.ownership import has_written_only, wrote
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.base.storable import is_alone
 from lovely.remotetask.engine.claims import Claims
@@ -111,14 +111,15 @@ class Finishing:
 
     # -- handing over -------------------------------------------------------------------
 
-    def takes(self, session: Session, output: Any, has_next: Callable[[], bool]) -> bool:
+    def takes(self, session: Session, job: Job, output: Any, has_next: Callable[[], bool]) -> bool:
         """Say whether to hand over a run: it has left only the end of its job, and others wait."""
         if not (self._claims.desk or self._waiting or self._written or has_next()):
             return False
+        if not has_written_only(session.connection, job):
+            return False
         txn = session.manager.get()
         return not (
-            txn._resources
-            or txn.user
+            txn.user
             or txn.description
             or txn.extension
             or [*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks()]
