@@ -74,6 +74,12 @@ def effect(call: Call, number: int) -> int:
     return number
 
 
+def quiet(call: Call, number: int) -> int:
+    """Leaves nothing in the database."""
+    note(number)
+    return number
+
+
 def slow(call: Call, number: int) -> int:
     effect(call, number)
     time.sleep(0.03)  # long enough to be killed in
@@ -130,6 +136,7 @@ def poison(call: Call, number: int) -> None:
 ACTS: dict[str, Callable[[Call, int], Any]] = {
     "effect": effect,
     "shared": effect,
+    "quiet": quiet,
     "slow": slow,
     "long": long,
     "twice": twice,

@@ -379,6 +379,12 @@ class ITaskService(IService):
         required=False,
     )
 
+    piped = Bool(
+        title="Piped",
+        description="Whether a thread may go on before the commit that says that a quick job has "
+        "ended, if that has written nothing to a database.",
+    )
+
     def getAvailableTasks():
         """Return a dict of the tasks that jobs can be added for: name -> task.
 
