@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from doors import CRASHED
+from doors import CRASHED, most_at_once
 from lovely.remotetask.engine.finishing import MAX_PIPED
 
 pytestmark = pytest.mark.acceptance
@@ -131,3 +131,28 @@ def test_a_stopped_process_that_wakes_up_keeps_nothing_of_its_pipe(
     zombie.send_signal(signal.SIGCONT)
     assert plant.dismiss(zombie) == 0
     check(found, plant, MAX_PIPED + 1)
+
+
+@pytest.mark.parametrize("factory", ["simple", "multi"])
+def test_killed_processes_with_a_full_pipe_never_let_two_jobs_of_a_lock_run_at_once(
+    plant: Any, zeo_server: Any, factory: str, chance: random.Random
+) -> None:
+    plant = plant(f"zeo:{zeo_server().address[1]}")
+    plant.dismiss(plant.start("--factory", factory, "--lease", "0.6"))
+    plant.bury(plant.start(*plant.producing(900, "quiet,quiet,quiet_locked")), 120)
+    workers = [plant.start("--process") for _ in range(2)]
+    ends: dict[int, float] = {}
+    for _ in range(5):
+        time.sleep(chance.uniform(0.05, 0.3))
+        killed = workers.pop(0)
+        plant.kill(killed)
+        ends[killed.pid] = time.monotonic()
+        workers.append(plant.start("--process", is_ready=False))
+    found = plant.finish()
+    for worker in workers:
+        assert plant.dismiss(worker) == 0
+    again = check(found, plant, 5 * (MAX_PIPED + THREADS[factory]))
+    most = most_at_once(plant.directory / "intervals.log", ends)
+    assert set(most.values()) == {1}, most
+    assert len(most) == 4
+    print(f"{again} runs were repeated after 5 kills")
