@@ -144,6 +144,19 @@ def test_a_service_can_say_no(pipe: Pipe) -> None:
     assert pipe.run(2) == [COMPLETED, COMPLETED]
 
 
+def test_where_it_says_no_the_threads_share_no_commits_either(file_pipe: Pipe) -> None:
+    pipe = file_pipe
+    jobids = pipe.add(2)
+    claims = pipe.workshop.claim(2)
+    with pipe.workshop.service() as service:
+        service.piped = False
+    before = pipe.workshop.count_transactions()
+    with pipe.claims.lock:  # which only those need who write for others
+        assert [run_beside(pipe, claim) for claim in claims] == [COMPLETED] * 2
+    assert pipe.workshop.count_transactions() == before + 2
+    assert pipe.statuses(jobids) == [COMPLETED] * 2
+
+
 class Neither:
     """Is neither true nor false."""
 

@@ -221,8 +221,8 @@ class Execution:
         with guarded(session.manager), entered(session.site(service)):
             output = self._call(session, service, job, claim, tasks, lines)
         end = Finish(claim, output, lines, conflicts, begun, self._claims.clock())
-        if self.finishing is not None and self.finishing.takes(session, job, end, has_next):
-            end.is_piped = self.finishing.may_pipe(service, tasks.get(claim.task), claim)
+        task = tasks.get(claim.task)
+        if self.finishing and self.finishing.takes(session, service, task, job, end, has_next):
             return end
         if not job.is_held_by(claim.owner, claim.attempt):  # it was not loaded before
             raise Fenced

@@ -59,7 +59,6 @@ class Finish:
     :ivar conflicts: how many runs of this attempt have met a conflict before.
     :ivar begun: when the run began, by the monotonic clock.
     :ivar ended: when it ended, in seconds since the epoch.
-    :ivar is_piped: the thread may go on before this is written.
     :ivar tries: how many transactions with it have not come to pass, or not for all one knows.
     :ivar status: the job's status, once it is written; None if the job was lost.
     """
@@ -70,7 +69,6 @@ class Finish:
     conflicts: int
     begun: float
     ended: float
-    is_piped: bool = False
     tries: int = 0
     is_written: bool = False
     status: str | None = None
@@ -118,17 +116,27 @@ class Finishing:
     # -- handing over -------------------------------------------------------------------
 
     def takes(
-        self, session: Session, job: Job, finish: Finish, has_next: Callable[[], bool]
+        self,
+        session: Session,
+        service: Any,
+        task: Any,
+        job: Job,
+        finish: Finish,
+        has_next: Callable[[], bool],
     ) -> bool:
         """Say whether to hand over a run: it has left only the end of its job, and others wait.
 
         What others wait for is not: a slot of a lock or limit, a follow-up, or to hear of it.
+        Neither is the end of a job that may kill its process: none of those behind it is to be
+        taken for that one.
         """
-        if not finish.claim.ends_alone:
+        if not finish.claim.ends_alone or finish.claim.is_suspect:
             return False
         if not (self._claims.desk or self._waiting or self._written or has_next()):
             return False
         if not has_written_only(session.connection, job):
+            return False
+        if not (getattr(task, "piped", True) and read(service, "piped")):
             return False
         if is_heard(JobCompleted) or is_heard(JobFailed):
             return False
@@ -143,14 +151,6 @@ class Finishing:
             or not is_alone(finish.output, MAX_RESULT_BYTES)
         )
 
-    @staticmethod
-    def may_pipe(service: Any, task: Any, claim: Claim) -> bool:
-        """Say whether a thread may go on before the end of a job's run is written."""
-        # Of the jobs behind one that may kill the process none is to be taken for that one.
-        return (
-            not claim.is_suspect and getattr(task, "piped", True) and bool(read(service, "piped"))
-        )
-
     def hand_over(self, session: Session, finish: Finish, has_next: Callable[[], bool]) -> int:
         """Have the end of a run written; return when it is, or when the thread may go on before.
 
@@ -161,7 +161,7 @@ class Finishing:
         with self._news:
             self._waiting.append(finish)
             self._claims.ended.add(id(finish.claim))
-            if finish.is_piped and self._has_room() and has_next() and self._is_watched():
+            if self._has_room() and has_next() and self._is_watched():
                 return 0
         return self.write(session)
 
