@@ -381,8 +381,8 @@ class ITaskService(IService):
 
     piped = Bool(
         title="Piped",
-        description="Whether a thread may go on before the commit that says that a quick job has "
-        "ended, if that has written nothing to a database.",
+        description="Whether quick jobs that have written nothing to a database may share the "
+        "commit that says that they have ended, and their thread may go on before it.",
     )
 
     def getAvailableTasks():

@@ -74,8 +74,9 @@ class SimpleTask:
         afterwards is not kept; None sets no bound.
     :param shared_commit: the function changes nothing outside its ZODB, so that several
         quick jobs may share one commit; if one of them fails, all are run again.
-    :param piped: a thread may go on with the next job before the commit that says that this one
-        has ended, if it was quick; a process that is killed meanwhile leaves a few to run again.
+    :param piped: jobs that have written nothing to a database may share the commit that says
+        that they have ended, and if they were quick their thread may go on before it; a process
+        that is killed meanwhile leaves a few to run again.
     :param executor: ``"process"`` calls the function in another process, where it can use
         a core of its own and is killed by its timeout.  It must be a plain function of its
         input that can be imported by its name.

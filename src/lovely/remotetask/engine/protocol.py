@@ -44,6 +44,8 @@ class Claim(NamedTuple):
     One that ``is_reserved`` stands in the worker's record alone, and the job's still says
     that it waits: `Execution.run_together` writes it once, when it has run.  ``name`` is what
     the job is called in the log.  One that ``has_gate`` keeps others from being claimed.
+    ``input`` is that of the job, if its record need not be asked for anything.  One that
+    ``ends_alone`` has an end that no other job waits for in the same commit, or for a slot.
     """
 
     jobid: int

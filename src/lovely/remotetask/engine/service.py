@@ -57,7 +57,7 @@ class Service(Persistent):
     ``retention`` dict of final status -> `Retention`, ``max_input_bytes`` and
     ``max_input_depth`` int or None: see `check_limits`, ``log_level`` int or
     None: see `LogLines`, ``around`` tuple of str: see `register_around`, ``piped`` bool: whether
-    ends of quick runs may be written a moment later, see `finishing`.
+    ends of runs may be written together, and a moment later, see `finishing`.
     The service's own record is written by nothing else; the setting ``limits`` stands in the
     queue, which claims read.
     """
