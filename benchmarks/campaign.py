@@ -16,13 +16,21 @@ import single
 from interleave import SLICE_SECONDS, Contender, Rates, Unavailable, interleave
 from ours import Add, AddMany, Drain, Rewrite, TinyCommit
 from peers import PEERS, Peer
-from places import ChosenPlace, Place, PostgresPlace, RemotePlace, ZeoPlace, register_tasks
+from places import (
+    ChosenPlace,
+    Place,
+    PostgresPlace,
+    RemotePlace,
+    ThreadsPlace,
+    ZeoPlace,
+    register_tasks,
+)
 
 from lovely.remotetask.engine import registry
 
 #: The parts, by the names that `--only` takes.
 PARTS = (
-    *("rates", "depth", "latency", "bytes", "cron", "scaling", "idle", "schedule"),
+    *("rates", "threads", "depth", "latency", "bytes", "cron", "scaling", "idle", "schedule"),
     *("memory", "conflicts"),
 )
 
@@ -34,6 +42,7 @@ class Extent:
         tiny, quick = arguments.tiny, arguments.quick
         self.is_full = not (tiny or quick)
         self.has_peers = not tiny
+        self.threads = [0, 5] if tiny else [0, 1, 5, 16]
         self.slice_seconds = 0.1 if tiny else 0.35 if quick else SLICE_SECONDS
         self.rounds = 1 if tiny else 3 if quick else 11
         self.depths = (
@@ -81,8 +90,9 @@ class Run:
             contenders: list[Contender] = [
                 TinyCommit(),
                 Rewrite(),
-                Drain(report.DRAIN, place, is_shared=False),
-                Drain(report.REMOTE_DRAIN, remote, is_shared=False),
+                Drain(report.DRAIN, place),
+                Drain(report.ALONE, place, is_piped=False),
+                Drain(report.REMOTE_DRAIN, remote, is_piped=False),
                 Drain(report.SHARED, place, is_shared=True),
                 Add(report.ADD),
                 Add(report.REMOTE_ADD, make_place=RemotePlace),
@@ -99,11 +109,27 @@ class Run:
                 else:
                     opened.append(contender)
                     stack.callback(contender.close)
-            self.rates = self._interleave(opened)
+            self.rates |= self._interleave(opened)
             for contender in opened:
                 if isinstance(contender, Peer) and contender.has_worker:
                     self.note(f"latency of {contender.name}")
                     self._measure_peer_latency(contender)
+
+    def _measure_threads(self) -> None:
+        with ExitStack() as stack:
+            contenders: list[Contender] = [] if report.BASE in self.rates else [TinyCommit()]
+            for seconds in (0.0, 0.005):
+                for threads in self.extent.threads:
+                    place = ThreadsPlace(threads, seconds) if threads else Place()
+                    stack.enter_context(closing(place))
+                    if threads or not seconds:
+                        rate = max(1, threads) / seconds if seconds else 4_000.0
+                        name = report.threads_row(threads, seconds)
+                        contenders.append(Drain(name, place, rate=rate))
+            for contender in contenders:
+                contender.open()
+                stack.callback(contender.close)
+            self.rates |= self._interleave(contenders)
 
     def _measure_peer_latency(self, peer: Peer) -> None:
         peer.be_idle()

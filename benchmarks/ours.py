@@ -135,33 +135,48 @@ class AddMany(Add):
 
 
 class Drain(Contender):
-    """Run jobs in the thread of the service, with about so many that wait.
+    """Run jobs in the threads of the service, with about so many that wait.
 
     :param is_shared: the task declares ``shared_commit``.
+    :param is_piped: several ends of jobs may share a commit.
+    :param rate: more jobs a second than it will be, at first.
     """
 
-    durability = FSYNC
+    durability = "fsync each 16 or 5 ms"
     guarantee = EXACTLY_ONCE
 
-    def __init__(self, name: str, place: Place, is_shared: bool, depth: int = 1000) -> None:
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        is_shared: bool = False,
+        depth: int = 1000,
+        *,
+        is_piped: bool = True,
+        rate: float = 4_000.0,
+    ) -> None:
         self.name = name
         self._place = place
         self._is_shared = is_shared
+        self._is_piped = is_piped
         self._depth = depth
-        self._rate = 10_000.0 if is_shared else 4_000.0  # more than it will be, at first
+        self._rate = 10_000.0 if is_shared else rate
         if is_shared:
             self.durability = "fsync each batch"
+        elif not is_piped:
+            self.durability = FSYNC
 
     def prepare(self, seconds: float) -> None:
         NOOP.shared_commit = self._is_shared
+        NOOP.piped = self._is_piped
         wanted = self._depth + int(self._rate * (seconds + WARM_SECONDS) * 1.3)
         self._place.fill(wanted - self._place.waiting())
-        # What was claimed before was claimed for the other way to commit; and the size of
-        # the batches is learned anew after the wait at the gate.
+        # The size of the batches is learned anew.
         self._place.start()
         payload.measured(WARM_SECONDS)
 
     def work(self, seconds: float) -> float:
         rate = payload.measured(seconds)
         self._rate = max(self._rate, rate)
+        self._place.rest()
         return rate

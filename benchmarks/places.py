@@ -26,6 +26,7 @@ from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.engine import registry
 from lovely.remotetask.interfaces import ITask
+from lovely.remotetask.processor import MultiProcessor
 from lovely.remotetask.remote.job import Job
 from lovely.remotetask.remote.processor import RemoteProcessor
 from lovely.remotetask.service import TaskService
@@ -36,6 +37,9 @@ HERE = Path(__file__).parent
 POSTGRES_DSN = os.environ.get(
     "REMOTETASK_POSTGRES_DSN", "host=127.0.0.1 dbname=postgres user=postgres"
 )
+
+#: Connections: one for each of sixteen threads, and some more.
+POOL = 25
 
 #: The one task whose jobs are counted; whether it shares commits is switched between slices.
 NOOP = SimpleTask(payload.noop)
@@ -90,8 +94,15 @@ class Place:
         """Stop the thread of the service, and wait for it."""
         self.service.stopProcessing(10.0)
 
+    def rest(self) -> None:
+        """End its threads, which wait at the gate: they are not to disturb what follows."""
+        transaction.begin()
+        payload.board().open_gate()
+        self.stop()
+        payload.board().close_gate()
+
     def _open(self) -> Any:
-        return ZODB.DB(str(self.directory / "Data.fs"))
+        return ZODB.DB(str(self.directory / "Data.fs"), pool_size=POOL)
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
@@ -278,6 +289,31 @@ class PostgresPlace(Place):
         """See `Place`."""
         super().release()
         self._administer(f"DROP DATABASE {self._name} WITH (FORCE)")
+
+
+class ThreadsPlace(Place):
+    """A place whose service has several threads for its jobs.
+
+    :param seconds: how long a job takes, without using the processor.
+    """
+
+    def __init__(self, threads: int, seconds: float) -> None:
+        self._threads = threads
+        self._seconds = seconds
+        super().__init__()
+
+    def _make_service(self) -> Any:
+        service = TaskService()
+        service.processorFactory = MultiProcessor
+        service.processorArguments = {"waitTime": 1.0, "maxThreads": self._threads}
+        return service
+
+    def add_many(self, count: int) -> None:
+        """See `Place`."""
+        if self._seconds:
+            self.service.add_many("nap", [self._seconds] * count)
+        else:
+            super().add_many(count)
 
 
 class Worker:

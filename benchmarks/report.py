@@ -18,12 +18,19 @@ BASE = "one tiny ZODB commit"
 HUEY_ADD = "huey on SQLite: add"
 HUEY_DRAIN = "huey on SQLite: drain"
 PROCRASTINATE = "Procrastinate on PostgreSQL: drain"
-DRAIN = "drain, a commit for each job"
+DRAIN = "drain, by default"
+ALONE = "drain, piped=False"
 SHARED = "drain, shared_commit=True"
 ADD = "add, a commit for each"
 CHOSEN = "priorities and locks"
 REMOTE_DRAIN = "RemoteProcessor: drain"
 REMOTE_ADD = "RemoteProcessor: add"
+
+
+def threads_row(threads: int, seconds: float) -> str:
+    """Name the row of a processor with so many threads, whose jobs take so long."""
+    jobs = f"{seconds * 1e3:.0f} ms" if seconds else "no-op"
+    return f"{threads or 'own'} thread{'s' * (threads > 1)}, {jobs}"
 
 
 class Goal(NamedTuple):
@@ -91,12 +98,25 @@ def _conflicts(data: dict[str, Any]) -> float:
 _SAME = "same process, FileStorage"
 
 GOALS = (
-    Goal("drain / tiny commit", 0.6, False, _ratio(DRAIN, BASE)),
+    Goal("drain / tiny commit", 1.2, False, _ratio(DRAIN, BASE)),
+    Goal("drain, piped=False / tiny commit", 0.6, False, _ratio(ALONE, BASE)),
+    Goal(
+        "5 threads / the service's own, no-op",
+        1.0,
+        False,
+        _ratio(threads_row(5, 0), threads_row(0, 0)),
+    ),
+    Goal(
+        "16 threads / the service's own, no-op",
+        1.0,
+        False,
+        _ratio(threads_row(16, 0), threads_row(0, 0)),
+    ),
     Goal("drain / Procrastinate", 6, False, _ratio(DRAIN, PROCRASTINATE)),
     Goal("shared drain / huey drain", 3, False, _ratio(SHARED, HUEY_DRAIN)),
     Goal("shared drain / Procrastinate", 25, False, _ratio(SHARED, PROCRASTINATE)),
     Goal("add / tiny commit", 0.5, False, _ratio(ADD, BASE)),
-    Goal("remote drain / drain", 0.8, False, _ratio(REMOTE_DRAIN, DRAIN)),
+    Goal("remote drain / drain, piped=False", 0.8, False, _ratio(REMOTE_DRAIN, ALONE)),
     Goal("remote add / add", 0.8, False, _ratio(REMOTE_ADD, ADD)),
     Goal("add_many / huey add", 3, False, _ratio("add_many, 100 a commit", HUEY_ADD)),
     *(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +76,12 @@ def effect(call: Call, number: int) -> int:
     return number
 
 
+def quiet(call: Call, number: int) -> int:
+    """Leaves nothing in the database."""
+    note(number)
+    return number
+
+
 def slow(call: Call, number: int) -> int:
     effect(call, number)
     time.sleep(0.03)  # long enough to be killed in
@@ -97,13 +105,51 @@ def twice(call: Call, number: int) -> int:
 
 def alone(kind: str, call: Call, number: int) -> int:
     """Notes when it begins and ends, among those of which only so many may run at once."""
+    with _interval(kind, number):
+        effect(call, number)
+        time.sleep(0.01)
+    return number
+
+
+def alone_and_quiet(kind: str, call: Call, number: int) -> int:
+    """Does as `alone`, is quick, and leaves nothing in the database."""
+    with _interval(kind, number):
+        return quiet(call, number)
+
+
+@contextmanager
+def _interval(kind: str, number: int) -> Iterator[None]:
     group = GROUPS[kind](number)
     where = LOG[0].with_name("intervals.log")
     append(where, f"begin {os.getpid()} {time.monotonic()} {number} {group}")
-    effect(call, number)
-    time.sleep(0.01)
+    yield
     append(where, f"end {os.getpid()} {time.monotonic()} {number} {group}")
-    return number
+
+
+def most_at_once(log: Path, ends: dict[int, float]) -> dict[str, int]:
+    """Return how many jobs of each group ran at the same time.
+
+    :param ends: when processes were killed, by their ids: what they ran ended then.
+    """
+    running: dict[tuple[int, int], tuple[float, str]] = {}
+    events: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for line in log.read_text().splitlines():
+        what, pid, when, number, group = line.split(maxsplit=4)
+        run = int(pid), int(number)
+        if what == "begin":
+            running[run] = float(when), group
+        else:
+            begun, _ = running.pop(run)
+            events[group] += [(begun, 1), (float(when), -1)]
+    for (pid_, _), (begun, group) in running.items():
+        events[group] += [(begun, 1), (ends[pid_], -1)]
+    most = {}
+    for group, changes in events.items():
+        now = most[group] = 0
+        for _, change in sorted(changes):
+            now += change
+            most[group] = max(most[group], now)
+    return most
 
 
 def many(call: Call, number: int) -> int:
@@ -130,6 +176,7 @@ def poison(call: Call, number: int) -> None:
 ACTS: dict[str, Callable[[Call, int], Any]] = {
     "effect": effect,
     "shared": effect,
+    "quiet": quiet,
     "slow": slow,
     "long": long,
     "twice": twice,
@@ -137,11 +184,13 @@ ACTS: dict[str, Callable[[Call, int], Any]] = {
     "many_shared": many,
     "poison": poison,
     **{kind: partial(alone, kind) for kind in ("locked", "limited", "unique")},
+    "quiet_locked": partial(alone_and_quiet, "quiet_locked"),
 }
 
 #: Name -> those among which only so many jobs may run at once, by a job's number.
 GROUPS: dict[str, Callable[[int], str]] = {
     "locked": lambda number: f"lock {number // 3 % 4}",
+    "quiet_locked": lambda number: f"quiet lock {number // 3 % 4}",
     "limited": lambda number: "limit",
     "unique": lambda number: f"key {number // 3 % 5}",
 }
@@ -149,6 +198,7 @@ GROUPS: dict[str, Callable[[int], str]] = {
 #: What such jobs are added with.
 OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "locked": lambda number: {"lock": GROUPS["locked"](number), "priority": number % 2},
+    "quiet_locked": lambda number: {"lock": GROUPS["quiet_locked"](number)},
     "limited": lambda number: {"priority": number % 2},
     "unique": lambda number: {"unique_key": GROUPS["unique"](number)},
 }

@@ -69,7 +69,8 @@ LONG: dict[str, str] = {
 }
 
 # Of other packages: what they have no public name for, and what is public in spite of its name.
-PRIVATE_ELSEWHERE = {"_resources", "_mvcc_storage", "_exit", "_asdict", "_fields", "_replace"}
+PRIVATE_ELSEWHERE = {"_resources", "_mvcc_storage", "_cache", "_readCurrent"}
+PRIVATE_ELSEWHERE |= {"_exit", "_asdict", "_fields", "_replace"}
 PRIVATE_ELSEWHERE |= {"_getOb", "_callBeforeCommitHooks"}  # of Zope's folders; of transactions
 PRIVATE_ELSEWHERE |= {"_jobs", "_scheduler"}  # the containers of remote processors
 

@@ -34,6 +34,7 @@ from doors import CRASHED, DOORS, append, key_of
 from lovely.remotetask.engine import wakeup
 from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.execution import Execution
+from lovely.remotetask.engine.finishing import Finishing
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.upkeep import Upkeep
 from lovely.remotetask.store.count import count_jobs
@@ -48,7 +49,7 @@ POOL = 20  # connections: a processor of several threads uses one for each, and 
 def crash_at(step: str, when: str, countdown: int) -> None:
     """Let the process end at a commit: the n-th of a step, ``before`` or ``after`` it.
 
-    :param step: claim, run, record, beat, rescue or give_back.
+    :param step: claim, run, pipe, record, beat, rescue or give_back.
     """
     place = threading.local()
     left = itertools.count(countdown, -1)
@@ -70,6 +71,7 @@ def crash_at(step: str, when: str, countdown: int) -> None:
         (Claims, "claim_reserved", "claim"),
         (Execution, "run", "run"),
         (Execution, "run_together", "run"),
+        (Finishing, "write_all", "pipe"),
         (Execution, "record", "record"),
         (Claims, "beat", "beat"),
         (Claims, "give_back", "give_back"),

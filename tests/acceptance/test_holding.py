@@ -5,44 +5,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from doors import LIMIT
+from doors import LIMIT, most_at_once
 
 pytestmark = pytest.mark.acceptance
 
 TASKS = "locked,limited,unique"
 WORKERS = 3
-
-
-def most_at_once(log: Path, ends: dict[int, float]) -> dict[str, int]:
-    """Return how many jobs of each group ran at the same time.
-
-    :param ends: when processes were killed, by their ids: what they ran ended then.
-    """
-    running: dict[tuple[int, int], tuple[float, str]] = {}
-    events: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    for line in log.read_text().splitlines():
-        what, pid, when, number, group = line.split(maxsplit=4)
-        run = int(pid), int(number)
-        if what == "begin":
-            running[run] = float(when), group
-        else:
-            begun, _ = running.pop(run)
-            events[group] += [(begun, 1), (float(when), -1)]
-    for (pid_, _), (begun, group) in running.items():
-        events[group] += [(begun, 1), (ends[pid_], -1)]
-    most = {}
-    for group, changes in events.items():
-        now = most[group] = 0
-        for _, change in sorted(changes):
-            now += change
-            most[group] = max(most[group], now)
-    return most
 
 
 @pytest.mark.parametrize("door", ["tasks"], indirect=True)

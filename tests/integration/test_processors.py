@@ -300,6 +300,41 @@ def test_quick_jobs_share_a_commit(file_workplace: Any, register: Any) -> None:
     assert sum(1 for _ in file_workplace.db.storage.iterator()) - before < 100
 
 
+def test_a_thread_keeps_its_connection_from_one_job_to_the_next(
+    workplace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    open_connection = workplace.db.open
+
+    def noted(*arguments: Any, **keywords: Any) -> Any:
+        opened.append(threading.current_thread().name)
+        return open_connection(*arguments, **keywords)
+
+    jobids = workplace.add("echo", *range(30))
+    monkeypatch.setattr(workplace.db, "open", noted)
+    with workplace.service() as service:
+        service.processorFactory = MultiProcessor
+    workplace.start(maxThreads=2)
+    assert set(workplace.wait_for(jobids)) == {COMPLETED}
+    workplace.stop()
+    assert 1 <= sum(name.startswith("remotetask-job.") for name in opened) <= 2
+
+
+def test_who_claims_many_has_room_for_them_and_leaves_the_connection_as_it_was(
+    workplace: Any,
+) -> None:
+    processor = processor_for(workplace)
+    claims = processor.engine.claims
+    with claims.open_beside() as session:
+        cache = session.connection._cache
+        before = cache.cache_size
+        claims.claim(session, 1)
+        assert cache.cache_size == before
+        claims.claim(session, 200)
+        assert cache.cache_size == 800
+    assert cache.cache_size == before
+
+
 def test_two_services_run_at_once(workplace: Any, threads: Any, until: Any) -> None:
     workplace.new_service("other")
     workplace.start()

@@ -78,7 +78,7 @@ def required(kind: type) -> dict[str, Any]:
 SETTINGS = (
     *("limits", "taskInterface", "processorFactory", "processorArguments"),
     *("lease_seconds", "max_deaths"),
-    *("retention", "max_input_bytes", "max_input_depth", "log_level", "around"),
+    *("retention", "max_input_bytes", "max_input_depth", "log_level", "around", "piped"),
 )
 
 #: What it takes a permission to call.

@@ -172,13 +172,13 @@ def _check(name: Any, **functions: Any) -> None:
 # -- a run -----------------------------------------------------------------------------------------
 
 
-def around_of(service: Any, job: Any) -> list[Around]:
+def around_of(service: Any, job: Any, carried: dict[str, Any] | None) -> list[Around]:
     """Return what is to be put around a run of a job, from the outermost to the innermost.
 
+    :param carried: what travels with the job.
     :raises RetryLater: the service names what is not registered here.
     """
     named = getattr(service, "around", ())  # of another store it has none
-    carried = job.carried
     if not (named or carried or _everywhere):
         return []
     names = dict.fromkeys([*_everywhere, *(read(service, "around") if named else ())])

@@ -379,6 +379,12 @@ class ITaskService(IService):
         required=False,
     )
 
+    piped = Bool(
+        title="Piped",
+        description="Whether quick jobs that have written nothing to a database may share the "
+        "commit that says that they have ended, and their thread may go on before it.",
+    )
+
     def getAvailableTasks():
         """Return a dict of the tasks that jobs can be added for: name -> task.
 

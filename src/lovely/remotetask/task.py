@@ -74,6 +74,9 @@ class SimpleTask:
         afterwards is not kept; None sets no bound.
     :param shared_commit: the function changes nothing outside its ZODB, so that several
         quick jobs may share one commit; if one of them fails, all are run again.
+    :param piped: jobs that have written nothing to a database may share the commit that says
+        that they have ended, and if they were quick their thread may go on before it; a process
+        that is killed meanwhile leaves a few to run again.
     :param executor: ``"process"`` calls the function in another process, where it can use
         a core of its own and is killed by its timeout.  It must be a plain function of its
         input that can be imported by its name.
@@ -105,6 +108,7 @@ class SimpleTask:
         retry: RetryPolicy | None = None,
         timeout_seconds: float | None = None,
         shared_commit: bool = False,
+        piped: bool = True,
         executor: str | None = None,
         max_jobs_per_process: int | None = None,
         cron: str | None = None,
@@ -147,6 +151,7 @@ class SimpleTask:
         self.retry = retry
         self.timeout_seconds = timeout_seconds
         self.shared_commit = is_true(shared_commit, "shared_commit")
+        self.piped = is_true(piped, "piped")
         self.executor = executor
         self.max_jobs_per_process = max_jobs_per_process
         self.grace_seconds = GRACE_SECONDS if is_asynchronous(func) else 0.0

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from datetime import datetime
 from typing import Any
@@ -361,7 +362,7 @@ def test_a_job_that_waits_again_can_be_changed_before_it_is_filed(
         if change == "cancel":
             service.cancel(jobid)
         else:
-            service.jobs[jobid].update(hour=(0,))
+            service.jobs[jobid].update(hour=((time.gmtime(begun).tm_hour + 12) % 24,))
             service.reschedule(jobid)
     workshop.claim(0)
     with workshop.service() as service:

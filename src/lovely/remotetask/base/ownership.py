@@ -136,6 +136,18 @@ def stay_current(found: Any) -> None:
         found._p_jar.readCurrent(found)
 
 
+def has_written_only(connection: Any, written: Any) -> bool:
+    """Say whether only what `wrote` did for one object has joined the current transaction.
+
+    :param written: that object, which was not changed yet.
+    """
+    joined = connection.transaction_manager.get()._resources
+    ownership: Ownership | None = getattr(connection, _NAME, None)
+    if ownership is None or joined != [ownership]:
+        return not joined
+    return ownership.written.keys() == {id(written)} and not ownership.has_seen_stray
+
+
 def removed(parent: Any, *objects: Any) -> None:
     """Take back `wrote` for what was new, and nothing refers to any more: it is not stored."""
     if parent._p_jar is not None:

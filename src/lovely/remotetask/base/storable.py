@@ -90,6 +90,20 @@ def _check_connections(persistent: list[Any], connection: Any) -> None:
             raise ValueError(f"a {name_of(candidate)} of another connection to a database")
 
 
+def is_alone(value: Any, max_bytes: int) -> bool:
+    """Say whether a value refers to nothing persistent, and is not larger than about so much."""
+    kind = type(value)
+    if kind in (str, bytes):
+        return len(value) <= max_bytes
+    if kind in PLAIN_TYPES and kind is not int:
+        return True
+    try:
+        stream, persistent = _pickled(value)
+    except Exception:  # user code, as above
+        return False
+    return not persistent and stream.tell() <= max_bytes
+
+
 def why_unstorable(values: Iterable[Any]) -> str | None:
     """Return why values cannot be stored, or None.
 

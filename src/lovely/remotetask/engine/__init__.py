@@ -10,6 +10,7 @@ From top to bottom; each uses only those below it.
 ``zodb``          the engine of services in ZODB
 ``upkeep``        what is done for all workers, in steps
 ``execution``     runs what was claimed
+``finishing``     writes the ends of runs, several in one commit
 ``claims``        what one worker has in hand
 ``rivals``        what a worker knows of those beside it
 ``hand``          what a worker of any store has in hand
@@ -27,6 +28,7 @@ From top to bottom; each uses only those below it.
 ``joblogs``       notes what running jobs log
 ``rescue``        frees what dead workers held
 ``claim``         what a claim writes
+``fence``         whether a worker still holds what it has claimed
 ``filing``        files the jobs whose runs have ended
 ``retention``     how long jobs that have ended are kept, and their end
 ``outcome``       what becomes of a run

@@ -8,10 +8,11 @@ import socket
 from collections.abc import Collection
 from typing import Any
 
+from lovely.remotetask.base.storable import PLAIN_TYPES
 from lovely.remotetask.engine.filing import retire
 from lovely.remotetask.engine.following import follow_up, is_free
 from lovely.remotetask.engine.outcome import failure_of
-from lovely.remotetask.engine.protocol import Claim
+from lovely.remotetask.engine.protocol import NOT_COPIED, Claim
 from lovely.remotetask.engine.telling import note, note_failed
 from lovely.remotetask.errors import JobExpired, JobInterrupted, UnknownZone, describe
 from lovely.remotetask.events import JobCancelled
@@ -19,12 +20,17 @@ from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Failure, Job, job_lo
 from lovely.remotetask.store.expiry import has_expired, take_expired
 from lovely.remotetask.store.gates import Turns
 
+#: Inputs of up to so many characters are copied to the claim.
+MAX_COPIED = 1_000
+
 
 def claim_of(job: Job, limits: Collection[str] = ()) -> Claim:
     """Return the claim that stands in the record of a processing job.
 
     :param limits: the names of the tasks that are limited.
     """
+    has_gate = job.lock is not None or job.task in limits
+    ends_alone = not has_gate and job.on_success is None and job.on_error is None
     return Claim(
         job.id,
         job.attempt,
@@ -32,8 +38,17 @@ def claim_of(job: Job, limits: Collection[str] = ()) -> Claim:
         job.owner or "",
         bool(job.deaths_in_a_row),
         name=job.__name__,
-        has_gate=job.lock is not None or job.task in limits,
+        has_gate=has_gate,
+        input=_copied(job) if ends_alone else NOT_COPIED,
+        ends_alone=ends_alone,
     )
+
+
+def _copied(job: Job) -> Any:
+    input = job.input
+    is_short = type(input) not in (str, bytes) or len(input) <= MAX_COPIED
+    is_all = is_short and job.carried is None
+    return input if is_all and type(input) in PLAIN_TYPES else NOT_COPIED
 
 
 def can_share(queue: Any, job: Job, task: Any) -> bool:

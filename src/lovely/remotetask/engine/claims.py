@@ -41,11 +41,14 @@ from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.gates import Turns
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.quarantine import load, load_many
-from lovely.remotetask.store.worker import find_worker, remove_worker, worker_record
+from lovely.remotetask.store.worker import find_worker, hold, worker_record
 from lovely.remotetask.task import MAIN, Tasks
 
 #: No more jobs than this are set aside, or found to have expired, in one claim.
 MAX_SET_ASIDE = 500
+
+#: Objects that a connection keeps loaded for each job that it claims: with those filed before.
+OBJECTS_A_JOB = 4
 
 
 class Claims(Hand):
@@ -75,6 +78,8 @@ class Claims(Hand):
         self.memory = Memory()
         self.news = News(db)
         self.uncertain: set[int] = set()  # reserved jobs that may have ended by a failed commit
+        #: Called by who has the lock: writes the ends of runs that wait, see `finishing`.
+        self.write_ended: Callable[[Session], object] = lambda session: None
         self._turn = 0  # see `JobQueue.pull`
         self.rivals = Rivals(identity, monotonic)
         self._missing_tasks: set[str] = set()
@@ -90,6 +95,8 @@ class Claims(Hand):
         """
         with self.lock:
             self.check_stays()
+            self.write_ended(session)
+            session.make_room(OBJECTS_A_JOB * limit)
             # Before the transaction begins: a job that leaves the hand from here on may
             # still be running in what the transaction sees, and must stay in the record.
             held = list(self.in_hand)
@@ -102,8 +109,7 @@ class Claims(Hand):
                 self.memory.keep()
                 if claims or not self.memory.was_cut_short:
                     break
-            for claim in claims:
-                self.in_hand[claim.jobid] = claim
+            self.in_hand.update((claim.jobid, claim) for claim in claims)
             if claims:
                 self.last_sign = self.monotonic()
                 self._turn += 1
@@ -133,7 +139,7 @@ class Claims(Hand):
             now = self.news.looked = self.clock()
             with entered(session.site(service)):
                 claims = self._take(service, limit, start, may_reserve, held, now)
-        self._hold(service, [*held, *(claim.jobid for claim in claims)])
+        hold(service, self.identity.id, [*held, *(claim.jobid for claim in claims)])
         self.news.note(service)
         return claims
 
@@ -222,23 +228,11 @@ class Claims(Hand):
         ended = []  # in the order in which they have
         for jobid, job in zip(left, load_many(service.jobs, left), strict=True):
             if job is not None and job.is_held_by(self.identity.id, job.attempt):
-                unnoticed.append(claim_of(job))
+                unnoticed.append(claim_of(job, service.queue.limits))
             else:
                 ended.append((jobid, job))
         retire_jobs(service, ended, now)
         return unnoticed
-
-    def _hold(self, service: Any, held: list[int]) -> None:
-        # A record exists as long as something is held.  A job stands in the hand with its last
-        # attempt while the next one is claimed.
-        held = list(dict.fromkeys(held))
-        record = find_worker(service, self.identity.id)
-        before = () if record is None else record.held
-        if not held:
-            if record is not None:
-                remove_worker(service, self.identity.id)
-        elif tuple(held) != before:
-            worker_record(service, self.identity.id).held = tuple(held)
 
     def claim_reserved(self, session: Session, claims: list[Claim]) -> list[Claim]:
         """Claim reserved jobs; return the claims of those that still wait.
@@ -257,9 +251,9 @@ class Claims(Hand):
                 if job.is_held_by(claim.owner, claim.attempt) or (
                     job.is_ready and take(service, job, claim.owner, now)
                 ):
-                    taken.append(claim_of(job))
+                    taken.append(claim_of(job, service.queue.limits))
             self._retire(service, [*held, *self._never_run(claims)])
-            self._hold(service, [*held, *(claim.jobid for claim in taken)])
+            hold(service, self.identity.id, [*held, *(claim.jobid for claim in taken)])
             return taken
 
         with self.lock:
@@ -270,8 +264,7 @@ class Claims(Hand):
             for claim in claims:
                 self.let_go(claim)
                 self.uncertain.discard(claim.jobid)
-            for claim in taken:
-                self.in_hand[claim.jobid] = claim
+            self.in_hand.update((claim.jobid, claim) for claim in taken)
             self.last_sign = self.monotonic()
             self.holds = bool(held or taken)
             return taken
@@ -298,6 +291,7 @@ class Claims(Hand):
             worker_record(service, self.identity.id).beat()
 
         with self.lock:
+            self.write_ended(session)
             self.transact(session, change)
             self.last_sign = self.monotonic()
 
@@ -310,6 +304,8 @@ class Claims(Hand):
         """
         transact = self.transact if waits else Transactor(".".join(self.path), lambda seconds: True)
         with self.lock:
+            if waits:
+                self.write_ended(session)
             self._give_back(session, claims, [], transact)
 
     def leave(self, session: Session, running: list[Claim]) -> None:
@@ -320,6 +316,7 @@ class Claims(Hand):
         """
         with self.lock:
             self.has_left = True
+            self.write_ended(session)
             self._give_back(session, list(self.in_hand.values()), running, self.transact)
 
     def _give_back(
@@ -339,7 +336,7 @@ class Claims(Hand):
                 if job is not None:
                     give_back(service, job, claim, claim in running, now)
             self._retire(service, [*held, *self._never_run(claims)])
-            self._hold(service, held)
+            hold(service, self.identity.id, held)
 
         transact(session, change)
         for claim in claims:
@@ -379,7 +376,7 @@ class Claims(Hand):
         service = session.begin()
         job = load(service.jobs, jobid)
         if job is not None and job.status == PROCESSING and job.owner in local_ids(service):
-            return claim_of(job)
+            return claim_of(job, service.queue.limits)
         return None
 
     # -- sessions -----------------------------------------------------------------

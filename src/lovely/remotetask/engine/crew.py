@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Protocol
 
 from lovely.remotetask.engine.ledger import Ledger
@@ -17,6 +19,9 @@ BATCH_SECONDS = 0.1
 
 #: No more jobs than this are claimed in one commit.
 MAX_BATCH = 200
+
+#: A thread without work keeps its connection, and what it has loaded, for so many seconds.
+KEEP_SECONDS = 1.0
 
 #: Seconds between two looks whether a thread that is waited for was abandoned.
 JOIN_SECONDS = 0.05
@@ -72,8 +77,16 @@ class Runner:
         self.max_batch = MAX_BATCH
         self.on_run: Callable[[Claim], None] = lambda claim: None
 
-    def run(self, session: Session, claims: list[Claim]) -> None:
-        """Run claimed jobs: together where they may, and that goes well; else one by one."""
+    def run(
+        self,
+        session: Session,
+        claims: list[Claim],
+        has_next: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Run claimed jobs: together where they may, and that goes well; else one by one.
+
+        :param has_next: says whether the thread goes on with others that are claimed.
+        """
         if claims[0].is_reserved:
             if not self.pick_up(claims):
                 return
@@ -88,7 +101,7 @@ class Runner:
             if not self.pick_up([claim]):
                 return
             self.on_run(claim)
-            self._learn(self.engine.execution.run(session, claim))
+            self._learn(self.engine.execution.run(session, claim, has_next))
 
     def pick_up(self, claims: list[Claim]) -> bool:
         return not self._stop.is_set() and self.ledger.pick_up(claims)
@@ -117,8 +130,10 @@ class OwnThread:
         if claims:
             self._loop.start_maintenance()
         with runner.ledger.carrying(claims):
-            for group in _groups(claims, len(claims)):
-                runner.run(session, group)
+            left = collections.deque(_groups(claims, len(claims)))
+            while left:
+                runner.run(session, left.popleft(), has_next=lambda: bool(left))
+            runner.engine.execution.settle(session)
         return bool(claims)
 
     def stop(self) -> None:
@@ -151,6 +166,7 @@ class Threads:
         """See `Crew`."""
         self._loop.give_back_left(session)
         claims = self.runner.engine.claims
+        claims.desk = session
         # A claim for each job that ends would be a commit for each: claim when half of what
         # may be held has been done, or a thread has nothing to do.
         batch = max(1, int(self.runner.batch))
@@ -180,16 +196,37 @@ class Threads:
                 self._threads.append(thread)
 
     def _run(self) -> None:
-        ledger = self.runner.ledger
-        while not ledger.is_abandoned():
-            claims = self._todo.get()
-            if claims is None or not self._loop.running:
-                return
+        while self._may_go_on() and (claims := self._todo.get()) is not None:
+            with self.runner.engine.claims.open() as session:
+                self._run_all(session, claims)
+
+    def _run_all(self, session: Session, claims: list[Claim] | None) -> None:
+        """Run claims, and what follows them soon."""
+        while claims is not None and self._loop.running:
             try:
-                with ledger.carrying(claims), self.runner.engine.claims.open() as session:
-                    self.runner.run(session, claims)
+                with self.runner.ledger.carrying(claims):
+                    self.runner.run(session, claims, self._has_next)
             finally:
                 self._loop.woken.set()
+            claims = self._next(session) if self._may_go_on() else None
+        self.runner.engine.execution.settle(session)
+
+    def _next(self, session: Session) -> list[Claim] | None:
+        """Return what is to be run next; keep the connection for it for a while."""
+        with suppress(queue.Empty):
+            return self._todo.get_nowait()
+        self.runner.engine.execution.settle(session)
+        session.abort()  # nothing is to stand still at what this thread has seen
+        try:
+            return self._todo.get(timeout=KEEP_SECONDS)
+        except queue.Empty:
+            return None
+
+    def _has_next(self) -> bool:
+        return not self._todo.empty()
+
+    def _may_go_on(self) -> bool:
+        return self._loop.running and not self.runner.ledger.is_abandoned()
 
     def stop(self) -> None:
         """See `Crew`."""

@@ -6,6 +6,7 @@ The steps of one job:
 - `Claims.claim`: the job record names this worker and counts the attempt.  Commit.
 - `Execution.run`: check that the job is still held (the fence), call the task, store result
   and status.  Commit, together with whatever the task wrote.
+  If it wrote nothing the end is handed over, to be written with others: `finishing`.
 - `Execution.record`, after a failure only: another attempt later, or the error.  Commit.
 
 Jobs that were only reserved run by `Execution.run_together`, in one transaction.
@@ -33,12 +34,14 @@ from lovely.remotetask.base.ownership import is_id_again, wrote
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.engine.claim import can_share, take
 from lovely.remotetask.engine.claims import Claims
+from lovely.remotetask.engine.fence import Fenced, found_job, held_job
+from lovely.remotetask.engine.finishing import Finish, Finishing, keep
 from lovely.remotetask.engine.joblogs import JobLogs
 from lovely.remotetask.engine.outcome import call_task, finish, postpone, settle
-from lovely.remotetask.engine.progress import ProgressMonitor
-from lovely.remotetask.engine.protocol import Claim, Deadline, Outcome, Stopping
+from lovely.remotetask.engine.progress import context_of
+from lovely.remotetask.engine.protocol import NOT_COPIED, Claim, Deadline, Outcome, Stopping
 from lovely.remotetask.engine.session import Session, is_transient
-from lovely.remotetask.engine.telling import note
+from lovely.remotetask.engine.telling import note, tell_started
 from lovely.remotetask.engine.transactions import ID_BUDGET
 from lovely.remotetask.errors import (
     JobCancelled,
@@ -52,12 +55,12 @@ from lovely.remotetask.errors import (
     is_read_fault,
     is_storage_fault,
 )
-from lovely.remotetask.events import JobStarted, is_heard, notify
+from lovely.remotetask.events import JobStarted
 from lovely.remotetask.interfaces import ERROR, PROCESSING
 from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.joblog import new_lines
-from lovely.remotetask.store.quarantine import load, load_many
-from lovely.remotetask.task import TaskContext, Tasks
+from lovely.remotetask.store.quarantine import load_many
+from lovely.remotetask.task import Tasks
 
 #: A run that meets a conflict is repeated at once so often, and no longer than so many
 #: seconds after its begin; then it is the turn of others.
@@ -70,11 +73,6 @@ VAIN_FACTOR = 2.0
 SHORT_REPEAT_SECONDS = 0.02
 
 
-#: Characters of a task's name that stand in the note of a transaction; a FileStorage takes no note
-#: with more than 65,535 bytes.
-MAX_NOTE = 200
-
-
 def _is_interrupt(error: BaseException) -> bool:
     """Say whether an error is a user's Ctrl-C; in other threads it can only be a task's own."""
     return (
@@ -83,15 +81,15 @@ def _is_interrupt(error: BaseException) -> bool:
     )
 
 
-class Fenced(Exception):
-    """The job is no longer held by this worker."""
-
-
 class Execution:
-    """Runs the jobs that a worker has claimed.  See `protocol.Execution`."""
+    """Runs the jobs that a worker has claimed.  See `protocol.Execution`.
+
+    :ivar finishing: what takes ends of runs that need no transaction of their own; or None.
+    """
 
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
+        self.finishing: Finishing | None = None
         self.on_deadline: Callable[[], None] = lambda: None
         self.deadlines: list[Deadline] = []
         self._hurries_until = -math.inf
@@ -99,28 +97,40 @@ class Execution:
 
     # -- run ------------------------------------------------------------------------
 
-    def run(self, session: Session, claim: Claim) -> Outcome:
+    def run(
+        self, session: Session, claim: Claim, has_next: Callable[[], bool] = lambda: False
+    ) -> Outcome:
         """Run one attempt, and keep what became of it.
 
+        :param has_next: see `protocol.Execution`.
         :raises Stopping: the processor stops while the storage cannot write or the job
             cannot go on, or the database was closed; nothing is kept.
         :raises KeyboardInterrupt: Ctrl-C, in the main thread; nothing is kept.
         """
-        begun = self._claims.monotonic()
-        self._tell_started(session, claim)
-        status: str | None
+        monotonic = self._claims.monotonic
+        begun = monotonic()
+        tell_started(session.place, claim, self._claims.clock)
+        kept: Any
         try:
-            status = self._run_until_kept(session, claim)
+            kept = self._run_until_kept(session, claim, has_next)
         except Fenced:
             session.abort()
-            status = None
+            kept = None
             job_log.warning("job %s: no longer held, its run is not kept", claim.name)
         finally:
             self.logs.end(claim)
-        self._claims.let_go(claim)
-        if claim.has_gate and self._claims.in_hand:  # else the next claim follows at once
-            self._claims.pass_on(session, claim)
-        seconds = self._claims.monotonic() - begun
+        if isinstance(kept, Finish) and self.finishing is not None:
+            ended = monotonic()
+            written = self.finishing.hand_over(session, kept, has_next)
+            # What it takes to write several is the cost of all of them.
+            seconds = ended - begun + (monotonic() - ended) / max(1, written)
+            status = kept.status if kept.is_written else PROCESSING
+        else:
+            status = kept
+            self._claims.let_go(claim)
+            if claim.has_gate and self._claims.in_hand:  # else the next claim follows at once
+                self._claims.pass_on(session, claim)
+            seconds = monotonic() - begun
         job_log.debug(
             "job %s: task %s, attempt %s: %s after %.3f s",
             claim.name,
@@ -131,21 +141,21 @@ class Execution:
         )
         return Outcome(claim.jobid, status, seconds)
 
-    def _tell_started(self, session: Session, claim: Claim) -> None:
-        if is_heard(JobStarted) and session.place is not None:
-            path, database_name, oid = session.place
-            who = (claim.jobid, claim.name, claim.task, claim.attempt)
-            now = self._claims.clock()
-            notify([JobStarted(path, database_name, oid, *who, PROCESSING, now)])
+    def settle(self, session: Session) -> None:
+        """See `protocol.Execution`."""
+        if self.finishing is not None:
+            self.finishing.write(session)
 
-    def _run_until_kept(self, session: Session, claim: Claim) -> str:
+    def _run_until_kept(
+        self, session: Session, claim: Claim, has_next: Callable[[], bool]
+    ) -> str | Finish:
         conflicts = faults = ids = 0
         begun = self._claims.monotonic()
         hurries = begun < self._hurries_until
         end = begun + (SHORT_REPEAT_SECONDS if hurries else REPEAT_SECONDS)
         while True:
             try:
-                return self._run_once(session, claim, conflicts + ids)
+                return self._run_once(session, claim, conflicts + ids, has_next)
             except Fenced:
                 raise
             except BaseException as error:  # whatever a task, its result or its commit raises
@@ -193,17 +203,31 @@ class Execution:
             and "shutdown" in describe(error)
         )
 
-    def _run_once(self, session: Session, claim: Claim, conflicts: int) -> str:
+    def _run_once(
+        self, session: Session, claim: Claim, conflicts: int, has_next: Callable[[], bool]
+    ) -> str | Finish:
+        """Run it, and commit; return the status, or what is left to be written of it."""
+        begun = self._claims.monotonic()
         service = session.begin()
-        job = self._held_job(service, claim)
+        is_sparing = (
+            self.finishing is not None
+            and self._claims.desk is not None
+            and claim.input is not NOT_COPIED
+        )
+        job = found_job(service, claim) if is_sparing else held_job(service, claim)
         wrote(service, job)  # before the task runs, for it may take long
-        lines = self.logs.begin(service, job, claim)
+        lines = self.logs.begin(service, claim)
+        tasks = Tasks(service.find_task)
         with guarded(session.manager), entered(session.site(service)):
-            self._call(session, service, job, claim, Tasks(service.find_task), lines)
-        if conflicts:
-            job.conflicts += conflicts
+            output = self._call(session, service, job, claim, tasks, lines)
+        end = Finish(claim, output, lines, conflicts, begun, self._claims.clock())
+        task = tasks.get(claim.task)
+        if self.finishing and self.finishing.takes(session, service, task, job, end, has_next):
+            return end
+        if not job.is_held_by(claim.owner, claim.attempt):  # it was not loaded before
+            raise Fenced
+        keep(session, service, [(job, end)])
         status = job.status
-        session.manager.get().note(f"remotetask {job.task[:MAX_NOTE]} {job.__name__}")
         session.commit()
         return status
 
@@ -215,19 +239,19 @@ class Execution:
         claim: Claim,
         tasks: Any,
         lines: LogLines | None,
-    ) -> None:
-        """Call the task of a job, in the service's site, and write down the result."""
+    ) -> Any:
+        """Call the task of a job, in the service's site, and return the result."""
         if claim.jobid in service.requests:
             raise JobCancelled
-        task = tasks.get(job.task)
+        task = tasks.get(claim.task)
         if task is None:
-            raise RetryLater(1.0, f"task {job.task!r} is not registered here")
+            raise RetryLater(1.0, f"task {claim.task!r} is not registered here")
         with self._deadline(claim, task):
-            context = partial(self._context, service, claim, task)
-            output = call_task(service, job, task, context, lines)
+            context = partial(context_of, self._claims, service, claim, task)
+            output = call_task(service, job, task, context, lines, claim)
         if not session.is_open:
             raise TransactionMeddled("a task must not close the connection it runs in")
-        finish(service, job, output, self._claims.clock(), lines)
+        return output
 
     def run_together(self, session: Session, claims: list[Claim]) -> list[Outcome] | None:
         """Run reserved jobs, whose tasks declare ``shared_commit``, in one transaction.
@@ -254,9 +278,9 @@ class Execution:
                     left.append((job.priority, job.place, job.id))
                     take(service, job, claim.owner, self._claims.clock())
                     note(service, job, JobStarted, now=self._claims.clock())
-                    self._call(
-                        session, service, job, claim, tasks, new_lines(service, job, LogLines)
-                    )
+                    lines = new_lines(service, claim.name, job.attempt, LogLines)
+                    output = self._call(session, service, job, claim, tasks, lines)
+                    finish(service, job, output, self._claims.clock(), lines)
                     statuses.append(job.status)
             session.manager.get().note(f"remotetask {len(claims)} jobs")
             session.commit()
@@ -297,25 +321,23 @@ class Execution:
             with suppress(ValueError):  # it has passed
                 self.deadlines.remove(deadline)
 
-    def _held_job(self, service: Any, claim: Claim) -> Job:
-        job = load(service.jobs, claim.jobid)
-        if job is None or not job.is_held_by(claim.owner, claim.attempt):
-            raise Fenced
-        return job
-
     # -- record ---------------------------------------------------------------------
 
-    def record(self, session: Session, claim: Claim, error: BaseException) -> str:
+    def record(
+        self, session: Session, claim: Claim, error: BaseException, lines: LogLines | None = None
+    ) -> str:
         """Keep a failure; return the job's status.
 
+        :param lines: what the run has logged; None are those of the last run that goes on.
         :raises Fenced: the job is no longer held.
         """
 
         def change(service: Any) -> tuple[str, str]:
-            job = self._held_job(service, claim)
+            job = held_job(service, claim)
             with entered(session.site(service)):
                 task = service.find_task(job.task)
-                settle(service, job, task, error, self._claims.clock(), self.logs.of(claim))
+                kept = self.logs.of(claim) if lines is None else lines
+                settle(service, job, task, error, self._claims.clock(), kept)
             return job.status, job.failures[-1].traceback
 
         status, traceback = self._claims.transact(session, change)
@@ -337,7 +359,7 @@ class Execution:
         """
 
         def change(service: Any) -> str:
-            job = self._held_job(service, claim)
+            job = held_job(service, claim)
             postpone(service, job, conflicts, error, self._claims.clock())
             return job.status
 
@@ -359,27 +381,10 @@ class Execution:
         :returns: False when it has just ended.
         """
         try:
+            self.settle(session)
             self.record(session, claim, JobTimeout(f"the job ran longer than {timeout_seconds} s"))
         except Fenced:
             session.abort()
             return False
         self._claims.let_go(claim)
         return True
-
-    # -- what a running task is given ----------------------------------------------------
-
-    def _context(self, service: Any, claim: Claim, task: Any) -> TaskContext:
-        monitor = ProgressMonitor(
-            claim.jobid, self._claims.open_beside, self._claims.transact, self._claims.monotonic
-        )
-        return TaskContext(
-            service,
-            claim.jobid,
-            claim.attempt,
-            getattr(task, "timeout_seconds", None),
-            should_stop=lambda: self._claims.pause(0),
-            is_cancelled=monitor.is_cancelled,
-            progress=monitor.report,
-            monotonic=self._claims.monotonic,
-            is_given_up=lambda: not self._claims.has(claim),
-        )

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from lovely.remotetask.engine.identity import Identity
-from lovely.remotetask.engine.protocol import Claim, Stopping
+from lovely.remotetask.engine.protocol import Claim, Session, Stopping
 from lovely.remotetask.engine.transactions import Transactor
 
 
@@ -19,6 +19,7 @@ class Hand:
     :ivar lock: held by who claims and gives back.
     :ivar has_left: whether nothing is to be claimed any more.
     :ivar runs_in_turn: whether one thread runs all that is claimed, one after the other.
+    :ivar desk: where several threads claim and write by turns, having `lock`; or None.
     """
 
     def __init__(
@@ -40,6 +41,13 @@ class Hand:
         self.holds = False  # whether the store may know of claims of this worker
         self.has_left = False
         self.runs_in_turn = False
+        self.desk: Session | None = None
+        self.ended: set[int] = set()  # of claims whose runs have ended, Python's ids
+
+    def leave_desk(self) -> None:
+        """Let the thread whose session is the desk end; return when nobody works there."""
+        with self.lock:
+            self.desk = None
 
     def check_stays(self) -> None:
         """Check that the worker may claim.
@@ -61,7 +69,12 @@ class Hand:
         """
         return self.in_hand.get(claim.jobid) is claim
 
+    def has_to_run(self, claim: Claim) -> bool:
+        """Say whether this claim is in hand, and its run has not ended."""
+        return self.has(claim) and id(claim) not in self.ended
+
     def let_go(self, claim: Claim) -> None:
         """Take a claim out of the hand, if it is there."""
+        self.ended.discard(id(claim))
         if self.has(claim):
             del self.in_hand[claim.jobid]

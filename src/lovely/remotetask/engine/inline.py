@@ -209,7 +209,7 @@ def _run_once(service: Any, job: Job, task: Any, clock: Clock) -> BaseException 
     """Run the job, and return what it has raised."""
     wrote(service, job)  # before the task runs, for it may take long
     note(service, job, JobStarted, now=clock())
-    lines = new_lines(service, job, LogLines)
+    lines = new_lines(service, job.__name__, job.attempt, LogLines)
     error: BaseException | None
     if job.id in service.requests:
         error = JobCancelled()

@@ -14,7 +14,6 @@ from typing import Any
 from lovely.remotetask.base.loglines import LogLines
 from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.engine.transactions import Transactor
-from lovely.remotetask.job import Job
 from lovely.remotetask.store.joblog import new_lines, note_lines
 from lovely.remotetask.store.quarantine import load
 
@@ -54,9 +53,9 @@ class JobLogs:
         self.has_news = False
         self.on_news: Callable[[], None] = lambda: None
 
-    def begin(self, service: Any, job: Job, claim: Claim) -> LogLines | None:
+    def begin(self, service: Any, claim: Claim) -> LogLines | None:
         """Return what is to keep the lines of a run, which may be the repeat of another one."""
-        lines = new_lines(service, job, _RunLines)
+        lines = new_lines(service, claim.name, claim.attempt, _RunLines)
         if lines is not None:
             before = self._runs.get(claim.jobid)
             lines.logs = self

@@ -40,7 +40,7 @@ class Ledger:
             with self._lock:
                 self._running.pop(thread, None)
                 left = self._carried.pop(thread, ())
-                self._left.extend(claim for claim in left if self._claims.has(claim))
+                self._left.extend(filter(self._claims.has_to_run, left))
 
     def is_carrying(self) -> bool:
         """Say whether this thread answers for claims: it does not once it was abandoned."""

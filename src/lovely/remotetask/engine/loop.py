@@ -231,21 +231,28 @@ class Loop:
     def _loop(self) -> None:
         engine = self.engine
         with engine.claims.open() as session:
-            if engine.news.is_exclusive:
-                engine.upkeep.free_orphans(session)
-            engine.upkeep.ensure_declared(session)
-            engine.news.listen(session, self)
-            self.give_back_left(session)
-            while self.running and not self.ledger.is_abandoned():
-                if not threading.main_thread().is_alive():
-                    self.stop()  # the interpreter ends: pools and the like take no more work
-                    break
-                self.woken.clear()
-                if not self.crew.work(session):
-                    self._rest(session)
-            self.crew.end()
-            if engine.claims.holds and not self.ledger.is_abandoned():
-                engine.claims.give_back(session, list(engine.claims.in_hand.values()))
+            try:
+                self._work(session)
+            finally:
+                engine.claims.leave_desk()
+
+    def _work(self, session: Session) -> None:
+        engine = self.engine
+        if engine.news.is_exclusive:
+            engine.upkeep.free_orphans(session)
+        engine.upkeep.ensure_declared(session)
+        engine.news.listen(session, self)
+        self.give_back_left(session)
+        while self.running and not self.ledger.is_abandoned():
+            if not threading.main_thread().is_alive():
+                self.stop()  # the interpreter ends: pools and the like take no more work
+                break
+            self.woken.clear()
+            if not self.crew.work(session):
+                self._rest(session)
+        self.crew.end()
+        if engine.claims.holds and not self.ledger.is_abandoned():
+            engine.claims.give_back(session, list(engine.claims.in_hand.values()))
 
     def give_back_left(self, session: Session) -> None:
         """Give back the claims of threads that have ended by a fault, or hang in a job."""
@@ -257,7 +264,8 @@ class Loop:
 
     def _rest(self, session: Session) -> None:
         """Wait until there may be work."""
-        due = self.engine.news.next_due(session)
+        with self.engine.claims.lock:  # the session may be the desk
+            due = self.engine.news.next_due(session)
         seconds = self.wait_seconds
         if due is not None:
             seconds = min(seconds, due - self.engine.claims.clock())
@@ -271,6 +279,8 @@ class Loop:
             if self.woken.wait(min(step, remaining)):
                 return
             before = time.monotonic()
-            if self.engine.news.has_signal(session):
+            with self.engine.claims.lock:
+                has_signal = self.engine.news.has_signal(session)
+            if has_signal:
                 return
             step = max(PROBE_SECONDS, (time.monotonic() - before) / PROBE_SHARE)

@@ -17,6 +17,7 @@ from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.context import current_context
 from lovely.remotetask.engine.following import follow_up
+from lovely.remotetask.engine.protocol import NOT_COPIED, Claim
 from lovely.remotetask.engine.telling import note_completed, note_failed
 from lovely.remotetask.errors import (
     InvalidInput,
@@ -138,6 +139,7 @@ def call_task(
     task: Any,
     context: Callable[[], TaskContext],
     lines: LogLines | None = None,
+    claim: Claim | None = None,
 ) -> Any:
     """Call the task of a job, and check what it returns.
 
@@ -145,18 +147,23 @@ def call_task(
     the task changes in them must not be stored with the record, now or by a later attempt.
 
     :param lines: keep what is logged meanwhile.
+    :param claim: it may spare the job to be loaded.
     :raises InvalidInput: the input cannot be copied.
     :raises InvalidResult: the result cannot be stored or breaks the task's schema.
     """
-    input = check_storable(job.input, InvalidInput, "the input")
-    with running_in(job.id, context), keeping_lines(lines):
+    jobid = job.id if claim is None else claim.jobid
+    if claim is not None and claim.input is not NOT_COPIED:
+        input, carried = claim.input, None
+    else:
+        input, carried = check_storable(job.input, InvalidInput, "the input"), job.carried
+    with running_in(jobid, context), keeping_lines(lines):
         try:
-            arounds = around_of(service, job)
+            arounds = around_of(service, job, carried)
             if arounds:
                 call = partial(_result_of, task)
                 output = call_isolated(call_within, arounds, job, call, service, input)
             else:
-                output = call_isolated(_result_of, task, service, job.id, input)
+                output = call_isolated(_result_of, task, service, jobid, input)
             check_output(task, output)
             connection = service._p_jar
             return check_storable(output, InvalidResult, "the result", connection=connection)

@@ -14,7 +14,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from lovely.remotetask.base.ownership import check_path
+from lovely.remotetask.context import TaskContext
 from lovely.remotetask.engine.outcome import MAX_MESSAGE
+from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.transactions import Transactor
 from lovely.remotetask.errors import InvalidArgument, number_of, shown, text_of
@@ -87,3 +89,22 @@ def _number(value: Any, name: str) -> float:
     if not math.isfinite(number):
         raise InvalidArgument(f"{name} must be a number, not {shown(value)}")
     return number
+
+
+def context_of(claims: Any, service: Any, claim: Claim, task: Any) -> TaskContext:
+    """Return what a task is given that runs a claim.
+
+    :param claims: what the worker has in hand.
+    """
+    monitor = ProgressMonitor(claim.jobid, claims.open_beside, claims.transact, claims.monotonic)
+    return TaskContext(
+        service,
+        claim.jobid,
+        claim.attempt,
+        getattr(task, "timeout_seconds", None),
+        should_stop=lambda: claims.pause(0),
+        is_cancelled=monitor.is_cancelled,
+        progress=monitor.report,
+        monotonic=claims.monotonic,
+        is_given_up=lambda: not claims.has(claim),
+    )

@@ -34,12 +34,18 @@ class Stopping(Exception):
     """The processor is to stop, and what was waited for has not come."""
 
 
+#: The input of a claim, where the job's record has to be asked.
+NOT_COPIED: Any = object()
+
+
 class Claim(NamedTuple):
     """The right to run one attempt of one job.
 
     One that ``is_reserved`` stands in the worker's record alone, and the job's still says
     that it waits: `Execution.run_together` writes it once, when it has run.  ``name`` is what
     the job is called in the log.  One that ``has_gate`` keeps others from being claimed.
+    ``input`` is that of the job, if its record need not be asked for anything.  One that
+    ``ends_alone`` has an end that no other job waits for in the same commit, or for a slot.
     """
 
     jobid: int
@@ -50,14 +56,16 @@ class Claim(NamedTuple):
     is_reserved: bool = False
     name: str = ""
     has_gate: bool = False
+    input: Any = NOT_COPIED
+    ends_alone: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one attempt.
 
-    ``status`` is the job's status after it; None when the worker had lost the job and
-    nothing was kept.  ``seconds`` is the time the attempt took.
+    ``status`` is the job's status after it: `PROCESSING` if it is kept a moment later, None when
+    the worker had lost the job and nothing was kept.  ``seconds`` is the time the attempt took.
     """
 
     jobid: int
@@ -87,6 +95,8 @@ class Claims(Protocol):
     :ivar last_sign: when the worker last gave a sign of life, by `monotonic`.
     :ivar holds: whether the store may know of claims of this worker.
     :ivar runs_in_turn: whether one thread runs all that is claimed, one after the other.
+    :ivar lock: held by who claims and gives back.
+    :ivar desk: a session where several threads claim and write by turns, having the lock; or None.
     """
 
     clock: Callable[[], float]
@@ -95,6 +105,11 @@ class Claims(Protocol):
     last_sign: float
     holds: bool
     runs_in_turn: bool
+    lock: threading.Lock
+    desk: Session | None
+
+    def leave_desk(self) -> None:
+        """Let the thread whose session is the desk end; return when nobody works there."""
 
     @property
     def in_hand(self) -> Mapping[int, Claim]:
@@ -117,6 +132,9 @@ class Claims(Protocol):
 
     def has(self, claim: Claim) -> bool:
         """Say whether this claim is in hand."""
+
+    def has_to_run(self, claim: Claim) -> bool:
+        """Say whether this claim is in hand, and its run has not ended."""
 
     def give_back(self, session: Session, claims: list[Claim], waits: bool = True) -> None:
         """Give back claims that are not run."""
@@ -162,8 +180,17 @@ class Execution(Protocol):
     def logs(self) -> JobLogs:
         """What its runs log."""
 
-    def run(self, session: Session, claim: Claim) -> Outcome:
-        """Run one attempt, and keep what became of it."""
+    def run(
+        self, session: Session, claim: Claim, has_next: Callable[[], bool] = lambda: False
+    ) -> Outcome:
+        """Run one attempt, and keep what became of it.
+
+        :param has_next: asked when it has run: the thread goes on with another job at once, and
+            what became of this one may be kept a moment later.
+        """
+
+    def settle(self, session: Session) -> None:
+        """Keep what became of all that has run."""
 
     def run_together(self, session: Session, claims: list[Claim]) -> list[Outcome] | None:
         """Run reserved jobs in one commit; None if they are to be run one by one."""

@@ -56,7 +56,8 @@ class Service(Persistent):
     seconds, ``max_deaths`` int: deaths of its process after which a job is an error,
     ``retention`` dict of final status -> `Retention`, ``max_input_bytes`` and
     ``max_input_depth`` int or None: see `check_limits`, ``log_level`` int or
-    None: see `LogLines`, ``around`` tuple of str: see `register_around`.
+    None: see `LogLines`, ``around`` tuple of str: see `register_around`, ``piped`` bool: whether
+    ends of runs may be written together, and a moment later, see `finishing`.
     The service's own record is written by nothing else; the setting ``limits`` stands in the
     queue, which claims read.
     """
@@ -79,6 +80,7 @@ class Service(Persistent):
     max_input_depth: int | None = None
     log_level: int | None = logging.INFO
     around: tuple[str, ...] = ()
+    piped: bool = True
 
     def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
         service = super().__new__(cls)

@@ -132,6 +132,7 @@ class Session(SessionBase):
         self.path = path
         self.connection = db.open(self.manager)
         self.place = (".".join(path), db.database_name, getattr(path, "oid", None))
+        self._own_room: int | None = None  # of the connection's cache, before it got more
 
     @property
     def is_closed(self) -> bool:
@@ -159,7 +160,11 @@ class Session(SessionBase):
         """
         self.in_commit = False
         self.in_begin = True
-        self.manager.begin()
+        if self._is_mine(self.connection):
+            with _begun_by_us(self.connection):
+                self.manager.begin()
+        else:
+            self.manager.begin()
         if not self.is_open:
             self._open_anew()
         service = self.service()
@@ -170,7 +175,22 @@ class Session(SessionBase):
         self.in_begin = False
         return service
 
+    def make_room(self, objects: int) -> None:
+        """Let the connection keep at least so many objects loaded, until the session is closed."""
+        cache: Any = getattr(self.connection, "_cache", None)
+        before = getattr(cache, "cache_size", objects)
+        if before < objects:
+            cache.cache_size = objects
+            if self._own_room is None:
+                self._own_room = before
+
+    def _give_room_back(self) -> None:
+        if self._own_room is not None:
+            self.connection._cache.cache_size = self._own_room
+            self._own_room = None
+
     def _open_anew(self) -> None:
+        self._own_room = None
         if self.connection.transaction_manager is self.manager:
             self.connection.close()  # of those beside it one was closed
         self.connection = self.db.open(self.manager)
@@ -186,15 +206,8 @@ class Session(SessionBase):
 
     def commit_changes(self, txn: Any) -> None:
         """See `SessionBase`."""
-        # ZODB looks for what others have changed when a transaction ends, for those who do not
-        # begin the next one.  A session does, and reads nothing before.
-        connection = self.connection
-        before = connection.explicit_transactions
-        connection.explicit_transactions = True
-        try:
+        with _begun_by_us(self.connection):
             txn.commit()
-        finally:
-            connection.explicit_transactions = before
 
     def service(self) -> Any:
         """Return the service, in the current transaction."""
@@ -246,7 +259,25 @@ class Session(SessionBase):
             return  # whoever closes it is at this connection too
         self.abort()
         if self.connection.transaction_manager is self.manager:
+            self._give_room_back()
             self.connection.close()
+
+
+class _begun_by_us:
+    """Let a connection not look for what others have changed when its transaction ends.
+
+    ZODB does, for those who do not begin the next one.  A session does, and reads nothing before.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._before = connection.explicit_transactions
+
+    def __enter__(self) -> None:
+        self._connection.explicit_transactions = True
+
+    def __exit__(self, *raised: object) -> None:
+        self._connection.explicit_transactions = self._before
 
 
 def is_closed(db: Any) -> bool:

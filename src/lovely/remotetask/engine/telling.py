@@ -8,6 +8,7 @@ came after it: the notes are kept by a data manager.  Where nobody listens nothi
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import transaction
@@ -15,6 +16,7 @@ from persistent import Persistent
 from transaction.interfaces import NoTransaction
 
 from lovely.remotetask.base.site import path_to
+from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.errors import is_kind
 from lovely.remotetask.events import (
     JobAttemptFailed,
@@ -22,10 +24,11 @@ from lovely.remotetask.events import (
     JobCompleted,
     JobEvent,
     JobFailed,
+    JobStarted,
     is_heard,
     notify,
 )
-from lovely.remotetask.interfaces import CANCELLED, ERROR
+from lovely.remotetask.interfaces import CANCELLED, ERROR, PROCESSING
 from lovely.remotetask.job import Job
 
 #: What the notes of a transaction are found by.
@@ -53,6 +56,17 @@ def note(service: Any, job: Job, kind: type[JobEvent], **details: Any) -> None:
         **details,
     }
     notes.noted.append((kind, service, _place(service) if service._p_jar else None, facts))
+
+
+def tell_started(place: Any, claim: Claim, clock: Callable[[], float]) -> None:
+    """Tell at once that a claimed job is about to be run.
+
+    :param place: where its service is, see `session.Session`; None: in another store.
+    """
+    if is_heard(JobStarted) and place is not None:
+        path, database_name, oid = place
+        who = (claim.jobid, claim.name, claim.task, claim.attempt)
+        notify([JobStarted(path, database_name, oid, *who, PROCESSING, clock())])
 
 
 def note_completed(service: Any, job: Job, now: float) -> None:

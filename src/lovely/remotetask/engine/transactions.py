@@ -73,7 +73,7 @@ class Transactor:
         result: Result
         conflicts = faults = ids = 0
         while True:
-            result, error, transient = _attempt(session, change)
+            result, error, transient = attempt(session, change)
             if error is None:
                 if self._is_away and (faults or not self._is_awaited):
                     self._say_back()
@@ -101,7 +101,7 @@ class Transactor:
         """
         result: Result
         for conflicts in range(1, QUICK_BUDGET + 1):
-            result, error, transient = _attempt(session, change)
+            result, error, transient = attempt(session, change)
             if error is None:
                 return result
             if not transient:
@@ -158,7 +158,7 @@ class Transactor:
         log.info("the storage of service %s works again", self._name)
 
 
-def _attempt(
+def attempt(
     session: SessionBase, change: Callable[[Any], Any]
 ) -> tuple[Any, Exception | None, bool]:
     """Call ``change(service)`` and commit, once.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.execution import Execution
+from lovely.remotetask.engine.finishing import Finishing
 from lovely.remotetask.engine.session import is_closed
 from lovely.remotetask.engine.upkeep import Upkeep
 
@@ -18,6 +19,7 @@ class Engine:
     def __init__(self, claims: Claims) -> None:
         self.claims = claims
         self.execution = Execution(claims)
+        self.execution.finishing = Finishing(claims, self.execution.record)
         self.news = claims.news
         self.upkeep = Upkeep(claims)
 

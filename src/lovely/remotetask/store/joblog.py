@@ -34,10 +34,13 @@ class JobLog(Persistent):
 Lines = TypeVar("Lines", bound=LogLines)
 
 
-def new_lines(service: Any, job: Job, kind: type[Lines]) -> Lines | None:
-    """Return what is to keep the lines of a run; None if none are kept."""
+def new_lines(service: Any, name: str, attempt: int, kind: type[Lines]) -> Lines | None:
+    """Return what is to keep the lines of a run; None if none are kept.
+
+    :param name: that of the job.
+    """
     level = getattr(service, "log_level", None)  # there may be no log in another store
-    return None if level is None else kind(level, job.__name__, job.attempt)
+    return None if level is None else kind(level, name, attempt)
 
 
 def add_lines(service: Any, job: Job, lines: LogLines | None) -> None:

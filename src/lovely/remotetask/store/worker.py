@@ -104,3 +104,18 @@ def remove_worker(service: Any, worker_id: str) -> None:
     check_path(service.workers, worker_id)
     del service.workers[worker_id]
     removed(service, record)
+
+
+def hold(service: Any, worker_id: str, held: list[int]) -> None:
+    """Write down what a worker holds; its record exists as long as that is something.
+
+    :param held: ids of jobs.  One stands there twice while another attempt of it is claimed.
+    """
+    numbers = tuple(dict.fromkeys(held))
+    record = find_worker(service, worker_id)
+    before = () if record is None else record.held
+    if not numbers:
+        if record is not None:
+            remove_worker(service, worker_id)
+    elif numbers != before:
+        worker_record(service, worker_id).held = numbers

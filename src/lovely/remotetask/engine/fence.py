@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: ZPL-2.1
+"""The fence: whether a worker still holds what it has claimed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lovely.remotetask.engine.protocol import Claim
+from lovely.remotetask.job import Job
+from lovely.remotetask.store.quarantine import load
+from lovely.remotetask.store.worker import find_worker
+
+
+class Fenced(Exception):
+    """The job is no longer held by this worker."""
+
+
+def held_job(service: Any, claim: Claim) -> Job:
+    """Return the job of a claim, by its own record.
+
+    :raises Fenced: it is no longer held.
+    """
+    job = load(service.jobs, claim.jobid)
+    if job is None or not job.is_held_by(claim.owner, claim.attempt):
+        raise Fenced
+    return job
+
+
+def found_job(service: Any, claim: Claim) -> Job:
+    """Return the job of a claim, for who is to run it; it need not be loaded.
+
+    The record of the worker tells, one for all that it holds: who takes a job away writes that too.
+    Who comes to write the job has to look at its own.
+
+    :raises Fenced: it is no longer held.
+    """
+    record = find_worker(service, claim.owner)
+    job: Job | None = service.jobs.get(claim.jobid)
+    if job is None or record is None or claim.jobid not in record.held:
+        raise Fenced
+    return job
