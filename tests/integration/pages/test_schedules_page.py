@@ -314,3 +314,25 @@ def test_a_schedule_tells_its_key_and_that_it_may_be_set_again(
     assert "under the key “<nightly>”" in words(browser.all("main")[0])
     browser.open(f"/schedules/{other}")
     assert "under the key" not in words(browser.all("main")[0])
+
+
+@pytest.mark.parametrize(
+    ("label", "typed", "told"),
+    [
+        ("", {"Days of the month": "31", "Months": "2"}, "There is no such day."),
+        ("Time zone", {"Time zone": "Nowhere/Land"}, "there is no such time zone"),
+        ("Cron expression", {"Cron expression": "* *"}, "must be five fields"),
+        ("Cron expression", {"Cron expression": "* * * * *", "Hours": "3"}, "in place of the numb"),
+    ],
+)
+def test_what_is_wrong_is_told_in_the_words_of_the_form(
+    browser: Browser, place: Workplace, label: str, typed: dict[str, str], told: str
+) -> None:
+    browser.open("/schedules/add").type("Task", "echo")
+    for name, value in typed.items():
+        browser.type(name, value)
+    browser.press("Add")
+    begin = f"Nothing was added. {label}: " if label else "Nothing was added. "
+    assert browser.alert.startswith(begin)
+    assert told in browser.alert
+    assert "=" not in browser.alert

@@ -16,6 +16,7 @@ from lovely.remotetask.interfaces import IJob, IJobDetail
 from lovely.remotetask.remote.processor import RemoteProcessor
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.task import TaskError
+from lovely.remotetask.web.api.face import CALLS
 from remotejobs import Note
 from workplace import Workplace
 
@@ -64,6 +65,36 @@ def test_many_jobs_are_added_or_none(site: Any) -> None:
     response = site.post("/job-batches", {"task": "echo", "inputs": [1, "x" * 2_000_000]})
     assert response.status_int == 413
     assert site.get("/service")["jobs"]["queued"] == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/jobs", "after"),
+        ("/job-batches", "inputs"),
+        ("/schedules", "minute"),
+        ("/next-times", "dayOfWeek"),
+        ("/clean", "status"),
+    ],
+)
+def test_of_a_list_that_is_too_long_no_member_is_looked_at(
+    site: Any, monkeypatch: pytest.MonkeyPatch, path: str, name: str
+) -> None:
+    def refuse(*given: Any) -> None:
+        raise AssertionError("its members are looked at")
+
+    monkeypatch.setattr("lovely.remotetask.web.api.call.best_match", refuse)
+    task = {} if path in ("/next-times", "/clean") else {"task": "echo"}
+    response = site.post(path, {**task, name: [0] * 5_000})
+    assert response.status_int == 422
+    assert "members at the most" in response.json["detail"]
+    assert name in response.json["detail"]
+
+
+def test_every_list_of_the_api_has_an_end() -> None:
+    for call in CALLS:
+        for name, form in (call.body or {}).get("properties", {}).items():
+            assert form.get("type") != "array" or "maxItems" in form, (call.name, name)
 
 
 def test_jobs_are_listed_by_status_task_text_and_time(

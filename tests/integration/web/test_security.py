@@ -328,6 +328,22 @@ def test_passwords_let_in_and_are_hashed_anew_only_if_they_are_not_known(
     assert permissions(authorize, basic("alice", "gr\xfcn:1")) == {"view", "manage"}
 
 
+def test_a_wrong_password_is_hashed_once_for_a_request(
+    make_site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(authorize=BasicPasswords([]))
+    hashed = []
+
+    def is_password(password: str, hash: str) -> bool:
+        hashed.append(password)
+        return False
+
+    monkeypatch.setattr("lovely.remotetask.web.authorizers.is_password", is_password)
+    headers = dict(basic("alice", "guess").headers)
+    assert site.ask("/jobs", headers=headers).status_int == 401
+    assert hashed == ["guess"]
+
+
 def test_a_file_that_makes_no_sense_is_refused_with_the_line(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for text in (

@@ -104,17 +104,21 @@ def read_times(typed: Mapping[str, str]) -> Times:
         try:
             make_schedule(**{name: given[name]})
         except InvalidSchedule as error:
-            wrong[name] = str(error)
+            # What was typed stands beside it.
+            wrong[name] = str(error).removeprefix(f"{name}={given[name]!r}: ")
     if not wrong:
         _check_together(given, wrong)
     return Times(given, wrong)
 
 
 def _check_together(given: dict[str, Any], wrong: dict[str, str]) -> None:
+    if given["cron"] is not None and any(given[field.name] for field in SETS):
+        wrong["cron"] = "this is in place of the numbers: leave one or the other empty"
+        return
     try:
         schedule = make_schedule(**{key: value for key, value in given.items() if key != "delay"})
-    except InvalidSchedule as error:
-        wrong[""] = str(error)
+    except InvalidSchedule as error:  # the names of arguments stand before that
+        wrong[""] = str(error).rpartition(": ")[2]
         return
     if given["delay"] is not None and schedule != make_schedule():
         wrong["delay"] = "a job has a delay or a schedule, not both"

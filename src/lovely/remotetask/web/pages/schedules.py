@@ -278,7 +278,7 @@ def _all_wrong(
 
 def _refusals(what: str, wrong: dict[str, str]) -> tuple[str, ...]:
     words = [f"{LABELS[name]}: {text}" if name else text for name, text in wrong.items()]
-    return (f"Nothing was {what}. {'; '.join(words)}.",)
+    return (f"Nothing was {what}. {wording.sentence('; '.join(words))}",)
 
 
 LABELS = {
