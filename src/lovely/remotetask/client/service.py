@@ -308,6 +308,7 @@ class RemoteService:
                 tuple(told["held"]),
                 told["is_inline"],
                 time_of(told["last_sign"]),
+                told["threads"],
             )
             for told in self._wire.call("GET", "/workers")["workers"]
         ]

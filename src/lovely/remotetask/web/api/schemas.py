@@ -276,6 +276,7 @@ WORKER = made_of(
         "held": list_of({"type": "integer"}),
         "is_inline": FLAG,
         "last_sign": TIME_OR_NULL,
+        "threads": COUNT,
         "silent_seconds": NUMBER_OR_NULL,
         "alive": FLAG,
     }
