@@ -20,10 +20,10 @@ from workplace import Workplace
 
 EXAMPLES = 5
 
-# No schema can tell all that a time has to be, or a crontab, which tasks there are for what follows,
-# or what a remote processor has not: they may be refused.
+# No schema can tell all that a time has to be, or a crontab, which tasks there are to follow, or
+# what a remote processor has not: they may be refused.
 WITH_MORE = {"addJob", "addSchedule", "editSchedule", "previewTimes"}
-WITH_MORE |= {"addGroup", "ensureSchedule", "findJob"}
+WITH_MORE |= {"addGroup", "ensureSchedule"}
 
 
 def operations(site: Any) -> dict[str, Any]:

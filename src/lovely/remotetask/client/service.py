@@ -157,7 +157,7 @@ class RemoteService:
 
     def find(self, unique_key: str) -> Any:
         """See `ITaskService`."""
-        return self._wire.call("GET", f"/unique-keys?{urlencode({'key': unique_key})}")["id"]
+        return self._wire.call("POST", "/unique-keys", {"key": unique_key})["id"]
 
     # -- schedules by their keys --------------------------------------------------------
 

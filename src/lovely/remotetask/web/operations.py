@@ -253,7 +253,8 @@ def add_group(service: Any, task: str, inputs: list[Any], then: tuple[str, Any])
 
     :raises InvalidArgument: it is a remote processor.
     """
-    _check_is_service(service, "groups")
+    if is_remote(service):
+        raise InvalidArgument("a remote processor has no groups")
     check_outside(service, inputs)
     check_outside(service, then[1])
     groupid: int = service.add_group(task, inputs, then)
@@ -265,20 +266,15 @@ def group_told(service: Any, groupid: Any) -> dict[str, Any]:
 
     :raises JobNotFound: there is none.
     """
-    _check_is_service(service, "groups")
+    if is_remote(service):
+        raise JobNotFound("a remote processor has no groups")
     return counts_of(service.group(number_of(service, groupid)))
 
 
 def find(service: Any, unique_key: str) -> int | None:
     """Return the id of the job that waits or runs with a unique key; see `ITaskService.find`."""
-    _check_is_service(service, "unique keys")
-    jobid: int | None = service.find(unique_key)
+    jobid: int | None = None if is_remote(service) else service.find(unique_key)
     return jobid
-
-
-def _check_is_service(service: Any, what: str) -> None:
-    if is_remote(service):
-        raise InvalidArgument(f"a remote processor has no {what}")
 
 
 # -- one job -------------------------------------------------------------------------------

@@ -187,13 +187,13 @@ CALLS = [
     ),
     Call(
         "findJob",
-        "GET",
+        "POST",
         "/unique-keys",
         VIEW,
-        "Tell which job waits or runs with a unique key.",
+        "Tell which job waits or runs with a unique key; nothing is changed.",
         _find,
         {200: Answer("Its id, or null.", schemas.FOUND)},
-        query={"key": schemas.KEY},
+        body=schemas.OF_KEY,
     ),
     Call(
         "getJob",
