@@ -172,6 +172,7 @@ def _hold(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:
     assert service.claimNextJob(START + 220.0) == ids["claimed"]
     [caller] = service.workers.values()
     former = service.workers["former"] = Worker()
+    former.threads = 3
     former.beats = 3
     for worker in (caller, former):
         worker.host, worker.pid = "recorder", 1

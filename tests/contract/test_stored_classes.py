@@ -560,6 +560,7 @@ SHAPES: dict[str, Any] = {
         "host": "str",
         "is_inline": "bool",
         "pid": "int",
+        "threads": "int",
     },
 }
 

@@ -240,6 +240,9 @@ def test_a_multi_processor_never_runs_more_jobs_than_it_may(workplace: Any, unti
     workplace.start(waitTime=0.02, maxThreads=3)
     jobids = workplace.add("hang", *range(10))
     until(lambda: workplace.hanging == 3)
+    with workplace.service() as service:
+        [worker] = service.list_workers()
+        assert worker.threads == 3
     workplace.gate.set()
     assert set(workplace.wait_for(jobids)) == {COMPLETED}
     assert workplace.most_hanging == 3

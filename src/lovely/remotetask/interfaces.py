@@ -905,8 +905,8 @@ class ITaskService(IService):
     def list_workers():
         """Return a list of the workers that hold jobs.
 
-        Of each ``id``, ``host``, ``pid``, ``held``, ``is_inline`` and ``last_sign`` are told, see
-        `lovely.remotetask.store.worker.WorkerState`.
+        Of each ``id``, ``host``, ``pid``, ``held``, ``is_inline``, ``last_sign`` and ``threads``
+        are told, see `lovely.remotetask.store.worker.WorkerState`.
 
         A worker that has nothing to do writes nothing, so nobody can see it from elsewhere.  One
         that runs a long job gives a sign several times in each lease; of a longer silence its

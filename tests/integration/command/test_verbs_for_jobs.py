@@ -267,7 +267,7 @@ def test_who_works_is_told(jobs: dict[str, int], told: Told, result: Told, place
     with place.service() as service:
         held = service.claimNextJob()
     lines = told("workers").splitlines()
-    assert lines[1].split() == ["HOST", "PID", "JOBS", "LAST", "SIGN", "WORKER"]
+    assert lines[1].split() == ["HOST", "PID", "THREADS", "JOBS", "LAST", "SIGN", "WORKER"]
     assert str(os.getpid()) in lines[2].split()
     [one] = result("workers")
     assert (one["pid"], one["held"], one["is_inline"]) == (os.getpid(), [held], True)

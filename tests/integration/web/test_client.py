@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from inspect import signature
@@ -36,15 +37,24 @@ from lovely.remotetask.web.server import Server
 from workplace import Workplace
 
 
-@pytest.fixture
-def server(workplace: Workplace) -> Iterator[Server]:
+@contextmanager
+def serving(workplace: Workplace) -> Iterator[Server]:
+    """Serve the service of a workplace."""
     app = make_app(
         workplace.db,
         authorize=BearerTokens({"all": ("view", "add", "manage"), "viewer": ("view",)}),
     )
     server = Server(app, "127.0.0.1", 0)
-    yield server
-    server.stop()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def server(workplace: Workplace) -> Iterator[Server]:
+    with serving(workplace) as server:
+        yield server
 
 
 @pytest.fixture
@@ -93,6 +103,58 @@ def test_who_waits_is_told_when_the_job_has_ended(
     threading.Timer(0.1, workplace.gate.set).start()
     assert service.wait_all([jobid], 60) == {jobid: "completed"}
     workplace.stop()
+
+
+def test_groups_and_unique_keys_are_there_too(service: RemoteService, workplace: Workplace) -> None:
+    groupid = service.add_group("echo", [1, 2], ("echo", "end"))
+    group = service.group(groupid)
+    assert (group.total, group.done, group.is_ended) == (2, 0, False)
+    jobid = service.add("echo", unique_key="one")
+    assert service.find("one") == jobid == service.add("echo", unique_key="one")
+    assert service.find("another") is None
+    run_all(workplace)
+    run_all(workplace)
+    group = service.group(groupid)
+    assert (group.completed, group.errors, group.is_ended) == (2, 0, True)
+    assert service.getResult(groupid) == "end"
+    assert service.find("one") is None
+    for wrong in (4711, jobid):
+        with pytest.raises((JobNotFound, InvalidArgument)):
+            service.group(wrong)
+
+
+def test_schedules_are_ensured_listed_and_removed_by_their_keys(service: RemoteService) -> None:
+    jobid = service.ensure("nightly", "echo", {"a": 1}, hour=[3], timezone="Europe/Vienna")
+    assert service.ensure("nightly", "echo", {"a": 1}, hour=[4]) == jobid
+    service.addCronJob("echo", cron="0 6 * * 1")
+    listed = {schedule.key: schedule for schedule in service.schedules()}
+    assert listed.keys() == {"nightly", None}
+    assert listed["nightly"].id == jobid
+    assert (listed["nightly"].fields["hour"], listed["nightly"].is_declared) == ([4], False)
+    assert listed["nightly"].next_run is not None
+    service.reschedule(jobid)
+    assert service.remove_schedule("nightly")
+    assert not service.remove_schedule("nightly")
+    assert [schedule.key for schedule in service.schedules()] == [None]
+    with pytest.raises(InvalidSchedule):
+        service.ensure("never", "echo", cron="0 0 30 2 *")
+
+
+def test_a_job_is_undone(file_workplace: Workplace, register: Any) -> None:
+    register("write", lambda context, input: context.root.update(written=input), context=True)
+    with serving(file_workplace) as server:
+        service = RemoteService(server.url, token="all")
+        jobid = service.add("write", 5)
+        with pytest.raises(InvalidArgument, match="only a completed job"):
+            service.undo(jobid)
+        run_all(file_workplace)
+        service.undo(jobid, "Ada")
+        job = service.job(jobid)
+        assert (job.status, job.output) == ("cancelled", None)
+        assert job.note is not None
+        assert job.note.startswith("undone by Ada at ")
+        with file_workplace.transaction() as root:
+            assert "written" not in root
 
 
 def test_errors_are_those_of_a_service_here(

@@ -20,8 +20,10 @@ from workplace import Workplace
 
 EXAMPLES = 5
 
-# No schema can tell all that a time has to be, or a crontab: they may be refused.
-WITH_TIMES = {"addJob", "addSchedule", "editSchedule", "previewTimes"}
+# No schema can tell all that a time has to be, or a crontab, which tasks there are to follow, or
+# what a remote processor has not: they may be refused.
+WITH_MORE = {"addJob", "addSchedule", "editSchedule", "previewTimes"}
+WITH_MORE |= {"addGroup", "ensureSchedule"}
 
 
 def operations(site: Any) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def test_schemathesis_finds_nothing_untrue(
     for name, operation in operations(site).items():
         if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query):
             continue  # there is nothing that could be wrong
-        unchecked = [positive_data_acceptance] if name in WITH_TIMES else []
+        unchecked = [positive_data_acceptance] if name in WITH_MORE else []
         attempt(operation.as_strategy(generation_mode=mode), unchecked)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 

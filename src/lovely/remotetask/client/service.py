@@ -13,12 +13,16 @@ from urllib.parse import urlencode
 
 from lovely.remotetask.base.loglines import LogLine
 from lovely.remotetask.client.wire import (
+    FIELDS,
+    RemoteGroup,
     RemoteJob,
     RemotePage,
+    RemoteSchedule,
     Wire,
     job_of,
     moment_text,
     path_of,
+    schedule_of,
     time_of,
     time_text,
     without_none,
@@ -46,6 +50,7 @@ Lines = list[LogLine]
 FollowUp = str | tuple[str, Any]
 Workers = list[WorkerState]
 Names = list[str | None]
+Schedules = list[RemoteSchedule]
 
 
 class RemoteService:
@@ -137,16 +142,58 @@ class RemoteService:
         cron: str | None = None,
     ) -> Any:
         """See `ITaskService`."""
-        sets = {
-            "minute": minute,
-            "hour": hour,
-            "dayOfMonth": dayOfMonth,
-            "month": month,
-            "dayOfWeek": dayOfWeek,
-        }
-        fields = {name: list(values) for name, values in sets.items()}
-        fields = {**fields, **without_none({"delay": delay, "timezone": timezone, "cron": cron})}
+        fields = _fields((minute, hour, dayOfMonth, month, dayOfWeek), delay, timezone, cron)
         return self._wire.call("POST", "/schedules", {"task": task, "input": input, **fields})["id"]
+
+    def add_group(self, task: str, inputs: Iterable[Any], then: FollowUp) -> Any:
+        """See `ITaskService`; of a thousand jobs at the most."""
+        given = {"task": task, "inputs": list(inputs), "then": _follow_up(then)}
+        return self._wire.call("POST", "/groups", given)["id"]
+
+    def group(self, groupid: Any) -> RemoteGroup:
+        """See `ITaskService`; the results are those of its jobs."""
+        told = self._wire.call("GET", path_of(groupid).replace("/jobs/", "/groups/", 1))
+        return RemoteGroup(**told)
+
+    def find(self, unique_key: str) -> Any:
+        """See `ITaskService`."""
+        return self._wire.call("POST", "/unique-keys", {"key": unique_key})["id"]
+
+    # -- schedules by their keys --------------------------------------------------------
+
+    def ensure(
+        self,
+        key: str,
+        task: str,
+        input: Any = None,
+        minute: Iterable[int] = (),
+        hour: Iterable[int] = (),
+        dayOfMonth: Iterable[int] = (),
+        month: Iterable[int] = (),
+        dayOfWeek: Iterable[int] = (),
+        delay: float | None = None,
+        timezone: str | None = None,
+        cron: str | None = None,
+    ) -> Any:
+        """See `ITaskService`."""
+        fields = _fields((minute, hour, dayOfMonth, month, dayOfWeek), delay, timezone, cron)
+        given = {"key": key, "task": task, "input": input, **fields}
+        return self._wire.call("PUT", "/schedule-keys", given)["id"]
+
+    def remove_schedule(self, key: str) -> bool:
+        """See `ITaskService`."""
+        return bool(self._wire.call("POST", "/schedule-keys/remove", {"key": key})["removed"])
+
+    def schedules(self) -> Schedules:
+        """Return all schedules, those first that are due first."""
+        found: Schedules = []
+        after: str | None = None
+        while True:
+            page = self._wire.call("GET", f"/schedules?{urlencode(without_none({'after': after}))}")
+            found += map(schedule_of, page["schedules"])
+            after = page["next"]
+            if after is None:
+                return found
 
     # -- one job ------------------------------------------------------------------------
 
@@ -190,6 +237,14 @@ class RemoteService:
     def run_now(self, jobid: Any) -> None:
         """See `ITaskService`."""
         self._wire.call("POST", path_of(jobid, "/run-now"))
+
+    def reschedule(self, jobid: Any) -> None:
+        """See `ITaskService`."""
+        self._wire.call("POST", path_of(jobid, "/reschedule"))
+
+    def undo(self, jobid: Any, by: str | None = None) -> None:
+        """See `ITaskService`; without a name the user whom the other side knows."""
+        self._wire.call("POST", path_of(jobid, "/undo"), without_none({"by": by}))
 
     def startJob(self, jobid: Any) -> bool:
         """See `ITaskService`."""
@@ -308,6 +363,7 @@ class RemoteService:
                 tuple(told["held"]),
                 told["is_inline"],
                 time_of(told["last_sign"]),
+                told["threads"],
             )
             for told in self._wire.call("GET", "/workers")["workers"]
         ]
@@ -325,6 +381,16 @@ class RemoteService:
     def isProcessing(self) -> bool:
         """Say whether that process works on its jobs."""
         return bool(self._wire.call("GET", "/service")["processing"])
+
+
+def _fields(
+    sets: tuple[Iterable[int], ...], delay: float | None, timezone: str | None, cron: str | None
+) -> dict[str, Any]:
+    """Return when a schedule runs, as the API takes it."""
+    fields: dict[str, Any] = {
+        name: list(values) for name, values in zip(FIELDS[: len(sets)], sets, strict=True)
+    }
+    return {**fields, **without_none({"delay": delay, "timezone": timezone, "cron": cron})}
 
 
 def _follow_up(given: FollowUp | None) -> dict[str, Any] | None:

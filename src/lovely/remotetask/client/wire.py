@@ -206,6 +206,55 @@ class RemoteJob:
         return self.status in FINAL_STATUSES
 
 
+class RemoteGroup(NamedTuple):
+    """How far a group is; see `ITaskService.group`."""
+
+    id: int
+    total: int
+    completed: int
+    errors: int
+    cancelled: int
+    is_ended: bool
+
+    @property
+    def done(self) -> int:
+        """How many of its jobs have ended."""
+        return self.completed + self.errors + self.cancelled
+
+
+class RemoteSchedule(NamedTuple):
+    """A schedule: a part of what `ITaskService.schedules` tells, and its fields."""
+
+    id: Any
+    key: str | None
+    task: str
+    status: str
+    next_run: datetime | None
+    last_run: datetime | None
+    error: str | None
+    is_declared: bool
+    fields: dict[str, Any]
+
+
+#: What says when a schedule runs.
+FIELDS = ("minute", "hour", "dayOfMonth", "month", "dayOfWeek", "delay", "timezone", "cron")
+
+
+def schedule_of(told: Mapping[str, Any]) -> RemoteSchedule:
+    """Return a schedule that the API tells of."""
+    return RemoteSchedule(
+        told["id"],
+        told["key"],
+        told["task"],
+        told["status"],
+        time_of(told["next"]),
+        time_of(told["last"]),
+        told["error"],
+        told["declared"],
+        {name: told[name] for name in FIELDS},
+    )
+
+
 class RemotePage(NamedTuple):
     """A page of jobs; see `ITaskService.list`."""
 

@@ -27,7 +27,7 @@ examples:
   remotetask workers zeo://localhost:8100 --watch 10
 """
 
-TITLES = ("HOST", "PID", "JOBS", "LAST SIGN", "WORKER")
+TITLES = ("HOST", "PID", "THREADS", "JOBS", "LAST SIGN", "WORKER")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,8 @@ def _show(matches: list[Match], output: Output) -> list[dict[str, Any]]:
         workers = list_workers(match.service)
         output.tell(f"{title_of(match)}:")
         rows = [
-            [w.host, str(w.pid), f"{len(w.held):,}", age_of(w.last_sign), w.id] for w in workers
+            [w.host, str(w.pid), str(w.threads), f"{len(w.held):,}", age_of(w.last_sign), w.id]
+            for w in workers
         ]
         if rows:
             output.columns(TITLES, rows)

@@ -84,6 +84,9 @@ class Claims(Hand):
         self.rivals = Rivals(identity, monotonic)
         self._missing_tasks: set[str] = set()
 
+    def _hold(self, service: Any, held: list[int]) -> None:
+        hold(service, self.identity.id, held, self.threads)
+
     # -- claims -------------------------------------------------------------------
 
     def claim(self, session: Session, limit: int, may_reserve: bool = False) -> list[Claim]:
@@ -139,7 +142,7 @@ class Claims(Hand):
             now = self.news.looked = self.clock()
             with entered(session.site(service)):
                 claims = self._take(service, limit, start, may_reserve, held, now)
-        hold(service, self.identity.id, [*held, *(claim.jobid for claim in claims)])
+        self._hold(service, [*held, *(claim.jobid for claim in claims)])
         self.news.note(service)
         return claims
 
@@ -253,7 +256,7 @@ class Claims(Hand):
                 ):
                     taken.append(claim_of(job, service.queue.limits))
             self._retire(service, [*held, *self._never_run(claims)])
-            hold(service, self.identity.id, [*held, *(claim.jobid for claim in taken)])
+            self._hold(service, [*held, *(claim.jobid for claim in taken)])
             return taken
 
         with self.lock:
@@ -336,7 +339,7 @@ class Claims(Hand):
                 if job is not None:
                     give_back(service, job, claim, claim in running, now)
             self._retire(service, [*held, *self._never_run(claims)])
-            hold(service, self.identity.id, held)
+            self._hold(service, held)
 
         transact(session, change)
         for claim in claims:

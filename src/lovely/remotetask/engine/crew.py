@@ -150,6 +150,7 @@ class Threads:
         self._loop = loop
         self.runner = runner
         self.max_threads = max_threads
+        runner.engine.claims.threads = max_threads
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._todo: queue.SimpleQueue[list[Claim] | None] = queue.SimpleQueue()

@@ -20,6 +20,7 @@ class Hand:
     :ivar has_left: whether nothing is to be claimed any more.
     :ivar runs_in_turn: whether one thread runs all that is claimed, one after the other.
     :ivar desk: where several threads claim and write by turns, having `lock`; or None.
+    :ivar threads: how many jobs the worker runs at the same time.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Hand:
         self.has_left = False
         self.runs_in_turn = False
         self.desk: Session | None = None
+        self.threads = 1
         self.ended: set[int] = set()  # of claims whose runs have ended, Python's ids
 
     def leave_desk(self) -> None:

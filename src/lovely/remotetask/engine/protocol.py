@@ -97,6 +97,7 @@ class Claims(Protocol):
     :ivar runs_in_turn: whether one thread runs all that is claimed, one after the other.
     :ivar lock: held by who claims and gives back.
     :ivar desk: a session where several threads claim and write by turns, having the lock; or None.
+    :ivar threads: how many jobs the worker runs at the same time, for people.
     """
 
     clock: Callable[[], float]
@@ -107,6 +108,7 @@ class Claims(Protocol):
     runs_in_turn: bool
     lock: threading.Lock
     desk: Session | None
+    threads: int
 
     def leave_desk(self) -> None:
         """Let the thread whose session is the desk end; return when nobody works there."""

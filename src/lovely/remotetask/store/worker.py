@@ -24,11 +24,13 @@ class Worker(Persistent):
     Stored: ``held`` tuple of job ids that were claimed and are not filed yet; ``host``
     and ``pid``: for people; ``beats`` int: heartbeats written; ``is_inline`` bool: the jobs
     were claimed in an application's own transactions, by `ITaskService.claimNextJob`, where
-    nobody gives signs of life, and nobody may be at them.
+    nobody gives signs of life, and nobody may be at them; ``threads`` int: how many jobs it runs
+    at the same time.
     """
 
     beats: int = 0
     is_inline: bool = False
+    threads: int = 1
 
     def __init__(self) -> None:
         self.held: tuple[int, ...] = ()
@@ -50,6 +52,7 @@ class WorkerState(NamedTuple):
         it last looked for jobs.
     :ivar is_inline: it is an application that has claimed jobs by `ITaskService.claimNextJob`.
     :ivar last_sign: when it last wrote its record, in UTC, by the clock of the storage.
+    :ivar threads: how many jobs it runs at the same time.
     """
 
     id: str
@@ -58,6 +61,7 @@ class WorkerState(NamedTuple):
     held: tuple[int, ...]
     is_inline: bool
     last_sign: datetime | None
+    threads: int = 1
 
 
 def list_workers(service: Any) -> list[WorkerState]:
@@ -75,7 +79,8 @@ def _state_of(worker_id: str, worker: Worker) -> WorkerState:
     sign = None
     if serial != z64:
         sign = datetime.fromtimestamp(TimeStamp(serial).timeTime(), timezone.utc)
-    return WorkerState(worker_id, worker.host, worker.pid, worker.held, worker.is_inline, sign)
+    told = (worker.host, worker.pid, worker.held, worker.is_inline, sign, worker.threads)
+    return WorkerState(worker_id, *told)
 
 
 def find_worker(service: Any, worker_id: str) -> Worker | None:
@@ -106,10 +111,11 @@ def remove_worker(service: Any, worker_id: str) -> None:
     removed(service, record)
 
 
-def hold(service: Any, worker_id: str, held: list[int]) -> None:
+def hold(service: Any, worker_id: str, held: list[int], threads: int = 1) -> None:
     """Write down what a worker holds; its record exists as long as that is something.
 
     :param held: ids of jobs.  One stands there twice while another attempt of it is claimed.
+    :param threads: how many jobs it runs at the same time.
     """
     numbers = tuple(dict.fromkeys(held))
     record = find_worker(service, worker_id)
@@ -118,4 +124,7 @@ def hold(service: Any, worker_id: str, held: list[int]) -> None:
         if record is not None:
             remove_worker(service, worker_id)
     elif numbers != before:
-        worker_record(service, worker_id).held = numbers
+        written = worker_record(service, worker_id)
+        written.held = numbers
+        if written.threads != threads:
+            written.threads = threads

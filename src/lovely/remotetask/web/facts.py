@@ -91,15 +91,20 @@ def facts_of(service: Any, job: Any) -> dict[str, Any]:
 def _others_of(service: Any, job: Any) -> dict[str, Any]:
     """Return what programs are told of the jobs that this one follows, and that follow it."""
     group = group_of(service, job)
-    counts = ("id", "total", "completed", "errors", "cancelled", "is_ended")
     return {
         "after": list(job.after),
         "awaits": list(job.awaits),
         "cause": job.cause,
         "on_success": job.on_success and job.on_success[0],
         "on_error": job.on_error and job.on_error[0],
-        "group": group and {name: getattr(group, name) for name in counts},
+        "group": None if group is None else counts_of(group),
     }
+
+
+def counts_of(group: GroupState) -> dict[str, Any]:
+    """Return how far a group is."""
+    counts = ("id", "total", "completed", "errors", "cancelled", "is_ended")
+    return {name: getattr(group, name) for name in counts}
 
 
 def group_of(service: Any, job: Any) -> GroupState | None:

@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import Any
 
 from lovely.remotetask.base.storable import OUTSIDE_MAX_BYTES, OUTSIDE_MAX_DEPTH, check_limits
-from lovely.remotetask.engine import control
+from lovely.remotetask.engine import control, undoing
 from lovely.remotetask.engine.finding import Filter, list_page
 from lovely.remotetask.errors import (
+    CannotUndo,
     InvalidArgument,
     InvalidInput,
     InvalidSchedule,
@@ -37,7 +38,14 @@ from lovely.remotetask.setting import read
 from lovely.remotetask.store.joblog import log_of as lines_of
 from lovely.remotetask.store.listing import Page, let_go
 from lovely.remotetask.store.quarantine import load
-from lovely.remotetask.web.facts import facts_of, failures_of, input_of, plain_value, told_of
+from lovely.remotetask.web.facts import (
+    counts_of,
+    facts_of,
+    failures_of,
+    input_of,
+    plain_value,
+    told_of,
+)
 
 #: The codes of HTTP for errors.
 STATUS_OF_ERRORS: dict[type, int] = {
@@ -45,6 +53,7 @@ STATUS_OF_ERRORS: dict[type, int] = {
     JobIsLive: 409,
     JobUnusable: 409,
     JobNotDone: 409,
+    CannotUndo: 409,
     ServiceNotStored: 409,
     TaskNotFound: 422,
     InvalidInput: 422,
@@ -237,6 +246,37 @@ def add_many(
     return [service.addJob(task, input) for input in inputs]
 
 
+def add_group(service: Any, task: str, inputs: list[Any], then: tuple[str, Any]) -> int:
+    """Add jobs and one at their end, with inputs from outside; return the id of the group.
+
+    See `ITaskService.add_group`.
+
+    :raises InvalidArgument: it is a remote processor.
+    """
+    if is_remote(service):
+        raise InvalidArgument("a remote processor has no groups")
+    check_outside(service, inputs)
+    check_outside(service, then[1])
+    groupid: int = service.add_group(task, inputs, then)
+    return groupid
+
+
+def group_told(service: Any, groupid: Any) -> dict[str, Any]:
+    """Return what programs are told of a group.
+
+    :raises JobNotFound: there is none.
+    """
+    if is_remote(service):
+        raise JobNotFound("a remote processor has no groups")
+    return counts_of(service.group(number_of(service, groupid)))
+
+
+def find(service: Any, unique_key: str) -> int | None:
+    """Return the id of the job that waits or runs with a unique key; see `ITaskService.find`."""
+    jobid: int | None = None if is_remote(service) else service.find(unique_key)
+    return jobid
+
+
 # -- one job -------------------------------------------------------------------------------
 
 
@@ -273,6 +313,26 @@ def run_now(service: Any, jobid: Any) -> str:
     """Let a job that waits run at once; return what has come of it.  See `ITaskService.run_now`."""
     control.run_now(service, number_of(service, jobid))
     return "is due now"
+
+
+def undo(service: Any, jobid: Any, by: str) -> str:
+    """Undo all that a completed job has written; return what has come of it.
+
+    See `ITaskService.undo`.
+
+    Transaction: must not run in one with changes; commits.
+    """
+    undoing.undo(service, number_of(service, jobid), by)
+    return "is undone"
+
+
+def reschedule(service: Any, jobid: Any) -> str:
+    """Count the schedule of a job anew; return what has come of it.
+
+    See `ITaskService.reschedule`.
+    """
+    control.reschedule(service, number_of(service, jobid))
+    return "counts from now"
 
 
 def start(service: Any, jobid: Any) -> str:

@@ -237,6 +237,23 @@ def add_schedule(service: Any, task: str, input: Any, fields: Fields) -> Any:
     )
 
 
+def ensure_schedule(service: Any, key: str, task: str, input: Any, fields: Fields) -> int:
+    """Let there be a schedule with a key; return its id.  See `ITaskService.ensure`.
+
+    :raises InvalidArgument: it is a remote processor.
+    """
+    if is_remote(service):
+        raise InvalidArgument("the schedules of a remote processor have no keys")
+    check_outside(service, input)
+    jobid: int = service.ensure(key, task, input, **fields._asdict())
+    return jobid
+
+
+def remove_key(service: Any, key: str) -> bool:
+    """Remove the schedule with a key; say whether there was one."""
+    return bool(not is_remote(service) and service.remove_schedule(key))
+
+
 def edit_schedule(service: Any, schedule_id: Any, task: str, fields: Fields) -> None:
     """Let a schedule run at other times, or another task, and count its next time from now.
 

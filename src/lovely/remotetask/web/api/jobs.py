@@ -46,6 +46,21 @@ def _add_many(context: Context, given: dict[str, Any]) -> Response:
     return answer({"ids": ids, "status_urls": addresses}, 202)
 
 
+def _add_group(context: Context, given: dict[str, Any]) -> Response:
+    then = given["then"]["task"], given["then"].get("input")
+    groupid = operations.add_group(context.service, given["task"], given["inputs"], then)
+    address = context.url(f"{PREFIX}/groups/{groupid}")
+    return answer({"id": groupid, "status_url": address}, 202, {"Location": address})
+
+
+def _group(context: Context, given: dict[str, Any]) -> Response:
+    return answer(operations.group_told(context.service, context.values["group"]))
+
+
+def _find(context: Context, given: dict[str, Any]) -> Response:
+    return answer({"id": operations.find(context.service, given["key"])})
+
+
 def _one(context: Context, given: dict[str, Any]) -> Response:
     job = operations.find_job(context.service, context.values["job"])
     told = operations.all_of(context.service, job)
@@ -67,6 +82,15 @@ def _retry(context: Context, given: dict[str, Any]) -> Response:
 
 def _run_now(context: Context, given: dict[str, Any]) -> Response:
     return _told(context, operations.run_now(context.service, context.values["job"]))
+
+
+def _undo(context: Context, given: dict[str, Any]) -> Response:
+    by = given.get("by") or context.request.remote_user or "a user of the web service"
+    return _told(context, operations.undo(context.service, context.values["job"], by))
+
+
+def _reschedule(context: Context, given: dict[str, Any]) -> Response:
+    return _told(context, operations.reschedule(context.service, context.values["job"]))
 
 
 def _start(context: Context, given: dict[str, Any]) -> Response:
@@ -142,6 +166,36 @@ CALLS = [
         body=schemas.NEW_JOBS,
     ),
     Call(
+        "addGroup",
+        "POST",
+        "/groups",
+        ADD,
+        "Add a job for each input, and one that runs when all of them have ended.",
+        _add_group,
+        {202: Answer("They are added; `Location` is where the group is told.", schemas.ADDED)},
+        body=schemas.NEW_GROUP,
+    ),
+    Call(
+        "getGroup",
+        "GET",
+        "/groups/{group}",
+        VIEW,
+        "Tell how far a group is.",
+        _group,
+        {200: Answer("The numbers of its jobs.", schemas.GROUP)},
+        errors=(404, 409),
+    ),
+    Call(
+        "findJob",
+        "POST",
+        "/unique-keys",
+        VIEW,
+        "Tell which job waits or runs with a unique key; nothing is changed.",
+        _find,
+        {200: Answer("Its id, or null.", schemas.FOUND)},
+        body=schemas.OF_KEY,
+    ),
+    Call(
         "getJob",
         "GET",
         "/jobs/{job}",
@@ -190,6 +244,28 @@ CALLS = [
         MANAGE,
         "Let a job run at once that waits for a time.",
         _run_now,
+        OUTCOME,
+        errors=(404, 409),
+    ),
+    Call(
+        "undoJob",
+        "POST",
+        "/jobs/{job}/undo",
+        MANAGE,
+        "Undo all that a completed job has written, with its result.",
+        _undo,
+        OUTCOME,
+        body=schemas.BY,
+        is_body_needed=False,
+        errors=(404, 409),
+    ),
+    Call(
+        "rescheduleJob",
+        "POST",
+        "/jobs/{job}/reschedule",
+        MANAGE,
+        "Count the schedule of a job from now.",
+        _reschedule,
         OUTCOME,
         errors=(404, 409),
     ),

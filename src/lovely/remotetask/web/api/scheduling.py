@@ -41,6 +41,17 @@ def _add(context: Context, given: dict[str, Any]) -> Response:
     return answer(told, 201, {"Location": address})
 
 
+def _ensure(context: Context, given: dict[str, Any]) -> Response:
+    jobid = schedules.ensure_schedule(
+        context.service, given["key"], given["task"], given.get("input"), _fields(given)
+    )
+    return answer({"id": jobid, "status_url": context.url(f"{PREFIX}/schedules/{jobid}")})
+
+
+def _remove_key(context: Context, given: dict[str, Any]) -> Response:
+    return answer({"removed": schedules.remove_key(context.service, given["key"])})
+
+
 def _edit(context: Context, given: dict[str, Any]) -> Response:
     schedule_id = context.values["schedule"]
     schedules.edit_schedule(context.service, schedule_id, given["task"], _fields(given))
@@ -98,6 +109,27 @@ CALLS = [
         _add,
         {201: Answer("It is added; `Location` is where it is told.", schemas.ADDED)},
         body=schemas.NEW_SCHEDULE,
+    ),
+    Call(
+        "ensureSchedule",
+        "PUT",
+        "/schedule-keys",
+        MANAGE,
+        "Let there be a schedule with a key: it is added, changed, or left as it is.",
+        _ensure,
+        {200: Answer("It is there.", schemas.ADDED)},
+        body=schemas.KEYED_SCHEDULE,
+        errors=(409,),
+    ),
+    Call(
+        "removeScheduleKey",
+        "POST",
+        "/schedule-keys/remove",
+        MANAGE,
+        "Remove the schedule with a key, if there is one.",
+        _remove_key,
+        {200: Answer("Whether there was one.", schemas.REMOVED)},
+        body=schemas.OF_KEY,
     ),
     Call(
         "getSchedule",

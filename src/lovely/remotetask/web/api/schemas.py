@@ -156,8 +156,9 @@ SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS}
 
 PRIORITY: Schema = {"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY}
 KEY: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+NEXT_JOB = made_of({"task": NAME, "input": ANY}, ["task"])
 FOLLOW_UP: Schema = {
-    **made_of({"task": NAME, "input": ANY}, ["task"]),
+    **NEXT_JOB,
     "description": "A job that is added when this one has come to that.",
 }
 
@@ -196,6 +197,16 @@ NEW_JOBS = made_of(
     },
     ["task", "inputs"],
 )
+NEW_GROUP = made_of(
+    {
+        "task": NAME,
+        "inputs": list_of(ANY, maxItems=MAX_MANY),
+        "then": NEXT_JOB,
+    }
+)
+FOUND = made_of({"id": {"type": ["integer", "null"]}})
+BY = made_of({"by": {**NAME, "maxLength": MAX_NAME}}, [])
+
 ADDED = made_of({"id": ID, "status_url": STRING})
 ADDED_MANY = made_of({"ids": list_of(ID), "status_urls": list_of(STRING)})
 OUTCOME = made_of({"id": ID, "outcome": STRING})
@@ -250,6 +261,9 @@ SCHEDULE = made_of(
 )
 SCHEDULES = made_of({"schedules": list_of(SCHEDULE), "next": TEXT})
 NEW_SCHEDULE = made_of({"task": NAME, "input": ANY, **FIELDS}, ["task"])
+KEYED_SCHEDULE = made_of({"key": KEY, "task": NAME, "input": ANY, **FIELDS}, ["key", "task"])
+OF_KEY = made_of({"key": KEY})
+REMOVED = made_of({"removed": FLAG})
 CHANGED_SCHEDULE = made_of({"task": NAME, **FIELDS}, ["task"])
 TIMES = made_of({"times": list_of(TIME)})
 
@@ -276,6 +290,7 @@ WORKER = made_of(
         "held": list_of({"type": "integer"}),
         "is_inline": FLAG,
         "last_sign": TIME_OR_NULL,
+        "threads": COUNT,
         "silent_seconds": NUMBER_OR_NULL,
         "alive": FLAG,
     }
