@@ -31,8 +31,19 @@ for name in ("fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termi
 IMPORT_ALL = """
 import importlib, pkgutil
 import lovely.remotetask
-for module in pkgutil.walk_packages(lovely.remotetask.__path__, "lovely.remotetask."):
-    importlib.import_module(module.name)
+
+# What only those import who have Zope.
+ZOPE = ("AccessControl", "Acquisition", "App", "OFS", "Products", "plone", "zExceptions")
+
+def check(name):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not (name.startswith("lovely.remotetask.hosts.") and error.name.split(".")[0] in ZOPE):
+            raise
+
+for module in pkgutil.walk_packages(lovely.remotetask.__path__, "lovely.remotetask.", check):
+    check(module.name)
 """
 TASKS = """
 from lovely.remotetask.task import task
