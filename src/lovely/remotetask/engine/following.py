@@ -62,6 +62,9 @@ class Place(NamedTuple):
             _fail(service, job, why, job.created_at)  # `add_job` tells of it
 
 
+_ALONE = Place([], None, None)
+
+
 def place_of(
     find: Callable[[int], Job],
     check: Callable[[Any, Any], FollowUp],
@@ -75,6 +78,8 @@ def place_of(
     :param check: called with a task and an input; returns them as they are stored, or raises.
     :raises InvalidArgument: it makes no sense.
     """
+    if type(after) is tuple and not after and on_success is None and on_error is None:
+        return _ALONE  # as most jobs are
     predecessors = [find(jobid) for jobid in _ids_of(after)]
     for job in predecessors:
         if isinstance(job, CronJob) and job.delay is None:
