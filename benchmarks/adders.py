@@ -62,13 +62,29 @@ def _add(db: Any, together: int, end: float, counts: Counter[str]) -> None:
     with closing(db.open(manager)) as connection:
         service = connection.root()["tasks"]
         while not counts["commits"] or time.monotonic() < end:
-            counts["commits"] += 1
-            if not any(_has_added(manager, service, together, counts) for _ in range(TRIES)):
-                counts["failures"] += 1
+            _add_once(manager, service, together, counts)
             manager.begin()
             if len(service.queue) > BACKLOG:
                 time.sleep(0.01)
             manager.abort()
+
+
+def add_for(db: Any, seconds: float, together: int) -> Counter[str]:
+    """Add jobs for some seconds, as fast as it goes, and return the counts."""
+    counts: Counter[str] = Counter()
+    manager = transaction.TransactionManager()
+    with closing(db.open(manager)) as connection:
+        service = connection.root()["tasks"]
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            _add_once(manager, service, together, counts)
+    return counts
+
+
+def _add_once(manager: Any, service: Any, together: int, counts: Counter[str]) -> None:
+    counts["commits"] += 1
+    if not any(_has_added(manager, service, together, counts) for _ in range(TRIES)):
+        counts["failures"] += 1
 
 
 def _has_added(manager: Any, service: Any, together: int, counts: Counter[str]) -> bool:

@@ -4,34 +4,39 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import adders
+import how_far
 import payload
 import report
+import sharing
 import single
-from interleave import SLICE_SECONDS, Contender, Rates, Unavailable, interleave
-from ours import Add, AddMany, Drain, Rewrite, TinyCommit
-from peers import PEERS, Peer
-from places import (
-    ChosenPlace,
-    Place,
-    PostgresPlace,
-    RemotePlace,
-    ThreadsPlace,
-    ZeoPlace,
-    register_tasks,
+import starting
+import threads
+from interleave import (
+    SLICE_SECONDS,
+    Contender,
+    Rates,
+    Unavailable,
+    at_most,
+    describe,
+    interleave,
 )
+from ours import Add, AddMany, Drain, Rewrite, TinyCommit
+from peer import Peer
+from peers import PEERS
+from places import ChosenPlace, Place, PostgresPlace, RemotePlace, ZeoPlace, register_tasks
 
 from lovely.remotetask.engine import registry
 
 #: The parts, by the names that `--only` takes.
 PARTS = (
-    *("rates", "threads", "depth", "latency", "bytes", "cron", "scaling", "idle", "schedule"),
-    *("memory", "conflicts"),
+    *("rates", "threads", "zeo", "postgresql", "depth", "latency", "bytes", "cron", "scaling"),
+    *("idle", "schedule", "memory", "conflicts", "adders", "start"),
 )
 
 
@@ -42,9 +47,13 @@ class Extent:
         tiny, quick = arguments.tiny, arguments.quick
         self.is_full = not (tiny or quick)
         self.has_peers = not tiny
-        self.threads = [0, 5] if tiny else [0, 1, 5, 16]
+        self.is_quick = quick
+        # As many as of those take long together.
+        self.matrix_rounds = 1 if tiny or quick else 3
+        self.threads = [0, 5] if tiny else [0, 16] if quick else [0, 1, 2, 5, 16]
+        self.job_ms = [0, 5] if tiny or quick else [0, 1, 5, 20]
         self.slice_seconds = 0.1 if tiny else 0.35 if quick else SLICE_SECONDS
-        self.rounds = 1 if tiny else 3 if quick else 11
+        self.rounds = 1 if tiny else 2 if quick else 11
         self.depths = (
             [100] if tiny else [1000, 10_000] if quick else [1000, 10_000, 100_000, 1_000_000]
         )
@@ -52,9 +61,13 @@ class Extent:
         self.jobs = 20 if tiny else 200 if quick else 2000
         self.memory_jobs = 100 if tiny else 5000 if quick else 100_000
         self.cron_jobs = 50 if tiny else 10_000
-        self.scaling_rounds = 1 if quick or tiny else 5
-        self.adding_seconds = 0.2 if tiny else 0.5 if quick else 3.0
+        self.starts = 1 if tiny else 3 if quick else 11
+        self.adding_seconds = 0.2 if tiny else 0.3 if quick else 3.0
         self.idle_seconds = 0.2 if tiny else 2.0 if quick else 10.0
+        # Until sessions of PostgreSQL have told what they did before, and looks are as rare as they
+        # get; and several ticks of the maintenance, which come each ten seconds.
+        self.settle_seconds = 0.2 if tiny else 12.0 if quick else 25.0
+        self.count_seconds = 0.2 if tiny else 10.0 if quick else 60.0
 
 
 class Run:
@@ -63,30 +76,80 @@ class Run:
     def __init__(self, extent: Extent, note: Callable[[str], None]) -> None:
         self.extent = extent
         self.note = note
-        self.rates: dict[str, Rates] = {}
+        self.rates: dict[str, dict[str, Rates]] = {}  # part -> name -> rates
         self.depth: dict[str, dict[int, float]] = {}
         self.latencies: dict[str, dict[str, float]] = {}
         self.values: dict[str, float] = {}
         self.conflicts: dict[str, dict[str, dict[str, float]]] = {}
+        self.fleets: list[dict[str, Any]] = []
+        self.commits: list[dict[str, Any]] = []
+        self.adders: list[dict[str, Any]] = []
+        self.starts: dict[str, float] = {}
         self.skipped: list[tuple[str, str, str]] = []
 
     def measure(self, part: str) -> None:
-        """Measure one part; what cannot run here is noted as skipped."""
+        """Measure one part; what cannot run here, or is stuck, is noted as skipped."""
         self.note(part)
+        own = {"threads": threads.measure, "zeo": sharing.measure_zeo}
+        own |= {"postgresql": sharing.measure_postgresql, "scaling": sharing.measure_scaling}
+        own |= {"adders": sharing.measure_adders}
         try:
-            getattr(self, f"_measure_{part}")()
+            if part in own:
+                own[part](self)
+            else:
+                getattr(self, f"_measure_{part}")()
         except Unavailable as error:
-            self.skipped.append((part, str(error), error.command))
+            self.skip(part, error, error.command)
+        except TimeoutError as error:
+            self.skip(part, error)
 
-    def _interleave(self, contenders: list[Contender]) -> dict[str, Rates]:
-        return interleave(contenders, self.extent.rounds, self.extent.slice_seconds, self.note)
+    def skip(self, name: str, error: BaseException, command: str = "") -> None:
+        """Note what was not measured, and why."""
+        self.skipped.append((name, str(error) if command else describe(error), command))
+
+    @contextmanager
+    def opened(self, contenders: Iterable[Contender]) -> Iterator[list[Contender]]:
+        """Open contenders; give those that could be, and close them."""
+        with ExitStack() as stack:
+            opened = []
+            for contender in contenders:
+                self.note(f"starting {contender.name}")
+                try:
+                    with at_most():
+                        contender.open()
+                except Unavailable as error:
+                    self.skip(contender.name, error, error.command)
+                except Exception as error:  # whatever a queue, or a server, does when it fails
+                    self.skip(contender.name, error)
+                else:
+                    opened.append(contender)
+                    stack.callback(self._close, contender)
+            yield opened
+
+    def _close(self, contender: Contender) -> None:
+        self.note(f"ending {contender.name}")
+        try:
+            with at_most():
+                contender.close()
+        except Exception as error:
+            self.skip(f"{contender.name}, its end", error)
+
+    def compare(self, contenders: list[Contender], rounds: int | None = None) -> dict[str, Rates]:
+        """Give slices to contenders that are open; return the rates, see `Rates.failure`.
+
+        :param rounds: by default those of the extent.
+        """
+        rounds = self.extent.rounds if rounds is None else rounds
+        found = interleave(contenders, rounds, self.extent.slice_seconds, self.note)
+        for name, rates in found.items():
+            if rates.failure:
+                self.skipped.append((name, rates.failure, ""))
+        return found
 
     # -- rates ------------------------------------------------------------------------
 
     def _measure_rates(self) -> None:
-        with ExitStack() as stack:
-            place = stack.enter_context(closing(Place()))
-            remote = stack.enter_context(closing(RemotePlace()))
+        with closing(Place()) as place, closing(RemotePlace()) as remote:
             contenders: list[Contender] = [
                 TinyCommit(),
                 Rewrite(),
@@ -99,44 +162,26 @@ class Run:
                 AddMany("add_many, 100 a commit"),
                 *(peer() for peer in PEERS if self.extent.has_peers),
             ]
-            opened = []
-            for contender in contenders:
-                self.note(f"starting {contender.name}")
-                try:
-                    contender.open()
-                except Unavailable as error:
-                    self.skipped.append((contender.name, str(error), error.command))
-                else:
-                    opened.append(contender)
-                    stack.callback(contender.close)
-            self.rates |= self._interleave(opened)
-            for contender in opened:
-                if isinstance(contender, Peer) and contender.has_worker:
-                    self.note(f"latency of {contender.name}")
-                    self._measure_peer_latency(contender)
+            with self.opened(contenders) as opened:
+                self.rates["rates"] = self.compare(opened)
+                for contender in opened:
+                    if isinstance(contender, Peer) and contender.has_worker:
+                        self.measure_peer_latency(contender)
 
-    def _measure_threads(self) -> None:
-        with ExitStack() as stack:
-            contenders: list[Contender] = [] if report.BASE in self.rates else [TinyCommit()]
-            for seconds in (0.0, 0.005):
-                for threads in self.extent.threads:
-                    place = ThreadsPlace(threads, seconds) if threads else Place()
-                    stack.enter_context(closing(place))
-                    if threads or not seconds:
-                        rate = max(1, threads) / seconds if seconds else 4_000.0
-                        name = report.threads_row(threads, seconds)
-                        contenders.append(Drain(name, place, rate=rate))
-            for contender in contenders:
-                contender.open()
-                stack.callback(contender.close)
-            self.rates |= self._interleave(contenders)
-
-    def _measure_peer_latency(self, peer: Peer) -> None:
-        peer.be_idle()
+    def measure_peer_latency(self, peer: Peer) -> bool:
+        """Measure how soon an idle worker of a peer starts a job; say whether it did."""
+        self.note(f"latency of {peer.name}")
         name = peer.name.partition(":")[0]
         samples = max(5, self.extent.samples // 5)
-        with suppress(TimeoutError):
-            self.latencies[name] = single.percentiles([peer.latency() for _ in range(samples)])
+        try:
+            with at_most():
+                peer.be_idle()
+                found = [peer.latency() for _ in range(samples)]
+        except Exception as error:  # whatever a queue, or a server, does when it fails
+            self.skip(f"latency of {name}", error)
+            return False
+        self.latencies[name] = single.percentiles(found)
+        return True
 
     # -- depth ------------------------------------------------------------------------
 
@@ -168,12 +213,11 @@ class Run:
                         ChosenPlace,
                     ),
                 ]
-            for contender in contenders:
-                contender.open()
-                stack.callback(contender.close)
-            for name, rates in self._interleave(contenders).items():
+            opened = stack.enter_context(self.opened(contenders))
+            for name, rates in self.compare(opened).items():
                 line, _, depth_text = name.partition("|")
-                self.depth.setdefault(line, {})[int(depth_text)] = rates.median
+                if rates.rates:
+                    self.depth.setdefault(line, {})[int(depth_text)] = rates.median
             for place in places:  # so that none works while others are measured
                 place.service.stopProcessing()
             payload.board().open_gate()
@@ -222,12 +266,6 @@ class Run:
         self.values[f"tick with {self.extent.cron_jobs} cron jobs, seconds"] = many
         self.values["tick with many cron jobs, ratio"] = many / few
 
-    def _measure_scaling(self) -> None:
-        one, four = single.scaling(self.extent.scaling_rounds)
-        self.values["200 jobs of 20 ms, 1 process, seconds"] = one
-        self.values["200 jobs of 20 ms, 4 processes, seconds"] = four
-        self.values["4 processes, ratio"] = one / four
-
     def _measure_idle(self) -> None:
         with closing(Place()) as place:
             self.values["idle share of a core, FileStorage"] = single.idle_share(
@@ -271,18 +309,24 @@ class Run:
                         },
                     }
 
+    def _measure_start(self) -> None:
+        self.starts = starting.starts(self.extent.starts)
+
     def as_data(self) -> dict[str, Any]:
         """Return what was found as JSON can take it."""
         return {
             "rates": {
                 name: {
-                    "per_second": rates.median,
+                    "part": part,
+                    "per_second": rates.median if rates.rates else None,
                     "spread": rates.spread,
+                    "failure": rates.failure,
                     "slices": rates.rates,
                     "durability": rates.contender.durability,
                     "guarantee": rates.contender.guarantee,
                 }
-                for name, rates in self.rates.items()
+                for part, found in self.rates.items()
+                for name, rates in found.items()
             },
             "depth": {
                 name: {str(depth): rate for depth, rate in line.items()}
@@ -291,6 +335,10 @@ class Run:
             "latencies_seconds": self.latencies,
             "values": self.values,
             "conflicts_per_thousand": self.conflicts,
+            "fleets": self.fleets,
+            "commits": self.commits,
+            "adders": self.adders,
+            "starts_seconds": self.starts,
             "skipped": [
                 {"name": name, "reason": reason, "command": command}
                 for name, reason, command in self.skipped
@@ -301,10 +349,11 @@ class Run:
 def main(arguments: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of all, under two minutes")
+    parser.add_argument("--quick", action="store_true", help="less of all, about five minutes")
     parser.add_argument("--tiny", action="store_true", help="only see whether it all runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found to FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw rates against depth")
+    parser.add_argument("--plot-far", type=Path, metavar="FILE", help="draw how far it goes")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure only this")
     options = parser.parse_args(arguments)
     register_tasks()
@@ -316,11 +365,16 @@ def main(arguments: list[str] | None = None) -> None:
     print(report.tables(data))
     if options.json:
         options.json.write_text(report.as_json(data), encoding="utf-8")
-    plot = options.plot
-    if plot is None and run.extent.is_full and not options.only:
-        plot = Path(__file__).parents[1] / "docs" / "_static" / "benchmark-depth.svg"
-    if plot is not None and data["depth"]:
-        try:
-            report.plot(data, plot)
-        except Unavailable as error:
-            print(f"No plot: {error}; {error.command}")
+    pictures = Path(__file__).parents[1] / "docs" / "_static"
+    plots = [(options.plot, report.plot), (options.plot_far, how_far.plot)]
+    if run.extent.is_full and not options.only:
+        names = ("benchmark-depth.svg", "how-far.svg")
+        plots = [
+            (path or pictures / name, draw) for (path, draw), name in zip(plots, names, strict=True)
+        ]
+    for path, draw in plots:
+        if path is not None:
+            try:
+                draw(data, path)
+            except Unavailable as error:
+                print(f"No picture {path}: {error}; {error.command}")

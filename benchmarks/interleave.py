@@ -8,13 +8,19 @@ contender one slice, and a ratio is the ratio of two medians of the same rounds.
 
 from __future__ import annotations
 
+import signal
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 
 #: How long one slice takes, in seconds.
 SLICE_SECONDS = 0.5
+
+#: Who takes longer than this to get ready, for a slice or to end has failed.  In seconds.
+PATIENCE_SECONDS = 120.0
 
 
 class Unavailable(Exception):
@@ -26,6 +32,25 @@ class Unavailable(Exception):
     def __init__(self, reason: str, command: str) -> None:
         super().__init__(reason)
         self.command = command
+
+
+@contextmanager
+def at_most(seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
+    """Give a block so much time, whatever it waits for.  Only for the main thread.
+
+    :raises TimeoutError: it has taken longer.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"nothing came of it in {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class Contender:
@@ -59,10 +84,14 @@ class Contender:
 
 @dataclass
 class Rates:
-    """What the slices of one contender gave, in operations a second."""
+    """What the slices of one contender gave, in operations a second.
+
+    :ivar failure: why there are no more of them; empty if it did not fail.
+    """
 
     contender: Contender
     rates: list[float] = field(default_factory=list)
+    failure: str = ""
 
     @property
     def median(self) -> float:
@@ -85,18 +114,33 @@ def interleave(
 ) -> dict[str, Rates]:
     """Give each contender a slice in each of some rounds, after one to warm up.
 
+    One that fails, or is stuck, gets no more slices, and the others go on.
+
     :param note: called with the name of what is measured now.
     :returns: name -> rates.
     """
     found = {contender.name: Rates(contender) for contender in contenders}
     for turn in range(rounds + 1):
-        note(f"round {turn} of {rounds}" if turn else "warm-up")
-        for measured in found.values():
-            measured.contender.prepare(seconds)
-            rate = measured.contender.work(seconds)
-            if turn:
-                measured.rates.append(rate)
+        for name, measured in found.items():
+            if measured.failure:
+                continue
+            note(f"round {turn} of {rounds}: {name}" if turn else f"warm-up: {name}")
+            try:
+                with at_most():
+                    measured.contender.prepare(seconds)
+                    rate = measured.contender.work(seconds)
+            except Exception as error:  # whatever a queue, or a server, does when it fails
+                measured.failure = describe(error)
+            else:
+                if turn:
+                    measured.rates.append(rate)
     return found
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:160]
 
 
 def repeat(operation: Callable[[], int], seconds: float) -> float:

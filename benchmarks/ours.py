@@ -29,12 +29,17 @@ class Tiny(Persistent):
 class TinyCommit(Contender):
     """Commit a change of one small object: what nothing on ZODB can be faster than."""
 
-    name = "one tiny ZODB commit"
     durability = FSYNC
     guarantee = "-"
 
+    def __init__(
+        self, name: str = "one tiny ZODB commit", make_place: Callable[[], Place] = Place
+    ) -> None:
+        self.name = name
+        self._make_place = make_place
+
     def open(self) -> None:
-        self._place = Place()
+        self._place = self._make_place()
         self._tiny = self._place.root["tiny"] = Tiny()
         transaction.commit()
 

@@ -8,9 +8,11 @@ contender has a slot with a gate and a count of its own.
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -22,8 +24,8 @@ SLOT_VARIABLE = "REMOTETASK_BENCHMARK_SLOT"
 
 #: The slots: 0 are jobs in the process that measures, the next ones worker processes of
 #: ours, the last ones peers.
-SLOTS = 32
-FIRST_PEER = 16
+SLOTS = 64
+FIRST_PEER = 20
 
 _SLOT = struct.Struct("=qd")  # how many jobs were started; when the last one was
 _SIZE = SLOTS + SLOTS * _SLOT.size
@@ -38,6 +40,7 @@ class Board:
             self._memory = mmap.mmap(stream.fileno(), _SIZE)
         self._slot = slot
         self._offset = SLOTS + slot * _SLOT.size
+        self._lock = threading.Lock()  # of the threads of one process; a slot belongs to one
 
     def open_gate(self, slot: int = 0) -> None:
         """Let jobs run."""
@@ -59,13 +62,15 @@ class Board:
         count, last = _SLOT.unpack_from(self._memory, SLOTS + slot * _SLOT.size)
         return count, last
 
-    def tick(self) -> None:
-        """Wait at the gate, and count one job."""
-        now = time.monotonic()
-        while not self._memory[self._slot]:
-            time.sleep(0.001)
-        count, _ = _SLOT.unpack_from(self._memory, self._offset)
-        _SLOT.pack_into(self._memory, self._offset, count + 1, now)
+    def is_open(self) -> bool:
+        """Say whether jobs run."""
+        return bool(self._memory[self._slot])
+
+    def tick(self, now: float) -> None:
+        """Count one job, which was called at `now`."""
+        with self._lock:
+            count, _ = _SLOT.unpack_from(self._memory, self._offset)
+            _SLOT.pack_into(self._memory, self._offset, count + 1, now)
 
 
 _board: Board | None = None
@@ -81,33 +86,53 @@ def board() -> Board:
 
 def noop(value: object = None) -> None:
     """Do nothing."""
-    board().tick()
+    shared, now = board(), time.monotonic()
+    while not shared.is_open():
+        time.sleep(0.001)
+    shared.tick(now)
 
 
 def nap(seconds: float) -> None:
     """Take a while, without using the processor."""
-    board().tick()
+    noop()
     time.sleep(seconds)
 
 
-def measured(seconds: float, slot: int = 0) -> float:
-    """Open the gate for some seconds; return how many jobs were started a second.
+async def nap_in_loop(seconds: float) -> None:
+    """Do the same on an event loop, and nothing for no time."""
+    shared, now = board(), time.monotonic()
+    while not shared.is_open():
+        await asyncio.sleep(0.001)
+    shared.tick(now)
+    if seconds:
+        await asyncio.sleep(seconds)
+
+
+def measured(seconds: float, *slots: int) -> float:
+    """Open the gates for some seconds; return how many jobs were started a second.
 
     The clock starts when jobs do: a worker may have gone to sleep at the gate.
+
+    :param slots: by default that of this process.
+    :raises TimeoutError: not one was started.
     """
-    shared = board()
-    first = shared.count(slot) + 5
+    shared, slots = board(), slots or (0,)
+    first = shared.count(*slots) + 5
     limit = time.monotonic() + 2.0 + seconds
-    shared.open_gate(slot)
-    while shared.count(slot) < first and time.monotonic() < limit:
+    for slot in slots:
+        shared.open_gate(slot)
+    while shared.count(*slots) < first and time.monotonic() < limit:
         time.sleep(0.0005)
-    before = shared.count(slot)
+    before = shared.count(*slots)
     begun = time.perf_counter()
     time.sleep(seconds)
-    while not (count := shared.count(slot) - before) and time.monotonic() < limit:
+    while not (count := shared.count(*slots) - before) and time.monotonic() < limit:
         time.sleep(0.0005)  # not one in all that time: wait for it
     elapsed = time.perf_counter() - begun
-    shared.close_gate(slot)
+    for slot in slots:
+        shared.close_gate(slot)
+    if not count:
+        raise TimeoutError(f"no job was started in {elapsed:.1f} s")
     return count / elapsed
 
 

@@ -2,7 +2,7 @@
 """The other queues, each in the way its own documentation starts with.
 
 Where they have a choice they are given the durable one.  Their workers run one job at a
-time, as ours does.
+time, as ours does, unless the name says otherwise.
 """
 
 from __future__ import annotations
@@ -10,128 +10,19 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import subprocess
 import sys
 import time
-import uuid
-from contextlib import closing, suppress
-from typing import Any
+from contextlib import suppress
 
 import payload
 from interleave import Contender, Unavailable, repeat
-from places import HERE, POSTGRES_DSN, end, scratch_directory
+from peer import AT_LEAST_ONCE, AT_MOST_ONCE, DRY, FSYNC, TRIES, Peer, imported
+from places import scratch_directory
+from postgres_peers import Procrastinate, ProcrastinateAdd
 
 REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/9")
 
-AT_LEAST_ONCE = "at least once"
-AT_MOST_ONCE = "at most once"
-
-FSYNC = "fsync each commit"
 REDIS = "Redis, in memory"
-
-
-def imported(module: str, package: str) -> Any:
-    """Import a peer.
-
-    :raises Unavailable: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise Unavailable(f"{error.name} is not installed", f"pip install {package}") from None
-
-
-class Peer(Contender):
-    """A queue with jobs that are sent, and a worker that runs them."""
-
-    slot = 0
-    has_worker = True
-    _rate = 300.0
-    _sent = 0
-
-    def open(self) -> None:
-        self.directory = scratch_directory()
-        self.queue = f"benchmark-{uuid.uuid4().hex}"
-        os.environ["BENCHMARK_QUEUE"] = self.queue
-        payload.board().open_gate(self.slot)
-        self._before = payload.board().count(self.slot)
-        self.connect()
-        try:
-            self.start()
-            self.send(1)
-            payload.wait_for(self._before + 1, self.slot, seconds=30)
-        except BaseException:
-            self.close()
-            raise
-        self._sent = 1
-
-    def connect(self) -> None:
-        """Connect to the server, and make a queue."""
-
-    def start(self) -> None:
-        """Start the worker."""
-        with (self.directory / "worker.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                self.command(),
-                cwd=HERE,
-                stdout=log,
-                stderr=log,
-                env=os.environ
-                | {
-                    "PYTHONPATH": os.pathsep.join([str(HERE), os.environ["PYTHONPATH"]]),
-                    payload.SLOT_VARIABLE: str(self.slot),
-                },
-            )
-
-    def command(self) -> list[str]:
-        """Return the command line of the worker."""
-        raise NotImplementedError
-
-    def send(self, count: int) -> None:
-        """Add so many jobs."""
-        raise NotImplementedError
-
-    def prepare(self, seconds: float) -> None:
-        payload.board().close_gate(self.slot)
-        waiting = self._sent - (payload.board().count(self.slot) - self._before)
-        wanted = int(self._rate * seconds * 1.6) + 20
-        if waiting < wanted:
-            self.send(wanted - waiting)
-            self._sent += wanted - waiting
-        time.sleep(0.1)  # it has taken what it takes in advance, and waits at the gate
-
-    def work(self, seconds: float) -> float:
-        rate = payload.measured(seconds, self.slot)
-        self._rate = max(self._rate, rate)
-        return rate
-
-    def latency(self) -> float:
-        """Send one job to the idle worker; return the seconds until it starts."""
-        time.sleep(0.05)
-        count = payload.board().count(self.slot)
-        self.send(1)
-        sent = time.monotonic()
-        payload.wait_for(count + 1, self.slot, seconds=10)
-        return max(0.0, payload.board().last(self.slot) - sent)
-
-    def be_idle(self) -> None:
-        """Let all jobs run."""
-        payload.board().open_gate(self.slot)
-        payload.wait_for(self._before + self._sent, self.slot)
-
-    def close(self) -> None:
-        payload.board().open_gate(self.slot)
-        self.stop()
-        self.disconnect()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def stop(self) -> None:
-        """End the worker."""
-        if hasattr(self, "_process"):
-            end(self._process)
-
-    def disconnect(self) -> None:
-        """Leave nothing on the server."""
 
 
 class Huey(Peer):
@@ -141,6 +32,7 @@ class Huey(Peer):
     durability = FSYNC
     guarantee = AT_MOST_ONCE
     slot = payload.FIRST_PEER
+    threads = 1
     _rate = 2500.0
 
     def connect(self) -> None:
@@ -150,11 +42,34 @@ class Huey(Peer):
 
     def command(self) -> list[str]:
         script = "import sys; from huey.bin.huey_consumer import consumer_main as main; main()"
-        return [sys.executable, "-c", script, "peer_apps.huey_app.huey", "-w", "1", "-n", "-q"]
+        options = ["-w", str(self.threads), "-n", "-q"]
+        return [sys.executable, "-c", script, "peer_apps.huey_app.huey", *options]
 
     def send(self, count: int) -> None:
         for _ in range(count):
             self._app.noop(1)
+
+
+class HueyThreads(Huey):
+    """huey with several worker threads, and jobs of several lengths."""
+
+    def __init__(self, threads: int, slot: int) -> None:
+        self.name = f"huey, {threads}"
+        self.threads = self.at_once = threads
+        self.slot = slot
+
+    def connect(self) -> None:
+        sys.modules.pop("peer_apps.huey_app", None)  # each has a file of its own
+        super().connect()
+
+    def send_naps(self, count: int, seconds: float) -> None:
+        """Add so many jobs that take so long."""
+        for _ in range(count):
+            self._app.nap(seconds)
+
+    def purge(self) -> None:
+        """Take away what waits."""
+        self._app.huey.flush()
 
 
 class HueyAdd(Contender):
@@ -209,16 +124,26 @@ class PersistQueueGet(PersistQueuePut):
     """Get from it, run the job, acknowledge."""
 
     name = "persist-queue on SQLite: get and ack"
+    _rate = 3000.0
 
     def prepare(self, seconds: float) -> None:
-        while self._queue.size < 3000 * seconds:
+        while self._queue.size < 1.6 * self._rate * seconds:
             self._queue.put(1)
         payload.board().open_gate()
 
     def work(self, seconds: float) -> float:
-        return repeat(self._get, seconds)
+        for _ in range(TRIES):
+            rate = repeat(self._get, seconds)
+            self._rate = max(self._rate, rate)
+            if self._queue.size:
+                return rate
+            self._rate *= 2
+            self.prepare(seconds)
+        raise TimeoutError(DRY)
 
     def _get(self) -> int:
+        if not self._queue.size:  # to get one would take for ever
+            return 0
         payload.noop(item := self._queue.get())
         self._queue.ack(item)
         return 1
@@ -266,82 +191,6 @@ class APScheduler(Peer):
     def stop(self) -> None:
         if self._scheduler.running:
             self._scheduler.shutdown()
-
-
-class Procrastinate(Peer):
-    """Procrastinate on PostgreSQL, in a database of its own."""
-
-    name = "Procrastinate on PostgreSQL: drain"
-    durability = FSYNC
-    guarantee = AT_LEAST_ONCE
-    slot = payload.FIRST_PEER + 1
-    _rate = 200.0
-
-    def connect(self) -> None:
-        imported("procrastinate", "procrastinate")
-        self._psycopg = imported("psycopg", "'psycopg[binary]'")
-        self._database = self.queue.replace("-", "_")
-        try:
-            self._administer(f"CREATE DATABASE {self._database}")
-        except self._psycopg.OperationalError:
-            raise Unavailable(
-                "no PostgreSQL server takes us",
-                "export REMOTETASK_POSTGRES_DSN='host=... dbname=postgres user=...'",
-            ) from None
-        os.environ["BENCHMARK_POSTGRES"] = self._psycopg.conninfo.make_conninfo(
-            POSTGRES_DSN, dbname=self._database
-        )
-        sys.modules.pop("peer_apps.procrastinate_app", None)
-        app = importlib.import_module("peer_apps.procrastinate_app")
-        self._app = app.app
-        self._app.open()
-        self._app.schema_manager.apply_schema()
-        self._task = app.noop
-
-    def _administer(self, statement: str) -> None:
-        with closing(self._psycopg.connect(POSTGRES_DSN, autocommit=True)) as connection:
-            connection.execute(statement)
-
-    def command(self) -> list[str]:
-        return [
-            *(sys.executable, "-m", "procrastinate"),
-            *("--app", "peer_apps.procrastinate_app.app", "worker", "--concurrency", "1"),
-        ]
-
-    def send(self, count: int) -> None:
-        if count == 1:
-            self._task.defer(value=1)
-        else:
-            self._task.batch_defer(*({"value": 1} for _ in range(count)))
-
-    def disconnect(self) -> None:
-        if hasattr(self, "_app"):
-            self._app.close()
-        with suppress(self._psycopg.Error):
-            self._administer(f"DROP DATABASE IF EXISTS {self._database} WITH (FORCE)")
-
-
-class ProcrastinateAdd(Procrastinate):
-    """Add jobs to Procrastinate."""
-
-    name = "Procrastinate on PostgreSQL: add"
-    has_worker = False
-    slot = payload.FIRST_PEER + 2
-
-    def open(self) -> None:
-        self.directory = scratch_directory()
-        self.queue = f"benchmark-{uuid.uuid4().hex}"
-        self.connect()
-
-    def prepare(self, seconds: float) -> None:
-        pass
-
-    def work(self, seconds: float) -> float:
-        return repeat(self._add, seconds)
-
-    def _add(self) -> int:
-        self.send(1)
-        return 1
 
 
 class RedisPeer(Peer):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Where our service lives while it is measured: a file, or a ZEO server."""
+"""Where our service lives while it is measured: a file, a ZEO server, or PostgreSQL."""
 
 from __future__ import annotations
 
 import itertools
-import json
+import logging
 import os
 import shutil
 import socket
@@ -14,14 +14,16 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import payload
 import transaction
 import ZODB
 from interleave import Unavailable
+from processes import end, processor_seconds_of
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.engine import registry
@@ -31,8 +33,6 @@ from lovely.remotetask.remote.job import Job
 from lovely.remotetask.remote.processor import RemoteProcessor
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.task import SimpleTask
-
-HERE = Path(__file__).parent
 
 POSTGRES_DSN = os.environ.get(
     "REMOTETASK_POSTGRES_DSN", "host=127.0.0.1 dbname=postgres user=postgres"
@@ -198,7 +198,10 @@ class RemotePlace(Place):
 
 
 class ZeoPlace(Place):
-    """A place on a ZEO server of its own."""
+    """A place on a ZEO server of its own.
+
+    :ivar uri: what a `Worker` takes.
+    """
 
     def __init__(self) -> None:
         try:
@@ -208,11 +211,15 @@ class ZeoPlace(Place):
         with closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", 0))
             self.address = ("127.0.0.1", probe.getsockname()[1])
+        self.uri = f"{self.address[0]}:{self.address[1]}"
         super().__init__()
 
-    def _open(self) -> Any:
-        import ZEO
+    @property
+    def command_uri(self) -> str:
+        """What the command calls it."""
+        return f"zeo://{self.address[0]}:{self.address[1]}"
 
+    def _open(self) -> Any:
         configuration = self.directory / "zeo.conf"
         configuration.write_text(
             f"<zeo>\n  address {self.address[0]}:{self.address[1]}\n</zeo>\n"
@@ -225,15 +232,17 @@ class ZeoPlace(Place):
                 stdout=log,
                 stderr=log,
             )
-        return ZEO.DB(self.address, wait_timeout=30)
+        return open_zeo(self.uri)
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
         """See `Place`."""
-        import ZEO
-
-        with closing(ZEO.DB(self.address, wait_timeout=30)) as db:
+        with closing(open_zeo(self.uri)) as db:
             yield db
+
+    def server_seconds(self) -> dict[int, float]:
+        """Return how much time of a core the server has used, by the id of the process."""
+        return {self._server.pid: processor_seconds_of(self._server.pid)}
 
     def release(self) -> None:
         """See `Place`."""
@@ -242,25 +251,37 @@ class ZeoPlace(Place):
 
 
 class PostgresPlace(Place):
-    """A place on RelStorage, in a PostgreSQL database of its own."""
+    """A place on RelStorage, in a PostgreSQL database of its own.
+
+    :ivar uri: what a `Worker` takes.
+    """
 
     def __init__(self) -> None:
         try:
-            import psycopg2
+            import psycopg2.extensions
             import relstorage  # noqa: F401
         except ImportError:
             raise Unavailable(
                 "RelStorage is not installed", "pip install RelStorage psycopg2-binary"
             ) from None
-        self._name = f"benchmark_{uuid.uuid4().hex}"
+        self.database = f"benchmark_{uuid.uuid4().hex}"
+        self.uri = f"postgresql:{psycopg2.extensions.make_dsn(POSTGRES_DSN, dbname=self.database)}"
         try:
-            self._administer(f"CREATE DATABASE {self._name}")
+            self._administer(f"CREATE DATABASE {self.database}")
         except psycopg2.OperationalError:
             raise Unavailable(
                 "no PostgreSQL server takes us",
                 "export REMOTETASK_POSTGRES_DSN='host=... dbname=postgres user=...'",
             ) from None
         super().__init__()
+
+    @property
+    def command_uri(self) -> str:
+        """What the command calls it."""
+        from psycopg2.extensions import parse_dsn
+
+        known = parse_dsn(POSTGRES_DSN) | {"dbname": self.database, "keep_history": "0"}
+        return f"postgresql:///{known.pop('dbname')}?{urlencode(known)}"
 
     def _administer(self, statement: str) -> None:
         import psycopg2
@@ -270,14 +291,7 @@ class PostgresPlace(Place):
             connection.cursor().execute(statement)
 
     def _open(self) -> Any:
-        from psycopg2.extensions import make_dsn
-        from relstorage.adapters.postgresql import PostgreSQLAdapter
-        from relstorage.options import Options
-        from relstorage.storage import RelStorage
-
-        options = Options(keep_history=False)
-        dsn = make_dsn(POSTGRES_DSN, dbname=self._name)
-        return ZODB.DB(RelStorage(PostgreSQLAdapter(dsn, options=options), options=options))
+        return open_relstorage(self.uri)
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
@@ -285,15 +299,57 @@ class PostgresPlace(Place):
         with closing(self._open()) as db:
             yield db
 
+    def server_seconds(self) -> dict[int, float]:
+        """Return how much time of a core each session has used, by the id of its process."""
+        pids = query_postgres(
+            "SELECT pid FROM pg_stat_activity WHERE datname = %s AND backend_type = %s",
+            self.database,
+            "client backend",
+        )
+        return {pid: processor_seconds_of(pid) for (pid,) in pids}
+
     def release(self) -> None:
         """See `Place`."""
         super().release()
-        self._administer(f"DROP DATABASE {self._name} WITH (FORCE)")
+        self._administer(f"DROP DATABASE {self.database} WITH (FORCE)")
+
+
+def open_zeo(uri: str) -> Any:
+    """Open the database of a `ZeoPlace`, in this process or in another."""
+    from ZEO.ClientStorage import ClientStorage
+
+    # A client that connects while others commit logs an error, and goes on.
+    logging.getLogger("ZEO").addHandler(logging.NullHandler())
+    host, _, port = uri.rpartition(":")
+    return ZODB.DB(ClientStorage((host, int(port)), wait_timeout=30), pool_size=POOL)
+
+
+def open_relstorage(uri: str) -> Any:
+    """Open the database of a `PostgresPlace`, in this process or in another."""
+    from relstorage.adapters.postgresql import PostgreSQLAdapter
+    from relstorage.options import Options
+    from relstorage.storage import RelStorage
+
+    options = Options(keep_history=False)
+    adapter = PostgreSQLAdapter(uri.partition(":")[2], options=options)
+    return ZODB.DB(RelStorage(adapter, options=options), pool_size=POOL)
+
+
+def query_postgres(query: str, *values: object) -> list[Any]:
+    """Ask the server of PostgreSQL; through a database that is not measured."""
+    import psycopg2
+
+    with closing(psycopg2.connect(POSTGRES_DSN)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute(query, values)
+        return list(cursor.fetchall())
 
 
 class ThreadsPlace(Place):
     """A place whose service has several threads for its jobs.
 
+    :param threads: 0 for the thread of the service itself.
     :param seconds: how long a job takes, without using the processor.
     """
 
@@ -304,8 +360,9 @@ class ThreadsPlace(Place):
 
     def _make_service(self) -> Any:
         service = TaskService()
-        service.processorFactory = MultiProcessor
-        service.processorArguments = {"waitTime": 1.0, "maxThreads": self._threads}
+        if self._threads:
+            service.processorFactory = MultiProcessor
+            service.processorArguments = {"waitTime": 1.0, "maxThreads": self._threads}
         return service
 
     def add_many(self, count: int) -> None:
@@ -314,44 +371,6 @@ class ThreadsPlace(Place):
             self.service.add_many("nap", [self._seconds] * count)
         else:
             super().add_many(count)
-
-
-class Worker:
-    """A process that works on a service; see ``worker.py``."""
-
-    def __init__(self, place: str, slot: int = 1) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "worker.py"), place],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {payload.SLOT_VARIABLE: str(slot)},
-        )
-        self.ask("hello")
-
-    def ask(self, command: str) -> Any:
-        """Send a command, and return the answer."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(command + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        """End the process."""
-        with suppress(Exception):
-            self.ask("quit")
-        end(self._process)
-
-
-def end(process: subprocess.Popen[Any]) -> None:
-    """End a process, kindly at first."""
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def wait_until_filed(place: Place, count: int, seconds: float = 30.0) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import payload
 import transaction
 from interleave import percentile
-from places import NOOP, Place, Worker, ZeoPlace, wait_until_filed
+from places import NOOP, Place, PostgresPlace, ZeoPlace, wait_until_filed
+from processes import Worker
 
 from lovely.remotetask.base.site import path_to
 from lovely.remotetask.job import CronJob
@@ -120,15 +121,15 @@ def latency_in_process(samples: int) -> list[float]:
         NOOP.shared_commit = False
         payload.board().open_gate()
         place.service.startProcessing()
-        return _latencies(place, 0, samples)
+        return latencies_of(place, 0, samples)
 
 
 def latency_between_processes(samples: int) -> list[float]:
     """Return the same, where the job runs in another process, on ZEO."""
-    with closing(ZeoPlace()) as place, _working(place, 1) as workers:
+    with closing(ZeoPlace()) as place, working(place, 1) as workers:
         payload.board().open_gate(1)
         workers[0].ask("start")
-        return _latencies(place, 1, samples)
+        return latencies_of(place, 1, samples)
 
 
 def commits_when_idle(place: Place, samples: int) -> list[float]:
@@ -145,7 +146,7 @@ def commits_when_idle(place: Place, samples: int) -> list[float]:
         return found
 
 
-def _latencies(place: Place, slot: int, samples: int) -> list[float]:
+def latencies_of(place: Place, slot: int, samples: int) -> list[float]:
     board = payload.board()
     found = []
     for turn in range(samples + 10):
@@ -162,9 +163,8 @@ def _latencies(place: Place, slot: int, samples: int) -> list[float]:
 
 
 @contextmanager
-def _working(place: ZeoPlace, count: int) -> Iterator[list[Worker]]:
-    address = f"{place.address[0]}:{place.address[1]}"
-    workers = [Worker(address, slot) for slot in range(1, count + 1)]
+def working(place: ZeoPlace | PostgresPlace, count: int) -> Iterator[list[Worker]]:
+    workers = [Worker(place.uri, slot) for slot in range(1, count + 1)]
     try:
         yield workers
     finally:
@@ -176,7 +176,7 @@ def idle_share(place: Place | ZeoPlace, seconds: float) -> float:
     """Return the part of a core that an idle service takes."""
     payload.board().open_gate()
     if isinstance(place, ZeoPlace):
-        with _working(place, 1) as workers:
+        with working(place, 1) as workers:
             workers[0].ask("start")
             time.sleep(2.0)
             before = workers[0].ask("processor")
@@ -257,38 +257,6 @@ def cron_ticks(few: int, many: int, samples: int) -> tuple[float, float]:
                 if turn >= 3:
                     ticks.append(seconds)
         return statistics.median(times[0]), statistics.median(times[1])
-
-
-def scaling(rounds: int, jobs: int = 200, job_seconds: float = 0.02) -> tuple[float, float]:
-    """Return the seconds that jobs take with one and with four worker processes on ZEO."""
-    times: dict[int, list[float]] = {1: [], 4: []}
-    with closing(ZeoPlace()) as place, _working(place, 4) as workers:
-        for slot in range(1, 5):
-            payload.board().open_gate(slot)
-        for turn in range(rounds + 1):
-            for count, found in times.items():
-                for worker in workers[:count]:
-                    worker.ask("start")
-                _run_naps(place, 10 * count, 0.002)  # warm
-                time.sleep(0.2)
-                seconds = _run_naps(place, jobs, job_seconds)
-                if turn:
-                    found.append(seconds)
-                for worker in workers[:count]:
-                    worker.ask("stop")
-    return statistics.median(times[1]), statistics.median(times[4])
-
-
-def _run_naps(place: ZeoPlace, jobs: int, seconds: float) -> float:
-    board = payload.board()
-    slots = (1, 2, 3, 4)
-    before = board.count(*slots)
-    transaction.begin()
-    place.service.add_many("nap", [seconds] * jobs)
-    begun = time.perf_counter()
-    transaction.commit()
-    payload.wait_for(before + jobs, *slots)
-    return time.perf_counter() - begun
 
 
 def percentiles(values: list[float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -31,6 +32,8 @@ from lovely.remotetask.task import SimpleTask
 from servers import ZeoServer, administer_postgres, mongo_server, open_postgres, postgres_answers
 from workplace import PATIENCE_SECONDS, Workplace, wait_until
 
+pytest_plugins = ["storages"]
+
 # A deadline for an example is a timing assert: it fails on a busy machine.
 hypothesis.settings.register_profile("remotetask", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=10)
@@ -38,6 +41,13 @@ hypothesis.settings.load_profile("remotetask")
 
 THREAD_PREFIX = "remotetasks."
 SECONDS_TO_END = 5.0  # for a thread that has been told to stop
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen() -> None:
+    """Let no garbage collection look at what stays: modules, all the tests, what they have said."""
+    gc.collect()
+    gc.freeze()
 
 
 # -- a clean world ---------------------------------------------------------------------------
@@ -231,14 +241,16 @@ def postgres_dsn(postgres_server: str) -> Iterator[str]:
         administer_postgres(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def relstorage(need: Callable[[object, str, str], None]) -> None:
+    """RelStorage, which keeps databases in SQL."""
+    command = "pip install 'lovely.remotetask[relstorage]'"
+    need(find_spec("relstorage"), "RelStorage is not installed", command)
+
+
 @pytest.fixture
-def postgres_db(postgres_dsn: str, need: Callable[[object, str, str], None]) -> Iterator[ZODB.DB]:
+def postgres_db(postgres_dsn: str, relstorage: None) -> Iterator[ZODB.DB]:
     """A database in PostgreSQL, whose objects are not kept on this side."""
-    need(
-        find_spec("relstorage"),
-        "RelStorage is not installed",
-        "pip install RelStorage psycopg2-binary",
-    )
     with _closing(open_postgres(postgres_dsn, cache_local_mb=0)) as database:
         yield database
 

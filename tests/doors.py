@@ -94,6 +94,15 @@ def long(call: Call, number: int) -> int:
     return number
 
 
+def stuck(call: Call, number: int) -> int:
+    """Does not end in its first run, in which its process is to be killed."""
+    runs = LOG[0].read_text().splitlines()
+    effect(call, number)
+    if not any(run.startswith(f"{number} ") for run in runs):
+        time.sleep(60)
+    return number
+
+
 def twice(call: Call, number: int) -> int:
     """Fails at its first attempt."""
     note(number, call.attempt)
@@ -179,6 +188,7 @@ ACTS: dict[str, Callable[[Call, int], Any]] = {
     "quiet": quiet,
     "slow": slow,
     "long": long,
+    "stuck": stuck,
     "twice": twice,
     "many": many,
     "many_shared": many,
@@ -207,6 +217,12 @@ OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
 LIMIT = 2
 
 
+def sleep_a_minute() -> None:
+    """Sleep in steps: a signal that comes just before a sleep is heeded only after it."""
+    for _ in range(600):
+        time.sleep(0.1)
+
+
 class HangJob(remote.Job):
     """Notes that it has started, and does not end."""
 
@@ -214,7 +230,7 @@ class HangJob(remote.Job):
 
     def __call__(self, processor: Any) -> None:
         append(Path("started"), "")
-        time.sleep(60)
+        sleep_a_minute()
 
 
 # -- the doors -----------------------------------------------------------------------------

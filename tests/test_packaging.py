@@ -12,6 +12,7 @@ from email.message import Message
 from email.parser import Parser
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -165,3 +166,22 @@ def test_the_source_distribution_holds_nothing_that_was_made_by_a_run(
         for name in sdist_files
         if {"__pycache__", ".venv", ".mypy_cache", "_build"} & set(name.split("/"))
     ]
+
+
+def test_nothing_lies_at_the_top_but_what_belongs_there(need: Any) -> None:
+    need((ROOT / ".git").exists(), "only a clone tells what is kept", "git clone")
+    kept = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True)
+    at_the_top = {name.partition("/")[0] for name in kept.stdout.splitlines()}
+    plain = {name for name in at_the_top if not name.startswith(".")}
+    assert plain == {
+        "CHANGES.rst",
+        "LICENSE.txt",
+        "README.rst",
+        "benchmarks",
+        "docs",
+        "pyproject.toml",
+        "src",
+        "tests",
+        "tox.ini",
+    }
+    assert at_the_top - plain == {".ci", ".editorconfig", ".gitignore", ".readthedocs.yaml"}

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from typing import Any
 
 import transaction
 import ZODB
+from ZODB.interfaces import IMVCCStorage
 
 from lovely.remotetask.base.site import ServicePath, path_to
 from lovely.remotetask.interfaces import FINAL_STATUSES
@@ -28,6 +30,22 @@ def wait_until(
     while not condition():
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.005)
+
+
+def catch_up(*databases: ZODB.DB) -> None:
+    """Wait until clients see the same: a server tells of commits a moment later."""
+    told = [db.storage for db in databases if not IMVCCStorage.providedBy(db.storage)]
+    wait_until(lambda: len({storage.lastTransaction() for storage in told}) <= 1, "the news")
+
+
+def begin_all(*sides: tuple[transaction.TransactionManager, Any]) -> None:
+    """Begin transactions that see the same.
+
+    :param sides: (transaction manager, root) of connections.
+    """
+    catch_up(*(root._p_jar.db() for _, root in sides))
+    for manager, _ in sides:
+        manager.begin()
 
 
 class Place:
@@ -92,6 +110,12 @@ class Workplace(Place):
         self.hanging = 0
         self.most_hanging = 0
         self._lock = threading.Lock()
+
+    def beside(self, db: ZODB.DB) -> Workplace:
+        """Return the same place as another client sees it."""
+        other = copy(self)
+        other.db = db
+        return other
 
     def hang(self, input: Any) -> Any:
         """Be a task that waits for the gate, and returns its input."""

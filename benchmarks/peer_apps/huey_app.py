@@ -10,3 +10,4 @@ from huey import SqliteHuey
 
 huey = SqliteHuey("benchmark", filename=os.environ["BENCHMARK_HUEY"], fsync=True)
 noop = huey.task()(payload.noop)
+nap = huey.task()(payload.nap)

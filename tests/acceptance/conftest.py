@@ -137,9 +137,13 @@ class Plant:
         path = self.directory / "stderr.log"
         return path.read_text() if path.exists() else ""
 
-    def finish(self, *options: str) -> dict[str, Any]:
-        """Let a process work until all is done, and return what it finds."""
-        seconds = PATIENCE_SECONDS + PATIENCE_FOR_A_JOB * self.produced
+    def finish(self, *options: str, seconds: float | None = None) -> dict[str, Any]:
+        """Wait until all is done, and return what a process finds then.
+
+        :param seconds: wait no longer; 0 where nobody works any more.
+        """
+        if seconds is None:
+            seconds = PATIENCE_SECONDS + PATIENCE_FOR_A_JOB * self.produced
         last = self.start(*options, "--until-done", str(seconds))
         # Not communicate(): what was read ahead with the first line would be lost.
         assert last.stdout is not None

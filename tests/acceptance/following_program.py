@@ -18,7 +18,7 @@ from zlib import crc32
 
 import transaction
 from BTrees.IOBTree import IOBTree
-from program import crash_at, open_database, wait_until_done
+from program import POOL, crash_at, wait_until_done
 from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError, POSError
 
@@ -29,6 +29,7 @@ from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.task import task
+from storages import open_url
 
 #: How many members a group has.
 MEMBERS = 12
@@ -188,7 +189,7 @@ def main() -> None:
     if options.crash:
         step_name, when, countdown = options.crash.split(":")
         crash_at(step_name, when, int(countdown))
-    db = open_database(options.url)
+    db = open_url(options.url, pool_size=POOL)
     with db.transaction() as connection:
         root = connection.root()
         if "tasks" not in root:

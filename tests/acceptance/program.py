@@ -38,7 +38,7 @@ from lovely.remotetask.engine.finishing import Finishing
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.upkeep import Upkeep
 from lovely.remotetask.store.count import count_jobs
-from servers import open_postgres, open_zeo
+from storages import open_url
 
 POOL = 20  # connections: a processor of several threads uses one for each, and some more
 
@@ -119,16 +119,6 @@ def fill_disk(path: Path, after_seconds: float, for_seconds: float) -> None:
 
 
 # -- the database ------------------------------------------------------------------------
-
-
-def open_database(url: str) -> ZODB.DB:
-    """Open ``zeo:PORT``, ``file:PATH`` or ``postgres:DSN``."""
-    kind, _, rest = url.partition(":")
-    if kind == "zeo":
-        return open_zeo(("127.0.0.1", int(rest)), pool_size=POOL)
-    if kind == "postgres":
-        return open_postgres(rest, pool_size=POOL)
-    return ZODB.DB(rest, pool_size=POOL)
 
 
 def set_up(db: ZODB.DB, door: Any, lease_seconds: float, factory: str) -> None:
@@ -240,7 +230,7 @@ def main() -> None:
         wakeup._ids_in_advance = lambda storage: iter(())  # type: ignore[assignment]
     if options.clock:
         run_clock(*options.clock)
-    db = open_database(options.url)
+    db = open_url(options.url, pool_size=POOL)
     while True:
         try:
             set_up(db, door, options.lease, options.factory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from zope.site.folder import Folder, rootFolder
 from zope.site.site import LocalSiteManager
 
 from lovely.remotetask.engine import registry
+from lovely.remotetask.hosts import lookout
 from lovely.remotetask.hosts.autostart import (
     find_services,
     names,
@@ -27,6 +29,7 @@ from lovely.remotetask.hosts.autostart import (
     start_services,
 )
 from lovely.remotetask.interfaces import IService, ITaskService
+from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
 from lovely.remotetask.remote.interfaces import IRemoteProcessor
 from lovely.remotetask.remote.processor import RemoteProcessor
 from lovely.remotetask.service import TaskService, bootStrapSubscriber, getAutostartServiceNames
@@ -111,6 +114,43 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[str, str]
         return [(record.levelname, record.getMessage()) for record in caplog.records]
 
     return lines
+
+
+def test_a_service_that_is_made_later_is_started_too(
+    sites: Sites, configure: Configure, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookout, "LOOK_AGAIN_SECONDS", 0.01)
+    configure("*@*")
+    assert sites.open() == {"TestTaskService1", "RootTaskService"}
+    sites.add_site("site2", "letters")
+    until(sites.services["letters"].isProcessing)
+
+
+@pytest.mark.parametrize(("text", "threads"), [("3", 3), ("0", None), ("many", None)])
+def test_the_configuration_says_how_many_threads_a_service_has(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch, lines: Any, text: str, threads: int | None
+) -> None:
+    monkeypatch.setattr(registry, "threads", None)
+    section = Section("site1@TestTaskService1")
+    section.mapping["threads"] = text
+    monkeypatch.setattr(product, "_configs", {})
+    product.setProductConfigurations([section])
+    assert sites.open() == {"TestTaskService1"}
+    assert registry.threads == threads
+    service = sites.services["TestTaskService1"]
+    processor = registry.find(service)
+    assert type(processor) is (SimpleProcessor if threads is None else MultiProcessor)
+    wrong = ("ERROR", f"threads in the product configuration must be 1 to 1000: {text}")
+    assert (wrong in lines()) is (threads is None)
+
+
+def test_the_look_out_ends_with_the_database(file_db: ZODB.DB, configure: Configure) -> None:
+    configure("*@*")
+    bootStrapSubscriber(DatabaseOpenedWithRoot(file_db))
+    [watcher] = [one for one in threading.enumerate() if one.name == "remotetask-lookout"]
+    file_db.close()
+    watcher.join(20)  # long before it would look
+    assert not watcher.is_alive()
 
 
 # -- patterns ----------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ TASKS = """
     import time
     from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
-    from doors import HangJob, TasksByRemote
+    from doors import HangJob, TasksByRemote, sleep_a_minute
     from lovely.remotetask import RetryPolicy, TaskService
     from lovely.remotetask.processor import MultiProcessor
     from lovely.remotetask.remote.worker import MultiJobWorker
@@ -39,7 +39,7 @@ TASKS = """
     def hang(input):
         with open("started", "a") as started:
             started.write(".")
-        time.sleep(60)
+        sleep_a_minute()
 
     def wait(seconds):
         with open("started", "a") as started:
@@ -200,7 +200,7 @@ WAITS = (QUEUED, 0, 0, 0, [])
 HANG = "service.add('hang')"
 HANG_TWICE = "service.add_many('hang', [1, 2])"
 MULTI = HANG_TWICE + "; tasks_of_exits.use_threads(service)"
-SLEEP = "time.sleep(60)"
+SLEEP = "tasks_of_exits.sleep_a_minute()"
 
 both_doors = pytest.mark.parametrize("door", ["tasks", "remote"])
 

@@ -23,7 +23,6 @@ from lovely.remotetask.errors import (
 )
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING, QUEUED
 from lovely.remotetask.service import TaskService
-from servers import open_zeo
 
 
 @pytest.fixture
@@ -83,31 +82,6 @@ def test_a_job_that_is_cancelled_wakes_too(workplace: Any) -> None:
         service.cancel(jobid)
     waiter.join(60)
     assert waiter.status == CANCELLED
-
-
-@pytest.mark.usefixtures("seldom")
-def test_who_waits_is_woken_by_a_commit_of_another_client(
-    zeo_server: Any, make_workplace: Any
-) -> None:
-    address = zeo_server(client_conflict_resolution=True).address
-    with closing(open_zeo(address)) as db, closing(open_zeo(address)) as other:
-        here = make_workplace(db)
-        elsewhere = object.__new__(type(here))
-        elsewhere.db = other
-        [jobid] = here.add("echo", None)
-        waiter = Waiter(here, jobid)
-        waiter.join(0.3)
-        with elsewhere.service() as service:
-            service.process()
-        waiter.join(60)
-        assert waiter.status == COMPLETED
-
-
-def test_a_storage_that_tells_nothing_is_asked(postgres_db: Any, make_workplace: Any) -> None:
-    place = make_workplace(postgres_db)
-    place.start()
-    [jobid] = place.add("echo", None)
-    assert wait(place, jobid, 60) == COMPLETED
 
 
 def test_when_the_time_is_over_the_status_is_told(workplace: Any, until: Any) -> None:

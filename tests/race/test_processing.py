@@ -387,6 +387,7 @@ FORK = """
     from lovely.remotetask import processor, task
     from lovely.remotetask.service import TaskService
     from lovely.remotetask.engine.identity import local_ids
+    from lovely.remotetask.store import worker
 
     @task.task("echo")
     def echo(input):
@@ -402,9 +403,11 @@ FORK = """
         service.add("echo", number)
         transaction.commit()
     before = local_ids(service)
+    worker.origin = worker.Origin(os.getppid(), 1, 1, "", "this process and no fork of it")
     child = os.fork()
     if child == 0:
         ok = not service.isProcessing() and not (local_ids(service) & before)
+        ok = ok and worker.Worker().token == ""
         service.stopProcessing(1)  # of nobody
         os._exit(0 if ok else 1)
     assert os.waitpid(child, 0)[1] == 0, "the child took the parent's processor for its own"

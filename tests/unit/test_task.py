@@ -175,13 +175,13 @@ def count_up(input: int) -> Iterator[int]:
     yield input
 
 
-@pytest.mark.parametrize("function", [partial(double), Doubler(), Doubler().__call__], ids=repr)
+@pytest.mark.parametrize("function", [partial(double), Doubler(), Doubler().__call__])
 def test_any_callable_can_be_a_task_under_a_name(function: Any) -> None:
     assert task("numbers.double")(function) is function
     assert look_up(ITask, "numbers.double")(TaskService(), 1, 2) == 4
 
 
-@pytest.mark.parametrize("function", [partial(double), Doubler()], ids=repr)
+@pytest.mark.parametrize("function", [partial(double), Doubler()])
 def test_what_has_no_name_of_its_own_needs_to_be_given_one(function: Any) -> None:
     for register in (task, task(), task(timeout_seconds=5)):
         with pytest.raises(InvalidArgument, match="has no name of its own: @task"):
@@ -244,7 +244,6 @@ def passing_a_connection(function: Any) -> Any:
         (partial(lambda input: 1), {"executor": "process"}, "a lambda has no name"),
         (passing_a_connection(two), {"executor": "process"}, None),
     ],
-    ids=repr,
 )
 def test_what_cannot_be_called_as_a_task_is_refused_at_the_registration(
     function: Any, options: dict[str, Any], words: str | None
@@ -282,14 +281,14 @@ def test_a_local_function_is_refused_for_another_process() -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [passing_a_connection(two), [].append, len, str, dict, print, max], ids=repr
+    "function", [passing_a_connection(two), [].append, len, str, dict, print, max]
 )
 def test_what_can_be_called_with_an_input_is_taken_whatever_it_tells(function: Any) -> None:
     assert SimpleTask(function).func is function
 
 
 @pytest.mark.parametrize(
-    "function", [wait, partial(wait), Waiter(), staticmethod(wait), Waiter().__call__], ids=repr
+    "function", [wait, partial(wait), Waiter(), staticmethod(wait), Waiter().__call__]
 )
 def test_an_asynchronous_function_is_a_task(service: TaskService, function: Any) -> None:
     task("later")(function)

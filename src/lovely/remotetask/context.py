@@ -187,10 +187,15 @@ class running_in:
     """Let tasks that are called for a job in this thread, in a ``with`` block, get its context.
 
     :param make: makes the context.  Few tasks ask for it.
+    :param task: the name of the task.
     """
 
-    def __init__(self, jobid: int, make: Callable[[], TaskContext]) -> None:
+    def __init__(
+        self, jobid: int, make: Callable[[], TaskContext], task: str = "", attempt: int = 1
+    ) -> None:
         self.jobid = jobid
+        self.task = task
+        self.attempt = attempt
         self._make = make
         self._context: TaskContext | None = None
 
@@ -209,7 +214,13 @@ class running_in:
         return self._context
 
 
+def running_job() -> running_in | None:
+    """Return what is known of the job that runs in this thread, or None."""
+    job: running_in | None = getattr(_running, "job", None)
+    return job
+
+
 def current_context(service: Any, jobid: int) -> TaskContext:
     """Return the context of the job that runs in this thread; another one for another job."""
-    job: running_in | None = getattr(_running, "job", None)
+    job = running_job()
     return TaskContext(service, jobid) if job is None or job.jobid != jobid else job.context

@@ -370,6 +370,16 @@ def each_of(values: Iterable[Any], name: str, error: type[RemoteTaskError]) -> I
         raise error(f"{name}={shown(values)}: must be a collection ({describe(fault)})") from fault
 
 
+def inputs_of(values: Iterable[Any]) -> Iterator[Any]:
+    """Return an iterator over the inputs of many jobs; see `each_of`.
+
+    :raises InvalidInput: they are no collection, or one text, each letter of which would be one.
+    """
+    if is_kind(values, (str, bytes, bytearray)):
+        raise InvalidInput(f"inputs={shown(values)}: must be a collection of inputs, not one text")
+    return each_of(values, "inputs", InvalidInput)
+
+
 def list_of(
     values: Iterable[Any], name: str, error: type[RemoteTaskError], limit: int
 ) -> list[Any]:

@@ -414,7 +414,8 @@ class ITaskService(IService):
 
         :param task: the name of a registered task, or the function that `task` has registered.
         :param input: any value that ZODB can store.  A copy is stored, but of persistent
-            objects in it: what it holds now counts.
+            objects in it: what it holds now counts.  In the place of those that have an adapter
+            to `IReference` this is stored.
         :param startLater: the job waits for `startJob`.
         :param retry: a `RetryPolicy` for this job, in place of the task's.
         :param delay: seconds, 0 or more, that the job waits before it runs.
@@ -458,13 +459,14 @@ class ITaskService(IService):
 
         :param inputs: one input a job; see `add`.
         :raises TaskNotFound: no task has this name; a ValueError.
-        :raises InvalidInput: one of them cannot be accepted; then no job is added.
+        :raises InvalidInput: one of them cannot be accepted, or they are one text; then no job
+            is added.
         :raises InvalidArgument: see `add`.
 
         Transaction: caller commits.
         """
 
-    def add_group(task, inputs, then, retry=None):
+    def add_group(task, inputs, then, retry=None, priority=0, lock=None):
         """Add a job for each input, and one that runs when all of these have ended; return its id.
 
         The id is that of the group too.  The last job runs once, however its members have ended,
@@ -475,8 +477,11 @@ class ITaskService(IService):
         :param inputs: one input a member; see `add`.
         :param then: a task, or (task, input).
         :param retry: a `RetryPolicy` for the members.
+        :param priority: that of all these jobs, the last one too; see `add`.
+        :param lock: that of the members, of which then one runs at a time; see `add`.
         :raises TaskNotFound: no task has such a name; a ValueError.
-        :raises InvalidInput: an input cannot be accepted; then no job is added.
+        :raises InvalidInput: an input cannot be accepted, or the inputs are one text; then no job
+            is added.
         :raises InvalidArgument: see `add`.
 
         Transaction: caller commits.
@@ -1111,6 +1116,30 @@ class IStartRemoteTasksEvent(Interface):
         value_type=TextLine(),
         required=False,
     )
+
+
+class IReference(Interface):
+    """What is stored in an input in the place of a persistent object.
+
+    An adapter of yours, for objects that are not to be inputs themselves, but to be found again
+    where the job runs: those that stand wrapped in their containers, or may be moved or gone by
+    then.  It is asked for when jobs of an `ITaskService` are added, for each persistent object
+    that an input holds; where there is none, or it returns None, the input refers to the object
+    itself.
+
+    It is stored with the job, so a plain value will do best; the object that it stands for may not
+    be in it.  Content of Zope and Plone has an adapter: `lovely.remotetask.hosts.content`.
+    """
+
+    def resolve():
+        """Return the object, which the task is given in its input.
+
+        It is called in the job's run, within all that is put around it: as its user, in its site.
+
+        :raises Exception: as if the task had raised it; a `TaskError` is not tried again.
+
+        Transaction: reads only.
+        """
 
 
 class IJobDetail(Interface):

@@ -44,9 +44,8 @@ from lovely.remotetask.engine.undoing import undo
 from lovely.remotetask.engine.waiting import result_of, wait_for
 from lovely.remotetask.errors import (
     InvalidArgument,
-    InvalidInput,
     TaskNotFound,
-    each_of,
+    inputs_of,
     is_kind,
     is_true,
     moment_of,
@@ -166,13 +165,20 @@ class TaskService(Service, Location):
         return jobids
 
     def add_group(
-        self, task: Task, inputs: Iterable[Any], then: FollowUp, retry: RetryPolicy | None = None
+        self,
+        task: Task,
+        inputs: Iterable[Any],
+        then: FollowUp,
+        retry: RetryPolicy | None = None,
+        priority: int = 0,
+        lock: str | None = None,
     ) -> int:
         """See `ITaskService`."""
         check_parts(self)
+        options = check_options(priority=priority, lock=lock)
         last = follow_up_of(then, self._checked)
         checked = self._all_checked(task, inputs, retry)
-        return add_group(self, self._generateIds, checked, last, retry)
+        return add_group(self, self._generateIds, checked, last, retry, options)
 
     def group(self, groupid: int) -> GroupState:
         """See `ITaskService`."""
@@ -260,7 +266,7 @@ class TaskService(Service, Location):
         return name, check_given(self, task, input, retry)
 
     def _all_checked(self, task: Any, inputs: Iterable[Any], retry: RetryPolicy | None) -> Checked:
-        given = each_of(inputs, "inputs", InvalidInput)
+        given = inputs_of(inputs)
         task = name_of_task(self, task)
         return [self._checked(task, input, retry) for input in given]
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 import transaction
 import ZODB
-from ZODB.FileStorage import FileStorage
 
 import remotejobs
 from lovely.remotetask.engine import registry
 from lovely.remotetask.remote import testing
-from servers import open_zeo
+from storages import make_storage
 from workplace import PATIENCE_SECONDS, wait_until
 
 
@@ -131,22 +129,17 @@ class MongoStore:
                 client.drop_database(name)
 
 
-#: Where all is tested, and where what threads do is.
-STORES = ["zodb", "mongo"]
-STORES_FOR_THREADS = ["zodb", "zodb on ZEO", "mongo"]
+#: Where all is tested, and where what threads do is: in ZODB on these storages.
+STORES = ["file", "mongo"]
+STORES_FOR_THREADS = ["file", "zeo", "postgresql", "sqlite", "mongo"]
 
 
-def _open(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    if request.param == "mongo":
-        return MongoStore(request.getfixturevalue("mongo_database"))
-    if request.param == "zodb on ZEO":
-        return ZodbStore(open_zeo(request.getfixturevalue("zeo")))
-    return ZodbStore(ZODB.DB(FileStorage(str(tmp_path / "Data.fs"))))
-
-
-def _opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+def _opened(request: pytest.FixtureRequest) -> Iterator[Any]:
     remotejobs.gate.clear()
-    store = _open(request, tmp_path)
+    if request.param == "mongo":
+        store: Any = MongoStore(request.getfixturevalue("mongo_database"))
+    else:
+        store = ZodbStore(make_storage(request.param, request).open())
     yield store
     remotejobs.gate.set()
     assert registry.stop_all(PATIENCE_SECONDS)
@@ -154,15 +147,15 @@ def _opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+def store(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A store."""
-    yield from _opened(request, tmp_path)
+    yield from _opened(request)
 
 
 @pytest.fixture(params=STORES_FOR_THREADS)
-def shared_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+def shared_store(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A store that is used by threads."""
-    yield from _opened(request, tmp_path)
+    yield from _opened(request)
 
 
 @pytest.fixture

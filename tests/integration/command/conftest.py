@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -35,6 +37,19 @@ SHOP = """
         Path("noted").write_text(repr(input))
         return input
 """
+
+
+@pytest.fixture
+def zeo_leftovers() -> Iterator[None]:
+    """Take away, with the test that has left it, the socket of a ZEO client that was refused.
+
+    ZEO ends its event loop without closing it; Python tells that when it comes to the garbage,
+    and so in any later test.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "unclosed", ResourceWarning)
+        yield
+        gc.collect()
 
 
 # -- starting and ending it ------------------------------------------------------------------

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -73,6 +74,30 @@ def test_a_job_is_added_once_with_its_options(place: Any) -> None:
     ended = place.add("note", "--import", "shop", "--priority", "1000")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "priority must be an int" in ended.stderr
+
+
+def test_a_job_is_added_for_a_time_or_for_behind_others(place: Any) -> None:
+    def add(*options: str) -> Any:
+        ended = place.add("note", "--import", "shop", *options)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        return int(ended.stdout)
+
+    first, second = add("--delay", "3600"), add("--at", "2070-01-31T12:00:00+01:00")
+    third = add("--after", str(first), "--after", str(second))
+    with place.service() as service:
+        delayed, due, behind = (service.jobs[jobid] for jobid in (first, second, third))
+        assert delayed.due == pytest.approx(delayed.created_at + 3600, abs=1)
+        at = datetime(2070, 1, 31, 11, tzinfo=timezone.utc)
+        assert due.due == pytest.approx(at.timestamp(), abs=1)
+        assert (behind.status, behind.after) == (QUEUED, (first, second))
+    for options, status, text in (
+        (("--at", "2070-01-31 12:00:00"), 2, "--at must be a time such as 2030-01-31T12:00:00Z"),
+        (("--delay", "1", "--after", str(first)), 2, "one of after, delay, at and startLater"),
+        (("--after", "4711"), 1, "4711"),
+    ):
+        ended = place.add("note", "--import", "shop", *options)
+        assert (ended.returncode, ended.stdout) == (status, "")
+        assert text in ended.stderr
 
 
 def test_the_id_of_an_added_job_is_there_for_programs(place: Any) -> None:

@@ -330,3 +330,41 @@ LITE = """
   </relstorage>
 </zodb>
 """
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_tables_of_the_other_kind_of_history_are_left_as_they_are(
+    tmp_path: Path,
+    postgres_dsn: str,
+    need: Callable[[object, str, str], None],
+    remotetask: Any,
+    error_of: Any,
+    kept: int,
+) -> None:
+    uri = postgres_uri(postgres_dsn)
+    need(uri, "no PostgreSQL server on 127.0.0.1 takes us", "pg_ctlcluster 15 main start")
+    open_postgres(postgres_dsn, keep_history=bool(kept)).close()
+    tables = tables_of(postgres_dsn)
+    for verb in ("status", "init"):
+        line = error_of(remotetask(verb, f"{uri}?keep_history={1 - kept}", cwd=tmp_path), 2)
+        assert f", so keep_history={kept} belongs into the URI" in line
+    assert tables_of(postgres_dsn) == tables
+
+
+def tables_of(dsn: str) -> list[tuple[str]]:
+    import psycopg2
+
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+        found: list[tuple[str]] = cursor.fetchall()
+        return found
+
+
+def test_the_history_of_sqlite_is_looked_at_too(
+    tmp_path: Path, remotetask: Any, error_of: Any
+) -> None:
+    pytest.importorskip("relstorage")
+    uri = f"sqlite:///?data_dir={tmp_path}/lite"
+    assert remotetask("init", f"{uri}&keep_history=0", cwd=tmp_path).returncode == 0
+    line = error_of(remotetask("status", uri, cwd=tmp_path), 2)
+    assert "its tables keep no history, so keep_history=0 belongs into the URI" in line

@@ -52,10 +52,22 @@ def make(title: str) -> str:
 
 
 @task("show")
-def show(reference: Any) -> str:
-    """Return the title of what the input refers to."""
-    title: str = reference.resolve().Title()
+def show(given: Any) -> str:
+    """Return the title of an object, or of what a reference refers to."""
+    title: str = (given.resolve() if isinstance(given, content.Content) else given).Title()
     return title
+
+
+@task("length")
+def length(file: Any) -> int:
+    """Return the length of a file."""
+    return len(bytes(file.data))
+
+
+@task("visit")
+def visit(places: list[Any]) -> list[Any]:
+    """Return what objects are that were given themselves."""
+    return [[place.Title(), place.absolute_url(), place.getPhysicalPath()[1]] for place in places]
 
 
 @task("count", context=True)

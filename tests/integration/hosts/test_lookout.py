@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lovely.remotetask.hosts import lookout
-from lovely.remotetask.hosts.autostart import names, start_services
+from lovely.remotetask.hosts import autostart, lookout
+from lovely.remotetask.hosts.autostart import look_out, names, start_services
 
 
 @pytest.fixture
@@ -25,12 +25,11 @@ def watch(workplace: Any, look_often: None) -> Iterator[Any]:
     def watch(*patterns: str) -> None:
         known: set[Any] = set()
         start_services(workplace.db, patterns, known)
-        begun.append(lookout.Lookout(workplace.db, list(patterns), known))
-        begun[-1].start()
+        begun.append(look_out(workplace.db, list(patterns), known))
 
     yield watch
     for thread in begun:
-        thread.has_ended.set()
+        thread.stop()
         thread.join()
 
 
@@ -62,7 +61,7 @@ def test_a_look_that_fails_is_not_the_last_one(
     workplace: Any, watch: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = []
-    look = lookout.start_new_services
+    look = autostart.start_new_services
 
     def fail_once(*arguments: Any) -> int:
         if not failed:
@@ -70,7 +69,7 @@ def test_a_look_that_fails_is_not_the_last_one(
             raise ConnectionError("the storage is away")
         return look(*arguments)
 
-    monkeypatch.setattr(lookout, "start_new_services", fail_once)
+    monkeypatch.setattr(autostart, "start_new_services", fail_once)
     watch("@*")
     until(lambda: failed)
     workplace.new_service("letters")

@@ -6,6 +6,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from plone_server import SECONDS, Plone
 
 #: Where the site is at home, by the rules of its web server.
@@ -67,30 +69,81 @@ def test_a_user_who_is_gone_is_a_clear_error(plone: Plone) -> None:
     assert "'nobody-here', as whom the job is to run, is not there any more" in error
 
 
-def test_content_is_found_where_it_was_moved_to(plone: Plone) -> None:
+def test_an_object_is_given_to_the_task_as_traversal_gives_it(plone: Plone) -> None:
     code = """
+page = api.content.create(portal, "Document", title="To visit")
+folder = api.content.create(portal, "Folder", title="Another place")
+result = service.add("visit", [page, portal])
+api.content.move(page, folder)
+"""
+    status, seen, error = plone.ended(plone.run("jane", code, f"{VIRTUAL}"))
+    assert (status, error) == ("completed", None)
+    url = "https://shop.example.com/shop"
+    assert seen == [["To visit", f"{url}/another-place/to-visit", "Plone"], ["Shop", url, "Plone"]]
+
+
+def test_what_is_stored_of_an_object_is_where_it_is(plone: Plone) -> None:
+    code = """
+page = api.content.create(portal, "Document", title="To be stored")
+[jobid] = service.add_many("visit", [(page, {"again": [page]})])
+from plone.uuid.interfaces import IUUID
+result = [str(service.job(jobid).input), IUUID(page)]
+"""
+    stored, uid = plone.run("jane", code)
+    content = f"Content(path='/Plone/to-be-stored', uid='{uid}')"
+    assert stored == f"({content}, {{'again': [{content}]}})"
+
+
+def test_an_object_without_its_containers_is_refused(plone: Plone) -> None:
+    code = """
+from Acquisition import aq_base
+page = aq_base(api.content.create(portal, "Document", title="Bare"))
+page.__parent__ = None
+transaction.savepoint()
+try:
+    result = service.add("visit", [page])
+except ValueError as error:
+    result = str(error)
+"""
+    text = "has no path from the root of Zope: give it as traversal does, wrapped"
+    assert plone.run("jane", code).endswith(text)
+
+
+def test_a_new_object_that_stands_nowhere_goes_with_the_job(plone: Plone) -> None:
+    code = """
+from OFS.Image import File
+jobid = service.add("length", File("notes", "", b"a few words"))
+result = jobid
+"""
+    assert plone.ended(plone.run("jane", code))[:2] == ["completed", 11]
+
+
+@pytest.mark.parametrize("given", ["page", "content.reference(page)"])
+def test_content_is_found_where_it_was_moved_to(plone: Plone, given: str) -> None:
+    code = f"""
 page = api.content.create(portal, "Document", title="To move")
-given = content.reference(page)
+given = {given}
+result = service.add("show", given)
 folder = api.content.create(portal, "Folder", title="A folder")
 api.content.move(page, folder)
-result = service.add("show", given)
 """
     assert plone.ended(plone.run("jane", code))[:2] == ["completed", "To move"]
 
 
-def test_content_that_is_gone_or_not_to_be_seen_is_a_clear_error(plone: Plone) -> None:
+@pytest.mark.parametrize("given", ["page", "content.reference(page)"])
+def test_content_that_is_gone_or_not_to_be_seen_is_a_clear_error(plone: Plone, given: str) -> None:
     code = """
 page = api.content.create(portal, "Document", title="Private")
-given = content.reference(page)
+path = "/".join(page.getPhysicalPath())
+with zope.run_as("joe"):
+    result = [service.add("show", {given}), path]
 if {gone}:
     api.content.delete(page)
-with zope.run_as("joe"):
-    result = service.add("show", given)
 """
-    status, _, error = plone.ended(plone.run("jane", code.format(gone=True)))
-    assert (status, error) == ("error", "/Plone/private is not there any more")
-    status, _, error = plone.ended(plone.run("jane", code.format(gone=False)))
-    assert (status, error) == ("error", "joe has no permission 'View' at /Plone/private")
+    jobid, path = plone.run("jane", code.format(gone=True, given=given))
+    assert plone.ended(jobid)[0::2] == ["error", f"{path} is not there any more"]
+    jobid, path = plone.run("jane", code.format(gone=False, given=given))
+    assert plone.ended(jobid)[0::2] == ["error", f"joe has no permission 'View' at {path}"]
 
 
 def test_a_view_and_a_function_are_called_by_one_call_each(plone: Plone) -> None:

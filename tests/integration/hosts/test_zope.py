@@ -181,9 +181,8 @@ def test_the_first_start_needs_no_second_one(tmp_path: Path, python: Path) -> No
     try:
         run(zope, "from lovely.remotetask.hosts.zope import install\ninstall(app)")
         lines = "\n".join(["line"] * 100)  # for longer than the end of a process waits
-        order = f"{{'folder': reference(app), 'text': {lines!r}}}"
-        code = "from lovely.remotetask.hosts.content import reference\n"
-        code = f"{FIND}{code}result = service.add('importing.import_lines', {order})"
+        order = f"{{'folder': app, 'text': {lines!r}}}"
+        code = f"{FIND}result = service.add('importing.import_lines', {order})"
         jobid = run(zope, code)
         told = "[job.status, job.error, [failure.type for failure in job.failures]]"
         code = f"{FIND}job = service.job({jobid}); result = {told}"

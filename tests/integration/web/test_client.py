@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from inspect import signature
 from typing import Any
@@ -30,6 +31,7 @@ from lovely.remotetask.errors import (
     TaskNotFound,
 )
 from lovely.remotetask.interfaces import ITaskService
+from lovely.remotetask.store.worker import Origin
 from lovely.remotetask.task import TaskError
 from lovely.remotetask.web import make_app
 from lovely.remotetask.web.authorizers import BearerTokens
@@ -103,6 +105,18 @@ def test_who_waits_is_told_when_the_job_has_ended(
     threading.Timer(0.1, workplace.gate.set).start()
     assert service.wait_all([jobid], 60) == {jobid: "completed"}
     workplace.stop()
+
+
+def test_a_group_has_a_priority_and_a_lock_there_too(
+    service: RemoteService, workplace: Workplace
+) -> None:
+    groupid = service.add_group("echo", [1, 2], ("echo", "end"), priority=5, lock="desk")
+    with workplace.service() as local:
+        members = [local.jobs[member.jobid] for member in local.group(groupid)]
+        assert [(job.priority, job.lock) for job in members] == [(5, "desk")] * 2
+    for add in (service.add_many, partial(service.add_group, then="echo")):
+        with pytest.raises(InvalidInput, match="not one text"):
+            add("echo", "abc")
 
 
 def test_groups_and_unique_keys_are_there_too(service: RemoteService, workplace: Workplace) -> None:
@@ -233,6 +247,22 @@ def test_what_a_service_can_be_told(service: RemoteService, workplace: Workplace
     service.stopProcessing()
     with pytest.raises((JobIsLive, InvalidArgument)):
         service.clean(["queued"])
+
+
+def test_workers_are_told_with_who_has_started_them(
+    service: RemoteService, workplace: Workplace, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lovely.remotetask.store.worker.origin", Origin(4711, 2, 3, "has died"))
+    jobid = service.add("hang", 5)
+    workplace.start()
+    until(lambda: workplace.hanging, "the job")
+    [worker] = service.list_workers()
+    with workplace.service() as here:
+        assert here.list_workers() == [worker]
+    told = (worker.held, worker.supervisor, worker.child, worker.starts, worker.restarted)
+    assert told == ((jobid,), 4711, 2, 3, "has died")
+    workplace.gate.set()
+    workplace.stop()
 
 
 def test_the_methods_are_those_of_a_service_here() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import transaction
 
+from lovely.remotetask.engine import upkeep
 from lovely.remotetask.engine.identity import Identity, Observer, local_ids
 from lovely.remotetask.engine.rescue import orphans
 from lovely.remotetask.interfaces import (
@@ -20,8 +21,9 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS, MAX_DEATHS
 from lovely.remotetask.service import TaskService
+from lovely.remotetask.store import worker
 from lovely.remotetask.store.check import check_all
-from lovely.remotetask.store.worker import Worker
+from lovely.remotetask.store.worker import LEASE_SECONDS, Worker
 
 
 def die(workshop: Any) -> None:
@@ -267,6 +269,28 @@ def test_orphans_are_freed_where_no_other_process_can_be_alive(workshop: Any) ->
     hold(workshop, jobid, "former")
     workshop.engine.upkeep.free_orphans(workshop.session)
     assert workshop.get(jobid, "status", "deaths") == (QUEUED, 1)
+
+
+@pytest.mark.parametrize("step", ["free_orphans", "free_dead"])
+def test_only_of_processes_that_a_supervisor_has_told_dead_the_jobs_are_freed_at_once(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setattr(upkeep, "is_exclusive", lambda storage: False)
+    monkeypatch.setattr(worker, "ended", {"first of one supervisor"})
+    jobids = []
+    # The last one is without a supervisor, or of an older database.
+    for token in ("first of one supervisor", "first of another", "second of one supervisor", ""):
+        told = worker.Origin(1, 1, 1, "", token) if token else None
+        monkeypatch.setattr(worker, "origin", told)  # but for the token all are the same
+        jobids.append(workshop.add("echo"))
+        hold(workshop, jobids[-1], token or "older")
+    arguments = (LEASE_SECONDS,) if step == "free_dead" else ()
+    assert getattr(workshop.engine.upkeep, step)(workshop.session, *arguments) == 1
+    freed, *others = [workshop.get(jobid, "status", "deaths") for jobid in jobids]
+    assert freed == (QUEUED, 1)
+    assert others == [(PROCESSING, 0)] * 3
+    with workshop.service() as service:
+        assert sorted(service.workers) == ["first of another", "older", "second of one supervisor"]
 
 
 def test_the_inline_form_frees_what_a_former_process_held(workshop: Any) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,6 +50,30 @@ def reports(register: Any) -> list[Any]:
     return reports
 
 
+def test_a_group_has_a_priority_and_a_lock(workshop: Any) -> None:
+    before = workshop.add("echo")
+    options = {"priority": 5, "lock": "desk"}
+    groupid, members = add_group(workshop, "picky", [0, 2, 4], ("report", "end"), **options)
+    for jobid in members:
+        assert workshop.get(jobid, "priority", "lock") == (5, "desk")
+    assert workshop.get(groupid, "priority", "lock") == (5, None)
+    claims = workshop.claim(10)  # of the members one at a time
+    assert [claim.jobid for claim in claims] == [members[0], before]
+    for claim in claims:
+        workshop.run(claim)
+    assert workshop.work() == [*members[1:], groupid]
+    check(workshop)
+
+
+@pytest.mark.parametrize("inputs", ["abc", b"abc", bytearray(b"abc")])
+def test_one_text_is_no_collection_of_inputs(workshop: Any, inputs: Any) -> None:
+    with workshop.service() as service:
+        for add in (service.add_many, partial(service.add_group, then="report")):
+            with pytest.raises(InvalidInput, match="a collection of inputs, not one text"):
+                add("echo", inputs)
+        assert not len(service.jobs)
+
+
 def check(place: Any) -> None:
     with place.service() as service:
         assert check_all(service, time.time(), repair=False) == []
@@ -71,7 +96,7 @@ def progress(workshop: Any, groupid: int) -> tuple[Any, ...]:
 
 
 def test_what_follows_runs_once_when_all_have_ended(workshop: Any, reports: list[Any]) -> None:
-    groupid, members = add_group(workshop, "echo", "abc", ("report", "of abc"))
+    groupid, members = add_group(workshop, "echo", list("abc"), ("report", "of abc"))
     check(workshop)
     assert workshop.work() == [*members, groupid]
     assert reports == [("of abc", [(COMPLETED, letter) for letter in "abc"])]
@@ -160,7 +185,7 @@ def test_an_inline_call_runs_a_group(service: Any, reports: list[Any]) -> None:
 def test_a_stub_numbers_the_jobs_of_a_group() -> None:
     stub = TaskServiceStub()
     getGlobalSiteManager().registerUtility(SimpleTask(lambda input: input), ITaskStub, name="one")
-    assert stub.add_group("one", "ab", ("one", "end")) == 1
+    assert stub.add_group("one", list("ab"), ("one", "end")) == 1
     stub.process()
     assert {jobid: job.output for jobid, job in stub.jobs.items()} == {1: "end", 2: "a", 3: "b"}
 
@@ -212,6 +237,7 @@ def test_a_predecessor_that_was_removed_by_hand_is_found_soon(workshop: Any) -> 
     assert not workshop.engine.upkeep.look_after(workshop.session)
     with workshop.service() as service:
         del service.jobs[first]
+    workshop.engine.upkeep.lease_seconds(workshop.session)
     assert workshop.engine.upkeep.look_after(workshop.session)
     workshop.work()
     assert workshop.get(second, "status") == ERROR

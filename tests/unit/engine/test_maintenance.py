@@ -15,7 +15,14 @@ from lovely.remotetask.engine.maintenance import CHECK_SECONDS, Maintenance
 from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.engine.retention import DEFAULT_RETENTION, Retention, prune
 from lovely.remotetask.errors import InvalidArgument, JobIsLive, ServiceGone
-from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES, QUEUED, STATUSES
+from lovely.remotetask.interfaces import (
+    COMPLETED,
+    ERROR,
+    FINAL_STATUSES,
+    PROCESSING,
+    QUEUED,
+    STATUSES,
+)
 from lovely.remotetask.store.worker import LEASE_SECONDS, Worker
 
 
@@ -98,6 +105,77 @@ def test_the_lease_is_that_of_the_service(workshop: Any, kept: Kept) -> None:
     with workshop.service() as service:
         service.lease_seconds = 7.5
     assert kept.tick() == 7.5
+
+
+def test_the_steps_of_a_look_share_a_transaction_while_nothing_is_written(
+    workshop: Any, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(200):
+        workshop.add("echo", number)
+    begins = spied(kept.session, monkeypatch)
+    kept.tick()
+    assert len(begins) == 1
+    workshop.now += CHECK_SECONDS
+    kept.tick()
+    assert len(begins) == 2
+
+
+def test_a_step_that_writes_ends_the_shared_transaction(
+    workshop: Any, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobid = workshop.add("echo")
+    workshop.claim()
+    workshop.now += LEASE_SECONDS / 3
+    begins = spied(kept.session, monkeypatch)
+    kept.tick()
+    # Of the look, of the sign of life, and one for all that comes behind that.
+    assert len(begins) == 3
+    assert workshop.get(jobid, "status") == PROCESSING
+
+
+def test_a_step_sees_what_was_committed_before_its_look(workshop: Any, kept: Kept) -> None:
+    kept.tick()
+    first = workshop.add("echo")
+    second = workshop.add("echo", after=first)
+    kept.tick()
+    with workshop.service() as service:
+        del service.jobs[first]
+    kept.tick()
+    workshop.work()
+    assert workshop.get(second, "status") == ERROR
+
+
+def spied(session: Any, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return a list that grows with each transaction that a session begins."""
+    begins: list[None] = []
+    begin = session.begin
+
+    def counted() -> Any:
+        begins.append(None)
+        return begin()
+
+    monkeypatch.setattr(session, "begin", counted)
+    return begins
+
+
+def test_a_look_that_is_wanted_while_it_looks_is_made(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    times = iter([True, True, False])
+    maintenance = Maintenance(
+        workshop.engine, lambda: next(times), lambda: None, lambda thread: None
+    )
+
+    def free_dead(session: Any, lease: float) -> int:
+        looks.append(lease)
+        if len(looks) == 1:
+            maintenance.hurry()
+        return 0
+
+    monkeypatch.setattr(workshop.engine.upkeep, "free_dead", free_dead)
+    maintenance()
+    assert len(looks) == 2
 
 
 # -- others ------------------------------------------------------------------------------------

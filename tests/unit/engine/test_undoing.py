@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import transaction
 import zope.event
 from BTrees.Length import Length
 from persistent.mapping import PersistentMapping
+from ZODB.Connection import TransactionMetaData
 
 from lovely.remotetask.engine import undoing
 from lovely.remotetask.engine.undoing import time_of, transaction_of
@@ -478,3 +482,29 @@ def test_who_asks_sees_what_there_is_now(file_workshop: Any, run: Any) -> None:
         assert root["tasks"].getStatus(jobid) == CANCELLED
         assert root["stock"]["apples"] == 100
     assert file_workshop.get(jobid, "status") != QUEUED
+
+
+def test_a_file_is_not_read_while_a_transaction_is_being_written(
+    file_workshop: Any, run: Callable[..., int]
+) -> None:
+    """What FileStorage's iterator meets then makes it fail, in one of three ways."""
+    jobid = run()
+    file_workshop.add("echo")
+    storage = file_workshop.db.storage
+    with file_workshop.service() as service:
+        tid = service.jobs[jobid]._p_serial
+    expected = undoing._oids_of(file_workshop.db, tid)
+    assert expected
+    commit = TransactionMetaData()
+    storage.tpc_begin(commit)
+    with ThreadPoolExecutor(1) as pool:
+        with open(storage.getName(), "r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.write(bytes(1000))  # a part of a large record
+            file.flush()
+            found = pool.submit(undoing._oids_of, file_workshop.db, tid)
+            with pytest.raises(FutureTimeoutError):
+                found.result(0.3)
+            file.truncate(size)
+        storage.tpc_abort(commit)
+        assert found.result(10) == expected

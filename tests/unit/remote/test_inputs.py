@@ -9,11 +9,33 @@ from typing import Any
 import pytest
 import transaction
 import ZODB
+from persistent import Persistent
 from persistent.mapping import PersistentMapping
+from zope.component import provideAdapter
+from zope.interface import Interface, implementer
 
 from lovely.remotetask.errors import InvalidInput
+from lovely.remotetask.interfaces import IReference
 from lovely.remotetask.remote.processor import RemoteProcessor
+from lovely.remotetask.remote.scheduler import Delay
 from remotejobs import Note
+
+
+class IPage(Interface):
+    """What has an address."""
+
+
+@implementer(IPage)
+class Page(Persistent):
+    """Something that is found by its address."""
+
+
+class Address:
+    """Stands for a page."""
+
+    def resolve(self) -> Page:
+        """Find it."""
+        return Page()
 
 
 @pytest.fixture
@@ -67,3 +89,17 @@ def test_what_an_attribute_holds_has_to_be_storable_when_a_job_is_made(root: Any
     factory.colour = lambda: None
     with pytest.raises(InvalidInput, match="the job cannot be stored"):
         root["remote"].addJob("note")
+
+
+def test_an_object_that_is_found_again_is_refused_but_not_what_stands_for_it(root: Any) -> None:
+    provideAdapter(lambda page: Address(), (IPage,), IReference)
+    remote, page = root["remote"], Page()
+    for add in (
+        lambda: remote.addJob("note", [page]),
+        lambda: remote._jobs.add(Note({"input": {"page": page}})),
+        lambda: remote.addScheduler(Delay({"jobName": "note", "delay": 5, "input": [page]})),
+    ):
+        with pytest.raises(InvalidInput, match="cannot be the input of a job object"):
+            add()
+    assert len(remote._jobs) == 0
+    assert remote.addJob("note", IReference(page)) in remote._jobs

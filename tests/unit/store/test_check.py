@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import transaction
+from ZODB.Connection import Connection
 from zope.component import getGlobalSiteManager
 
 from lovely.remotetask.errors import TaskError
@@ -291,6 +292,19 @@ def test_a_step_can_end_at_the_last_id(
 def test_a_step_ends_where_the_jobs_end(service: TaskService) -> None:
     service.add_many("echo", range(5))
     assert check.check_jobs(service, NOW, repair=False) == ([], 0)
+
+
+def test_what_a_step_looks_at_is_asked_for_together(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a server each record that is asked for by itself is a round trip."""
+    jobids = [workshop.add("echo") for _ in range(10)]
+    asked: list[list[Any]] = []
+    with workshop.service() as service:
+        service._p_jar.cacheMinimize()
+        monkeypatch.setattr(Connection, "prefetch", lambda jar, *found: asked.append([*found[0]]))
+        assert check.check_jobs(service, NOW, repair=False) == ([], 0)
+        assert [[job.id for job in found] for found in asked] == [sorted(jobids)]
 
 
 # -- transactions that are undone ----------------------------------------------------------------

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import time
 from typing import Any
 
@@ -24,6 +26,7 @@ from lovely.remotetask.interfaces import (
 )
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.store import listing
+from lovely.remotetask.store.ready import SEGMENT_SIZE
 
 
 def all_pages(service: TaskService, limit: int = 50, **filters: Any) -> list[int]:
@@ -147,6 +150,25 @@ def test_a_job_that_became_ready_late_stands_where_it_became_so(
         ids = all_pages(service, 3, order="oldest")
         assert sorted(ids) == sorted([*first, waiting])
         assert ids.index(waiting) >= 32  # in the last segment that it could have come into
+
+
+@pytest.mark.parametrize("bits", [(1023, 0), (0, 1023), (0, 0)], ids=str)
+def test_segments_that_are_opened_at_one_moment_are_apart_in_lists(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, bits: tuple[int, int]
+) -> None:
+    chances = itertools.cycle(bits)
+    monkeypatch.setattr(random, "getrandbits", lambda count: next(chances))
+    with workshop.service() as service:
+        early = service.add("echo", startLater=True)
+    later = time.time() + 1000
+    monkeypatch.setattr(time, "time", lambda: later)
+    with workshop.service() as service:
+        ids = [service.add("echo") for _ in range(SEGMENT_SIZE)]
+        service.startJob(early)  # it counts as if it had come when its segment was opened
+        ids += [early, *(service.add("echo") for _ in range(SEGMENT_SIZE))]
+        for limit in (1, 3):
+            assert sorted(all_pages(service, limit, order="oldest")) == sorted(ids)
+            assert sorted(all_pages(service, limit)) == sorted(ids)
 
 
 def test_a_page_of_a_task_has_only_its_jobs(busy: Any) -> None:

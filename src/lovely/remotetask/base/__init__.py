@@ -5,7 +5,9 @@ From top to bottom; each uses only those below it.
 
 ``shelf``        containers that two transactions may write at once
 ``ownership``    sees to it that what is written is stored
+``leftovers``    takes away what refused commits leave behind
 ``storable``     values that survive being stored and loaded
+``reference``    what stands in inputs for persistent objects that are found again
 ``schemas``      values against schemas
 ``lookup``       utilities by interface and name
 ``site``         sites and paths, and which services live in this process

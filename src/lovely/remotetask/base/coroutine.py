@@ -57,11 +57,17 @@ async def _attended(
 ) -> Any:
     task = asyncio.ensure_future(coroutine)
     reason: BaseException | None = None
-    while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
-        found = why_stop()
-        if found is not None and type(found) is not type(reason):
-            reason = found
-            task.cancel()
+    try:
+        while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
+            found = why_stop()
+            if found is not None and type(found) is not type(reason):
+                reason = found
+                task.cancel()
+    finally:
+        # What ends a process has stopped the loop itself: nobody else takes it from the task, and
+        # asyncio would log, at any later moment, that it was never retrieved.
+        if task.done() and not task.cancelled():
+            task.exception()
     if reason is not None:
         raise reason from (None if task.cancelled() else task.exception())
     if task.cancelled():

@@ -59,8 +59,7 @@ def check_parts(service: Any) -> None:
 
     :raises StrayObject: something was disowned.
     """
-    for parts in service.parts():
-        check_sound(*parts)
+    check_sound(*service.parts())
 
 
 def is_stray(found: Any) -> bool:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from persistent import Persistent
@@ -13,6 +13,7 @@ from transaction.interfaces import TransientError
 from ZODB.broken import Broken
 from zodbpickle import pickle
 
+from lovely.remotetask.base.reference import Reference
 from lovely.remotetask.errors import InvalidInput, RemoteTaskError, describe, is_kind, name_of
 
 #: Exact types whose values can always be stored, and never be changed.
@@ -44,6 +45,7 @@ def check_storable(
     what: str,
     is_first: bool = False,
     connection: Any = None,
+    exchange: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Check that a value survives being stored and loaded, and return what comes back.
 
@@ -58,11 +60,25 @@ def check_storable(
     :param what: names the value in the error's message.
     :param is_first: it is to be stored again later, where Python may allow less of nesting.
     :param connection: what it is to be stored through, None if that is not known yet.
+    :param exchange: called with each persistent object and each `Reference` in the value; returns
+        what comes back in its place.  What it raises goes to the caller.
     """
-    if is_plain(value) or (connection is None and _is_granted(value)):
+    if is_plain(value):
+        return value
+    is_itself = connection is None and _is_granted(value)
+    if is_itself and (exchange is None or exchange(value) is value):
         return value
     try:
-        stream, persistent = _pickled(value)
+        stream, persistent = _pickled(value, exchange is not None)
+    except TransientError:  # what it holds is stored elsewhere, and could not be read
+        raise
+    except Exception as cause:  # user code: __reduce__, ...
+        raise _refused(error, what, cause) from cause
+    if exchange is not None:
+        persistent = [exchange(each) for each in persistent]
+    try:
+        if exchange is not None and persistent:
+            _pickled([each for each in persistent if type(each) is Reference])
         if persistent and connection is not None:
             _check_connections(persistent, connection)
         if is_first and stream.tell() > DEEP_BYTES:
@@ -74,16 +90,20 @@ def check_storable(
         unpickler = pickle.Unpickler(stream)
         unpickler.persistent_load = lambda index: persistent[int(index)]
         return unpickler.load()
-    except TransientError:  # what it holds is stored elsewhere, and could not be read
+    except TransientError:
         raise
-    except Exception as cause:  # user code: __reduce__, __setstate__, ...
-        raise error(f"{what} cannot be stored: {describe(cause)}") from cause
+    except Exception as cause:  # user code: __setstate__, ...
+        raise _refused(error, what, cause) from cause
+
+
+def _refused(error: type[RemoteTaskError], what: str, cause: Exception) -> RemoteTaskError:
+    return error(f"{what} cannot be stored: {describe(cause)}")
 
 
 def _check_connections(persistent: list[Any], connection: Any) -> None:
     """Refuse persistent objects that the commit would refuse, and everything else with them."""
     for candidate in persistent:
-        jar = None if isinstance(candidate, WeakRef) else candidate._p_jar
+        jar = None if isinstance(candidate, (WeakRef, Reference)) else candidate._p_jar
         if jar is None or jar is connection:
             continue
         if all(jar is not each for each in connection.connections.values()):
@@ -130,9 +150,13 @@ def is_stored_alike(one: Any, other: Any) -> bool:
     )
 
 
-def _pickled(value: Any) -> tuple[io.BytesIO, list[Any]]:
-    """Return a pickle, and the persistent objects and weak references that it names."""
+def _pickled(value: Any, with_references: bool = False) -> tuple[io.BytesIO, list[Any]]:
+    """Return a pickle, and the persistent objects and weak references that it names.
+
+    :param with_references: each `Reference` is named too, and not a part of the pickle.
+    """
     persistent: list[Any] = []
+    named = (Persistent, WeakRef, Reference) if with_references else (Persistent, WeakRef)
 
     def persistent_id(candidate: Any) -> int | None:
         if type(candidate) in PLAIN_TYPES:
@@ -140,7 +164,7 @@ def _pickled(value: Any) -> tuple[io.BytesIO, list[Any]]:
         kind = candidate if isinstance(candidate, type) else type(candidate)
         if issubclass(kind, Broken) and kind is not Broken:
             raise LookupError(f"there is no {kind.__module__}.{kind.__name__} here")
-        if not isinstance(candidate, (Persistent, WeakRef)):
+        if not isinstance(candidate, named):
             return None
         persistent.append(candidate)
         return len(persistent) - 1

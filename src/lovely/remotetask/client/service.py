@@ -14,11 +14,13 @@ from urllib.parse import urlencode
 from lovely.remotetask.base.loglines import LogLine
 from lovely.remotetask.client.wire import (
     FIELDS,
+    FollowUp,
     RemoteGroup,
     RemoteJob,
     RemotePage,
     RemoteSchedule,
     Wire,
+    follow_up,
     job_of,
     moment_text,
     path_of,
@@ -32,6 +34,7 @@ from lovely.remotetask.errors import (
     JobFailed,
     JobNotDone,
     JobNotFound,
+    inputs_of,
     seconds_of,
 )
 from lovely.remotetask.interfaces import COMPLETED, ERROR, FINAL_STATUSES
@@ -47,7 +50,6 @@ TIMEOUT_SECONDS = 30.0
 
 Ids = list[Any]
 Lines = list[LogLine]
-FollowUp = str | tuple[str, Any]
 Workers = list[WorkerState]
 Names = list[str | None]
 Schedules = list[RemoteSchedule]
@@ -114,8 +116,8 @@ class RemoteService:
             "lock": lock,
             "expires": time_text(expires, "expires") if isinstance(expires, datetime) else expires,
             "after": ([after] if isinstance(after, int) else list(after)) or None,
-            "on_success": _follow_up(on_success),
-            "on_error": _follow_up(on_error),
+            "on_success": follow_up(on_success),
+            "on_error": follow_up(on_error),
         }
         return self._wire.call(
             "POST", "/jobs", {"task": task, "input": input, **without_none(given)}
@@ -123,9 +125,8 @@ class RemoteService:
 
     def add_many(self, task: str, inputs: Iterable[Any], priority: int | None = None) -> Ids:
         """See `ITaskService`; a thousand at the most."""
-        given = {"task": task, "inputs": list(inputs), **without_none({"priority": priority})}
-        found = self._wire.call("POST", "/job-batches", given)
-        ids: Ids = found["ids"]
+        given = {"task": task, "inputs": list(inputs_of(inputs)), "priority": priority}
+        ids: Ids = self._wire.call("POST", "/job-batches", without_none(given))["ids"]
         return ids
 
     def addCronJob(
@@ -145,9 +146,17 @@ class RemoteService:
         fields = _fields((minute, hour, dayOfMonth, month, dayOfWeek), delay, timezone, cron)
         return self._wire.call("POST", "/schedules", {"task": task, "input": input, **fields})["id"]
 
-    def add_group(self, task: str, inputs: Iterable[Any], then: FollowUp) -> Any:
+    def add_group(
+        self,
+        task: str,
+        inputs: Iterable[Any],
+        then: FollowUp,
+        priority: int | None = None,
+        lock: str | None = None,
+    ) -> Any:
         """See `ITaskService`; of a thousand jobs at the most."""
-        given = {"task": task, "inputs": list(inputs), "then": _follow_up(then)}
+        given = {"task": task, "inputs": list(inputs_of(inputs)), "then": follow_up(then)}
+        given |= without_none({"priority": priority, "lock": lock})
         return self._wire.call("POST", "/groups", given)["id"]
 
     def group(self, groupid: Any) -> RemoteGroup:
@@ -355,18 +364,12 @@ class RemoteService:
 
     def list_workers(self) -> Workers:
         """See `ITaskService`."""
-        return [
-            WorkerState(
-                told["id"],
-                told["host"],
-                told["pid"],
-                tuple(told["held"]),
-                told["is_inline"],
-                time_of(told["last_sign"]),
-                told["threads"],
-            )
-            for told in self._wire.call("GET", "/workers")["workers"]
-        ]
+        workers = []
+        for told in self._wire.call("GET", "/workers")["workers"]:
+            facts = {name: told[name] for name in WorkerState._fields if name in told}
+            facts.update(held=tuple(told["held"]), last_sign=time_of(told["last_sign"]))
+            workers.append(WorkerState(**facts))
+        return workers
 
     # -- threads of the machine that serves it ------------------------------------------
 
@@ -391,14 +394,6 @@ def _fields(
         name: list(values) for name, values in zip(FIELDS[: len(sets)], sets, strict=True)
     }
     return {**fields, **without_none({"delay": delay, "timezone": timezone, "cron": cron})}
-
-
-def _follow_up(given: FollowUp | None) -> dict[str, Any] | None:
-    """Return a task, or (task, input), as the API takes it."""
-    if given is None:
-        return None
-    task, input = (given, None) if isinstance(given, str) else given
-    return {"task": task, "input": input}
 
 
 def _end_of(timeout_seconds: float | None) -> float | None:

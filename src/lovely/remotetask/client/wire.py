@@ -30,6 +30,9 @@ from lovely.remotetask.errors import (
 from lovely.remotetask.interfaces import FINAL_STATUSES
 from lovely.remotetask.job import Failure, Progress
 
+#: A task, or a task and its input.
+FollowUp = str | tuple[str, Any]
+
 
 class Wire:
     """Calls the API of one service.
@@ -120,6 +123,14 @@ def path_of(jobid: Any, rest: str = "") -> str:
     if type(jobid) is bool or not re.fullmatch("[0-9a-f]{1,24}", str(jobid)):
         raise JobNotFound(f"there is no job {shown(jobid)}")
     return f"/jobs/{jobid}{rest}"
+
+
+def follow_up(given: FollowUp | None) -> dict[str, Any] | None:
+    """Return a task, or (task, input), as the API takes it."""
+    if given is None:
+        return None
+    task, input = (given, None) if isinstance(given, str) else given
+    return {"task": task, "input": input}
 
 
 def without_none(values: Mapping[str, Any]) -> dict[str, Any]:

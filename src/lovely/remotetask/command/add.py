@@ -14,17 +14,19 @@ from lovely.remotetask.command.services import add_service_arguments, opened_ser
 from lovely.remotetask.errors import InvalidArgument
 from lovely.remotetask.hosts.autostart import match_site
 from lovely.remotetask.interfaces import ITaskService
+from lovely.remotetask.web.facts import moment_of
 from lovely.remotetask.web.operations import check_outside
 
 #: What is given to `ITaskService.add` besides, if it is given.
-OPTIONS = ("priority", "unique_key", "lock", "expires")
+OPTIONS = ("delay", "at", "after", "priority", "unique_key", "lock", "expires")
 
 DESCRIPTION = """\
 Adds one job to a service, commits, and prints the id of the job.  The input is at most 1 MB
 large and nested 100 levels deep, unless the service sets limits of its own.
 
-example:
+examples:
   remotetask add zeo://localhost:8100 thumbnail --input '{"size": 128}' --import shop.tasks
+  remotetask add zeo://localhost:8100 shop.report --at 2030-01-31T06:00:00+01:00
 """
 
 
@@ -38,6 +40,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         default="null",
         help="the input; - reads it from stdin (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--delay", metavar="SECONDS", type=float, help="the job waits so long before it runs"
+    )
+    parser.add_argument(
+        "--at",
+        metavar="TIME",
+        help="the job waits until then; a time and its offset, such as 2030-01-31T12:00:00+01:00,"
+        " or Z for UTC",
+    )
+    parser.add_argument(
+        "--after",
+        metavar="ID",
+        type=int,
+        action="append",
+        help="the job waits until the job with this id is completed; may be repeated",
     )
     parser.add_argument(
         "--priority",
@@ -88,6 +106,8 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
 
 def _add(service: Any, arguments: argparse.Namespace, value: Any) -> int | str:
     options = {name: option for name in OPTIONS if (option := getattr(arguments, name)) is not None}
+    if "at" in options:
+        options["at"] = moment_of(arguments.at, "--at")
     jobid: int | str
     if not options:
         jobid = service.addNamed(arguments.task, value)

@@ -21,18 +21,22 @@ from ZODB import config as zodb_config
 from ZODB.FileStorage import FileStorage
 from ZODB.FileStorage.FileStorage import FileStorageFormatError
 
-from lovely.remotetask.command import sql
+from lovely.remotetask.command import sql, zeo
 from lovely.remotetask.command.output import describe_kind
 from lovely.remotetask.command.sql import NoDatabase
+from lovely.remotetask.engine.identity import is_exclusive
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 
 
-def add_database_arguments(parser: argparse.ArgumentParser, is_optional: bool = False) -> None:
-    """Add the arguments that name a database, and the code of what is in it."""
+def add_database_arguments(parser: argparse.ArgumentParser, how_many: str | None = None) -> None:
+    """Add the arguments that name a database, and the code of what is in it.
+
+    :param how_many: as the ``nargs`` of argparse; None for one that must be there.
+    """
     parser.add_argument(
         "uri",
         metavar="URI",
-        nargs="?" if is_optional else None,
+        nargs=how_many,
         help="the database: a file such as Data.fs, zeo://host:port, "
         "postgresql://user@host/name, or zconfig:///path/zodb.conf, which may have several",
     )
@@ -78,6 +82,8 @@ def open_database(uri: str, is_made: bool = False) -> Any:
         raise NoDatabase(text, error.what) from error
     except LockError as error:
         raise RemoteTaskError(f"{shown} is in use by another process") from error
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{shown} cannot be opened: {error}") from error
     except RemoteTaskError as error:
         raise RemoteTaskError(f"{shown} cannot be opened: {error}") from error
     except FileStorageFormatError as error:
@@ -89,7 +95,30 @@ def open_database(uri: str, is_made: bool = False) -> Any:
 def close_database(db: Any) -> None:
     """Close a database, and those that were opened together with it."""
     for opened in (db, *db.databases.values()):
-        opened.close()
+        try:
+            opened.close()
+        except KeyError:
+            # ZODB keeps a connection that could not be opened as the storage was away, and stumbles
+            # over it here, before it closes the storage.
+            opened.storage.close()
+
+
+def check_shareable(db: Any, shown: str) -> None:
+    """Check that several processes can open a database, and those opened together with it.
+
+    :param shown: what it is called.
+    :raises InvalidArgument: one of them belongs to one process.
+    """
+    others = [opened for opened in db.databases.values() if opened is not db]
+    # One in memory beside it, as Zope has for sessions, is each process's own.
+    files = [opened for opened in others if opened.storage.getName().endswith(".fs")]
+    for opened in (db, *files):
+        if is_exclusive(opened.storage):
+            raise InvalidArgument(
+                f"{shown} can be opened by one process at a time, so --processes takes a ZEO "
+                "server (zeo://host:port) or RelStorage (postgresql://user@host/name); "
+                "--threads runs several jobs in one process"
+            )
 
 
 def _resolve(uri: str, is_made: bool) -> Callable[[], Any]:
@@ -114,9 +143,11 @@ def _resolve(uri: str, is_made: bool) -> Callable[[], Any]:
         if scheme == "zconfig" and (
             opener := _resolve_configuration(path, urlsplit(uri).fragment, uri, is_made)
         ):
-            return opener
+            return zeo.told(opener)
         if scheme in sql.SCHEMES:
             factory, options = sql.resolve(uri, is_made)
+        elif scheme == "zeo":
+            factory, options = zeo.resolve(uri)
         else:
             factory, options = zodburi.resolve_uri(uri)
     except RemoteTaskError:
@@ -125,7 +156,7 @@ def _resolve(uri: str, is_made: bool) -> Callable[[], Any]:
         raise InvalidArgument(f"no storage is known for {scheme}://") from None
     except Exception as error:  # each storage has a resolver of its own
         raise InvalidArgument(f"{shown} is malformed: {describe_kind(error)}") from error
-    return lambda: DB(factory(), **options)
+    return zeo.told(lambda: DB(factory(), **options))
 
 
 def _check_file(path: Path, uri: str, is_made: bool) -> None:

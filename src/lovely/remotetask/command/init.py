@@ -18,7 +18,13 @@ from lovely.remotetask.command.database import (
     without_password,
 )
 from lovely.remotetask.command.output import DONE, Output
-from lovely.remotetask.command.sql import NoDatabase
+from lovely.remotetask.command.sql import (
+    THE_TRIGGER,
+    NoDatabase,
+    adapter_to_notify,
+    check_may_notify,
+)
+from lovely.remotetask.engine import trigger
 from lovely.remotetask.errors import InvalidArgument, RemoteTaskError
 from lovely.remotetask.interfaces import IService
 from lovely.remotetask.remote.processor import RemoteProcessor
@@ -27,14 +33,23 @@ from lovely.remotetask.web.batches import TRIES
 #: ``--door`` -> what is made.
 DOORS = {"tasks": TaskService, "remote": RemoteProcessor}
 
+#: The name of a service that is not called otherwise.
+DEFAULT = "tasks"
+
 DESCRIPTION = """\
 Makes a service, as an item of the root of the database, and commits it.  Where there is no database
 yet, it makes the file, or in SQL the tables; no other command does.  What is there already stays as
 it is.
 
+With --notify PostgreSQL wakes idle workers, which ask it for new jobs otherwise.  This makes three
+things in RelStorage's schema, and takes the rights of the owner of its tables: the table
+remotetask_signals, the function remotetask_notify, and the trigger remotetask_notify on the table
+of the objects.  'remotetask uninstall URI --notify' drops them again.
+
 examples:
   remotetask init Data.fs
   remotetask init 'postgresql://shop@localhost/shop?keep_history=0' mail
+  remotetask init 'postgresql://shop@localhost/shop?keep_history=0' --notify
 """
 
 
@@ -46,9 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "service",
         metavar="SERVICE",
         nargs="?",
-        default="tasks",
         type=_name,
-        help="the name of the service in the root (default: %(default)s)",
+        help=f"the name of the service in the root (default: {DEFAULT})",
     )
     parser.add_argument(
         "--door",
@@ -56,6 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="tasks",
         help="tasks: a TaskService; remote: a RemoteProcessor, without factories as yet "
         "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--notify",
+        action="store_true",
+        help="let PostgreSQL wake idle workers, by a trigger; in Zope, where services are those of "
+        "sites, no service is made then",
     )
 
 
@@ -72,25 +92,33 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     Transaction: must not run in one; commits.
     """
     import_modules(arguments.modules)
+    if arguments.notify:
+        check_may_notify(arguments.uri)
     made = []
     try:
         db = open_database(arguments.uri)
     except NoDatabase as error:
         db = open_database(arguments.uri, is_made=True)
         made.append(error.what)
+    name = arguments.service or DEFAULT
     try:
+        adapter = adapter_to_notify(db) if arguments.notify else None
         manager = transaction.TransactionManager()
         root = db.open(manager).root()
-        for attempt in manager.attempts(TRIES):
-            with attempt:
-                is_new = _make(root, arguments.service, DOORS[arguments.door])
+        if arguments.service or adapter is None or ROOT_NAME not in root:
+            for attempt in manager.attempts(TRIES):
+                with attempt:
+                    is_new = _make(root, name, DOORS[arguments.door])
+            if is_new:
+                made.append(f"the service {name}")
+        manager.abort()
+        if adapter is not None and trigger.install(adapter):
+            made.append(THE_TRIGGER)
     finally:
         close_database(db)
-    if is_new:
-        made.append(f"the service {arguments.service}")
     shown = without_password(arguments.uri)
     output.tell(f"{shown}: made {' and '.join(made)}" if made else f"{shown}: all is there already")
-    output.result({"database": shown, "service": arguments.service, "made": made})
+    output.result({"database": shown, "service": name, "made": made})
     return DONE
 
 

@@ -4,8 +4,8 @@
 A verb is one module beside this one, and one line of the table `VERBS`.  The module has
 ``add_arguments(parser)``, which also describes the verb, and ``run(arguments, output)``, which
 returns the exit code.  Results go to stdout, as JSON if that is asked for; all else goes to
-stderr.  Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 the time was over, 128 + n
-ended by signal n.
+stderr.  Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 the time was over, 4 processes
+have died again and again, 128 + n ended by signal n.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def _run(words: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     arguments.program = _program()
     arguments.again = shlex.join(words)
+    arguments.same_command = _same_command(words)
     arguments.whole_parser = lambda: _parser(VERBS)
     code: int = arguments.run(arguments, Output(arguments.json))
     return code
@@ -144,6 +145,13 @@ def _version() -> str:
         return version("lovely.remotetask")
     except PackageNotFoundError:
         return "(not installed)"
+
+
+def _same_command(words: list[str]) -> list[str]:
+    """Return what starts this command once more, in a process of its own."""
+    if words == sys.argv[1:] and sys.orig_argv[len(sys.orig_argv) - len(words) :] == words:
+        return [sys.executable, *sys.orig_argv[1:]]
+    return [sys.executable, "-m", "lovely.remotetask.cli", *words]
 
 
 def _program() -> str:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from lovely.remotetask.command.logformat import JSON, TEXT, JsonFormatter, log_as_json
 from lovely.remotetask.errors import RemoteTaskError, describe
 
 #: Exit codes.  To the last one the number of the signal is added.
-DONE, FAILED, WRONG_USAGE, TIME_IS_OVER = 0, 1, 2, 3
+DONE, FAILED, WRONG_USAGE, TIME_IS_OVER, DIED = 0, 1, 2, 3, 4
 BY_SIGNAL = 128
 
 #: Seconds between two lines of progress where there is no terminal.
@@ -80,8 +81,24 @@ def say(text: str) -> None:
         raise RemoteTaskError(f"the result cannot be written: {error}") from error
 
 
-def complain(text: str) -> None:
-    """Print on stderr, if that is possible; the command's end does not depend on it."""
+_is_logged = False  # whether what people would be told is a line of a log
+
+
+def tell_as_json() -> None:
+    """Let all that people would be told be lines for programs, as those of the log."""
+    global _is_logged
+    _is_logged = True
+
+
+def complain(text: str, level: int = logging.ERROR) -> None:
+    """Print on stderr, if that is possible; the command's end does not depend on it.
+
+    :param level: that of the line, where it is one of a log.
+    """
+    if _is_logged:
+        message = text.strip().removeprefix("remotetask: ")
+        line = logging.LogRecord("lovely.remotetask", level, "", 0, message, (), None)
+        text = f"{JsonFormatter().format(line)}\n"
     with suppress(OSError, ValueError):
         print(text, end="", file=sys.stderr, flush=True)
 
@@ -92,7 +109,7 @@ def describe_kind(error: BaseException) -> str:
     return name if describe(error) == name else f"{name}: {describe(error)}"
 
 
-def set_up_logging(is_verbose: bool, package: int, jobs: int) -> bool:
+def set_up_logging(is_verbose: bool, package: int, jobs: int, log_format: str = TEXT) -> bool:
     """Let the loggers of the package write to stderr, or where an application lets them write.
 
     It comes after the imports: a module of the application may set up the logging too, which
@@ -100,6 +117,7 @@ def set_up_logging(is_verbose: bool, package: int, jobs: int) -> bool:
 
     :param package: the level of ``lovely.remotetask``, unless the application has set one.
     :param jobs: the same of ``remotetask.job``.
+    :param log_format: `TEXT` or `JSON`, where an application has not said otherwise.
     :returns: whether the root logger writes by this alone.
     """
     loggers = {logging.getLogger("lovely.remotetask"): package}
@@ -113,6 +131,8 @@ def set_up_logging(is_verbose: bool, package: int, jobs: int) -> bool:
     if root.handlers:
         return False
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.ERROR)
+    if log_format == JSON:
+        log_as_json(root.handlers[0])
     root.handlers[0].addFilter(lambda record: record.name not in served)  # no line comes twice
     return True
 
@@ -141,11 +161,13 @@ class Output:
 
     def note(self, text: str) -> None:
         """Print a line that is no result."""
-        complain(f"{text}\n")
+        complain(f"{text}\n", logging.INFO)
 
     def tell(self, text: str = "") -> None:
         """Print a line for people."""
-        if not self.is_json:
+        if _is_logged:
+            self.note(text)
+        elif not self.is_json:
             say(text)
 
     def result(self, value: Any) -> None:

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +20,9 @@ from lovely.remotetask.engine.registry import SAME_SIGNAL_SECONDS
 
 #: Seconds between two looks whether a signal came: on Windows none of them ends a `select`.
 LOOK_SECONDS = 1.0
+
+#: What people are told when the first one has come.
+STOPPING = "Stopping when the running jobs are done; a second signal leaves now."
 
 
 def seconds_text(text: str) -> float:
@@ -34,11 +38,13 @@ class Signals:
 
     The first one asks the command to stop, the second one ends the process on the spot.
 
+    :param on_second: called before that, amid anything that the main thread does.
     :ivar received: the number of the first one, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_second: Callable[[], None] = lambda: None) -> None:
         self.received: int | None = None
+        self._on_second = on_second
         self._since = 0.0
         self._before: dict[int, Any] = {}
         # Not an Event: a handler that sets it while the same thread is about to wait for it
@@ -64,14 +70,24 @@ class Signals:
             self._since = time.monotonic()
             self._bell.send(b"!")
         elif time.monotonic() - self._since > SAME_SIGNAL_SECONDS:
+            self._on_second()
             leave_now(BY_SIGNAL + number)
 
-    def wait(self, seconds: float | None = None) -> bool:
+    def ring(self) -> None:
+        """Let who waits go on, from another thread."""
+        with suppress(OSError):  # nobody waits any more
+            self._bell.send(b".")
+
+    def wait(self, seconds: float | None = None, handles: Sequence[Any] = ()) -> bool:
         """Wait for a signal; say whether one has come.
 
         :param seconds: wait no longer than this; None waits for ever.
+        :param handles: what else ends the waiting, when it can be read.
         """
-        select.select([self._ear], [], [], seconds)
+        if self.received is None:
+            heard, _, _ = select.select([self._ear, *handles], [], [], seconds)
+            if self._ear in heard:
+                self._ear.recv(1024)
         return self.received is not None
 
 

@@ -19,6 +19,8 @@ from lovely.remotetask.command.database import (
 )
 from lovely.remotetask.command.output import DONE, FAILED, Output
 from lovely.remotetask.command.services import check_readable, names_of, title_of, why_none
+from lovely.remotetask.command.sql import THE_TRIGGER, adapter_to_notify
+from lovely.remotetask.engine import trigger
 from lovely.remotetask.engine.service import Service
 from lovely.remotetask.errors import OldRecord, RemoteTaskError
 from lovely.remotetask.hosts.autostart import Match, find_all_services, split_patterns
@@ -37,10 +39,14 @@ that it can be read without this package.  It tells what still waits in them, an
 looks through the whole database for what else needs the package: exit code 1 tells of that.  Stop
 the processes that work on the services first.
 
+Who takes all services out of RelStorage on PostgreSQL takes out what 'remotetask init --notify' has
+made there, too; --notify takes out this alone.
+
 examples:
   remotetask uninstall Data.fs --dry-run
   remotetask uninstall zeo://localhost:8100 Plone@mail
   remotetask uninstall zeo://localhost:8100 --yes
+  remotetask uninstall postgresql://shop@localhost/shop --notify
 """
 
 
@@ -56,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the name of a service in the root, or a site@service pattern (default: all "
         "services, and all registrations that need the package)",
     )
+    parser.add_argument(
+        "--notify",
+        action="store_true",
+        help="take out the trigger alone that wakes idle workers; they ask for new jobs again",
+    )
     parser.add_argument("--dry-run", action="store_true", help="change nothing, only tell")
     add_yes_argument(parser)
 
@@ -68,9 +79,23 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     import_modules(arguments.modules)
     db = open_database(arguments.uri)
     try:
+        if arguments.notify:
+            return _drop_trigger(adapter_to_notify(db), arguments, output)
         return _uninstall(db, arguments, output)
     finally:
         close_database(db)
+
+
+def _drop_trigger(adapter: Any, arguments: argparse.Namespace, output: Output) -> int:
+    is_there = trigger.has_trigger(adapter)
+    shown = without_password(arguments.uri)
+    places = [THE_TRIGGER] if is_there else []
+    output.tell_list(f"To be taken out of {shown}:", places or ["nothing"])
+    is_removed = not arguments.dry_run and trigger.remove(adapter)
+    if is_removed:
+        output.tell("Taken out.  Idle workers ask for new jobs.")
+    output.result({"services": [], "places": places, "removed": is_removed, "left": None})
+    return DONE
 
 
 def _uninstall(db: Any, arguments: argparse.Namespace, output: Output) -> int:
@@ -79,10 +104,12 @@ def _uninstall(db: Any, arguments: argparse.Namespace, output: Output) -> int:
     manager = transaction.TransactionManager()
     root = db.open(manager).root()
     check_readable(root)
+    adapter = trigger.adapter_of(db.storage) if pattern == ALL else None
+    has_trigger = adapter is not None and trigger.has_trigger(adapter)
     services, places = _found(root, pattern)
     told: dict[str, Any] = {
         "services": [_told_of(match) for match in services],
-        "places": [place.text for place in places],
+        "places": [*(place.text for place in places), *([THE_TRIGGER] if has_trigger else [])],
     }
     if not places and pattern != ALL:
         raise RemoteTaskError(why_none(root, arguments.uri, pattern))
@@ -92,13 +119,18 @@ def _uninstall(db: Any, arguments: argparse.Namespace, output: Output) -> int:
     if arguments.dry_run:
         output.result({**told, "removed": False, "left": None})
         return DONE
-    if places and not is_agreed(f"Take {len(services)} service(s) out for good?", arguments.yes):
+    if told["places"] and not is_agreed(
+        f"Take {len(services)} service(s) out for good?", arguments.yes
+    ):
         output.note("remotetask: nothing was taken out")
         return FAILED
     for attempt in manager.attempts(TRIES):
         with attempt:
             for place in _found(root, pattern)[1]:
                 place.clear()
+    if has_trigger:
+        root._p_jar.close()  # what has read a table keeps others from changing it
+        trigger.remove(adapter)
     if pattern != ALL:
         output.tell("Taken out.")
         output.result({**told, "removed": True, "left": None})

@@ -16,11 +16,12 @@ from lovely.remotetask.command.services import (
 )
 from lovely.remotetask.command.watching import add_watch_argument, show_and_watch
 from lovely.remotetask.hosts.autostart import Match
-from lovely.remotetask.store.worker import list_workers
+from lovely.remotetask.store.worker import WorkerState, list_workers
 
 DESCRIPTION = """\
 Says which processes hold jobs, how many, and when they last gave a sign of life.  Workers that have
-nothing to do write nothing, and are not listed.
+nothing to do write nothing, and are not listed.  Of a process that a supervisor has started ('run
+--processes' and the like) it says which one that is, and why it was started again.
 
 examples:
   remotetask workers zeo://localhost:8100 --service '@tasks'
@@ -28,6 +29,9 @@ examples:
 """
 
 TITLES = ("HOST", "PID", "THREADS", "JOBS", "LAST SIGN", "WORKER")
+
+#: And where some are supervised.
+SUPERVISED = ("PROCESS",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +59,12 @@ def _show(matches: list[Match], output: Output) -> list[dict[str, Any]]:
             [w.host, str(w.pid), str(w.threads), f"{len(w.held):,}", age_of(w.last_sign), w.id]
             for w in workers
         ]
-        if rows:
+        if any(w.supervisor for w in workers):
+            output.columns(
+                (*TITLES, *SUPERVISED),
+                [[*row, _origin_of(w)] for row, w in zip(rows, workers, strict=True)],
+            )
+        elif rows:
             output.columns(TITLES, rows)
         else:
             output.tell("  nobody has jobs in hand")
@@ -63,3 +72,13 @@ def _show(matches: list[Match], output: Output) -> list[dict[str, Any]]:
             sign = None if w.last_sign is None else w.last_sign.isoformat()
             told.append({**names_of(match), **w._asdict(), "last_sign": sign})
     return told
+
+
+def _origin_of(worker: WorkerState) -> str:
+    """Return who has started the process of a worker, and why again."""
+    if worker.supervisor is None:
+        return ""
+    text = f"{worker.child} of supervisor {worker.supervisor}"
+    if worker.starts > 1:
+        text += f", start {worker.starts}: the one before {worker.restarted}"
+    return text

@@ -37,10 +37,13 @@ From top to bottom; each uses only those below it.
 ``options``       what can be given for a new job
 ``identity``      who a worker is, and whether others are still alive
 ``transactions``  repeats transactions, and waits for the storage
+``notifications`` what PostgreSQL tells by itself, where it has the trigger
+``trigger``       the trigger in PostgreSQL
 ``session``       a connection and its transactions
 ``telling``       tells what has happened to jobs, after the commit
 ``later``         starts services, at once or when they are committed
 ``registry``      what runs in this process
+``allowance``     how much a process may do before another one takes its place
 ``wakeup``        what the storage tells by itself
 ``protocol``      what loops know of an engine, of any store
 """

@@ -2,12 +2,13 @@
 """Adding jobs: what is given for them, their ids, and where they go.  Nothing here commits.
 
 Two volatile attributes of the service are used: ``_v_next_id``, where the run of its ids goes
-on, and ``_v_last``, the last job that was added.
+on, and ``_v_last``, the last job that was added.  They are set by way of `vars`, once the service
+is loaded: that is no write, of which anybody would have to be told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from lovely.remotetask import setting
 from lovely.remotetask.around import captured
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.ownership import stay_current
+from lovely.remotetask.base.reference import referring
 from lovely.remotetask.base.storable import check_limits, check_storable
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.telling import note, note_failed
@@ -53,18 +55,19 @@ def check_given(service: Any, task: Any, input: Any, retry: RetryPolicy | None) 
             raise InvalidArgument(f"retry takes a RetryPolicy, not {shown(retry)}")
         check_storable(retry, InvalidArgument, "the retry policy")
     check_input(task, input)
-    return checked_input(service, input)
+    return checked_input(service, input, referring)
 
 
-def checked_input(service: Any, input: Any) -> Any:
+def checked_input(service: Any, input: Any, exchange: Callable[[Any], Any] | None = None) -> Any:
     """Check an input that is to be stored in a service; return it as it is now.
 
+    :param exchange: see `check_storable`.
     :raises InvalidInput: it cannot be stored, or exceeds the limits of the service.
     """
     if service.max_input_bytes is not None or service.max_input_depth is not None:
         max_bytes, max_depth = (setting.read(service, limit) for limit in _LIMITS)
         check_limits(input, max_bytes, max_depth)
-    return check_storable(input, InvalidInput, "the input", True, service._p_jar)
+    return check_storable(input, InvalidInput, "the input", True, service._p_jar, exchange)
 
 
 def name_of_task(service: Any, task: Any) -> Any:
@@ -102,27 +105,25 @@ def new_ids(service: Any, count: int) -> list[int]:
     """Return ids for new jobs."""
     # From a random start in each connection, and after a job that was not stored: somebody
     # else may be adding in the same lane.  A number that outlives an abort does no harm.
-    first: int | None = getattr(service, "_v_next_id", None)
-    if first is not None and _has_lost_a_job(service):
+    jobs = service.jobs
+    volatile = vars(service)
+    first: int | None = volatile.get("_v_next_id")
+    if first is not None and _has_lost(volatile.get("_v_last"), jobs):
         first = None
-    jobids: list[int] = service.jobs.free_ids(count, first)
-    service._v_next_id = jobids[-1] + 1 if jobids else first
+    jobids: list[int] = jobs.free_ids(count, first)
+    volatile["_v_next_id"] = jobids[-1] + 1 if jobids else first
     return jobids
 
 
-def _has_lost_a_job(service: Any) -> bool:
-    last: Job | None = getattr(service, "_v_last", None)
+def _has_lost(last: Job | None, jobs: Any) -> bool:
     if last is None or last._p_jar is not None:  # it was committed
         return False
-    return service.jobs.get(last.id) is not last
+    return jobs.get(last.id) is not last
 
 
-def _take_along(jobs: list[Job]) -> None:
-    carried = captured()
-    if carried is not None:
-        for job in jobs:
-            if job.carried is None:  # else it inherits that of another one
-                job.carried = carried
+def _take_along(job: Job, carried: dict[str, Any] | None) -> None:
+    if carried is not None and job.carried is None:  # else it inherits that of another one
+        job.carried = carried
 
 
 def add_job(service: Any, job: Job, options: Mapping[str, Any] = NO_OPTIONS) -> None:
@@ -132,8 +133,9 @@ def add_job(service: Any, job: Job, options: Mapping[str, Any] = NO_OPTIONS) -> 
     """
     for name, value in options.items():
         setattr(job, name, value)
-    _take_along([job])
-    service._v_last = service.jobs[job.id] = job
+    _take_along(job, captured())
+    jobs = service.jobs
+    vars(service)["_v_last"] = jobs[job.id] = job
     service.queue.file(job)
     if job.unique_key is not None:
         hold_key(service.queue, job)
@@ -164,9 +166,12 @@ def add_ready(service: Any, jobs: list[Job], options: Mapping[str, Any] = NO_OPT
     for name, value in options.items():
         for job in jobs:
             setattr(job, name, value)
-    _take_along(jobs)
-    service._v_last = jobs[-1]
-    service.jobs.add({job.id: job for job in jobs})
+    carried = captured()
+    for job in jobs if carried is not None else ():
+        _take_along(job, carried)
+    tree = service.jobs
+    vars(service)["_v_last"] = jobs[-1]
+    tree.add({job.id: job for job in jobs})
     service.queue.file_ready(jobs)
     if is_heard(JobAdded):
         for job in jobs:

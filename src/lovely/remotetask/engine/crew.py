@@ -48,6 +48,16 @@ class Lead(Protocol):
         """Give back the claims of threads that have ended by a fault, or hang in a job."""
 
 
+class Allowance(Protocol):
+    """How much the process may do."""
+
+    def begin(self, count: int) -> bool:
+        """Say whether so many jobs may begin; if not, the loop has been told to stop."""
+
+    def end(self) -> None:
+        """Take note that jobs have ended."""
+
+
 class Crew(Protocol):
     """Who runs what a loop has claimed."""
 
@@ -67,6 +77,7 @@ class Runner:
     :ivar batch: how many jobs to claim in one commit.
     :ivar max_batch: no more than this.
     :ivar on_run: called with a claim that is run by itself, before it is.
+    :ivar allowance: is asked before jobs are run, and told when they have ended; or None.
     """
 
     def __init__(self, engine: Engine, ledger: Ledger, stop: threading.Event) -> None:
@@ -76,6 +87,7 @@ class Runner:
         self.batch = 1.0
         self.max_batch = MAX_BATCH
         self.on_run: Callable[[Claim], None] = lambda claim: None
+        self.allowance: Allowance | None = None
 
     def run(
         self,
@@ -93,6 +105,7 @@ class Runner:
             outcomes = self.engine.execution.run_together(session, claims)
             if outcomes is not None:
                 self._learn(outcomes[0])
+                self._note_end()
                 return
             self.batch = max(1.0, self.batch / 2)
             claims = self.engine.claims.claim_reserved(session, claims)
@@ -102,9 +115,16 @@ class Runner:
                 return
             self.on_run(claim)
             self._learn(self.engine.execution.run(session, claim, has_next))
+            self._note_end()
 
     def pick_up(self, claims: list[Claim]) -> bool:
-        return not self._stop.is_set() and self.ledger.pick_up(claims)
+        if self._stop.is_set() or (self.allowance and not self.allowance.begin(len(claims))):
+            return False
+        return self.ledger.pick_up(claims)
+
+    def _note_end(self) -> None:
+        if self.allowance is not None:
+            self.allowance.end()
 
     def _learn(self, outcome: Outcome) -> None:
         # As many as fit into the bound, growing by half: a slow job after many quick ones

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lovely.remotetask.engine.adding import add_job, add_ready
@@ -20,10 +20,12 @@ def add_group(
     checked: list[tuple[str, Any]],
     then: tuple[str, Any] | None,
     retry: RetryPolicy | None,
+    options: Mapping[str, Any],
 ) -> int:
     """Add a job for each task and input, and one that waits for their end; return its id.
 
     :param new_ids: called with a number; returns so many ids.
+    :param options: of the members, see `check_options`; the last job has their priority.
     :raises InvalidArgument: there is no task for that one.
     """
     if then is None:
@@ -33,13 +35,13 @@ def add_group(
     last.members = Group(jobids)
     if jobids:
         last.awaits = (groupid,)
-    add_job(service, last)
+    add_job(service, last, {n: value for n, value in options.items() if n == "priority"})
     jobs = []
     for number, (jobid, (task, input)) in enumerate(zip(jobids, checked, strict=True)):
         job = Job(jobid, task, input, retry)
         job.membership = (groupid, number)
         jobs.append(job)
-    add_ready(service, jobs)
+    add_ready(service, jobs, options)
     return groupid
 
 

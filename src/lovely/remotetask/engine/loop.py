@@ -25,9 +25,14 @@ log = logging.getLogger("lovely.remotetask")
 MIN_WAIT_SECONDS = 0.005
 
 #: Where other processes can add jobs, and the storage does not tell: seconds between two
-#: looks, and the part of a core that looking may take.
+#: looks, the part of a core that looking may take, and the longer nothing has come the rarer.
 PROBE_SECONDS = 0.005
 PROBE_SHARE = 0.004
+IDLE_SHARE = 0.05
+MAX_PROBE_SECONDS = 1.0
+
+#: Where such looks are made, a claim is tried without a signal only after so many waits.
+WAITS = 10
 
 #: A thread that has gone on for so many seconds since its last fault has put it behind itself.
 FAULT_SECONDS = 60.0
@@ -36,6 +41,16 @@ FAULT_SECONDS = 60.0
 def bounded(seconds: float) -> float:
     """Return how long a loop without work waits: neither so short that it is busy, nor too long."""
     return min(max(seconds, MIN_WAIT_SECONDS), threading.TIMEOUT_MAX)
+
+
+def between_looks(cost: float, idle: float) -> float:
+    """Return the seconds between two looks at the signals of a storage that has to be asked.
+
+    :param cost: the seconds that the last look took.
+    :param idle: for how many seconds there was no work.
+    """
+    seconds = max(PROBE_SECONDS, cost / PROBE_SHARE, idle * IDLE_SHARE)
+    return min(seconds, MAX_PROBE_SECONDS)
 
 
 class Loop:
@@ -82,6 +97,7 @@ class Loop:
         self.woken = threading.Event()
         self._stop = stop
         self._is_leaving = False
+        self._worked = time.monotonic()  # when there was work, by the monotonic clock
         self._lock = threading.Lock()
 
     # -- from outside -------------------------------------------------------------------
@@ -238,8 +254,7 @@ class Loop:
 
     def _work(self, session: Session) -> None:
         engine = self.engine
-        if engine.news.is_exclusive:
-            engine.upkeep.free_orphans(session)
+        engine.upkeep.free_orphans(session)
         engine.upkeep.ensure_declared(session)
         engine.news.listen(session, self)
         self.give_back_left(session)
@@ -248,7 +263,9 @@ class Loop:
                 self.stop()  # the interpreter ends: pools and the like take no more work
                 break
             self.woken.clear()
-            if not self.crew.work(session):
+            if self.crew.work(session):
+                self._worked = time.monotonic()
+            else:
                 self._rest(session)
         self.crew.end()
         if engine.claims.holds and not self.ledger.is_abandoned():
@@ -266,21 +283,28 @@ class Loop:
         """Wait until there may be work."""
         with self.engine.claims.lock:  # the session may be the desk
             due = self.engine.news.next_due(session)
-        seconds = self.wait_seconds
+        news = self.engine.news
+        seconds = WAITS * self.wait_seconds if news.is_asked else self.wait_seconds
         if due is not None:
             seconds = min(seconds, due - self.engine.claims.clock())
         seconds = bounded(seconds)
-        if not self.engine.news.is_asked:
+        if not news.is_asked:
             self.woken.wait(seconds)
             return
         end = time.monotonic() + seconds
-        step = PROBE_SECONDS
+        cost = 0.0
         while (remaining := end - time.monotonic()) > 0:
-            if self.woken.wait(min(step, remaining)):
+            if self.woken.wait(min(self._until_next_look(cost), remaining)):
                 return
             before = time.monotonic()
             with self.engine.claims.lock:
-                has_signal = self.engine.news.has_signal(session)
+                has_signal = news.has_signal(session)
             if has_signal:
                 return
-            step = max(PROBE_SECONDS, (time.monotonic() - before) / PROBE_SHARE)
+            cost = time.monotonic() - before
+
+    def _until_next_look(self, cost: float) -> float:
+        """Return the seconds until the signals are looked at, which took `cost` seconds."""
+        if self.engine.news.is_told:
+            return self.wait_seconds  # a safety net
+        return between_looks(cost, time.monotonic() - self._worked)

@@ -57,10 +57,11 @@ class Maintenance:
         self._to_check = FIRST_CHECK_SIZE
         self._chore_size = FIRST_CHORE_SIZE
         self._has_chores = False
+        self._is_hurried = False
 
     def hurry(self) -> None:
         """Let the loop look at once."""
-        self._has_chores = True
+        self._is_hurried = True
         self._news.set()
 
     def notify(self) -> None:
@@ -77,7 +78,9 @@ class Maintenance:
         ticked = -math.inf
         while self._is_needed():
             self._expire()  # first, so that no fault of the rest keeps it back
-            if self._has_chores or monotonic() >= ticked + lease / 3:
+            is_hurried = self._is_hurried or self._has_chores
+            if is_hurried or monotonic() >= ticked + lease / 3:
+                self._is_hurried = False  # before it looks: what comes now may be seen no more
                 ticked = monotonic()
                 # A connection only while it looks: a database has few in its pool.
                 with self._claims.open_beside() as session:

@@ -7,8 +7,9 @@ import math
 from typing import Any
 
 from lovely.remotetask.engine.identity import is_exclusive
+from lovely.remotetask.engine.notifications import notifications_of
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.engine.wakeup import Watcher, listener_of
+from lovely.remotetask.engine.wakeup import Watcher, Watchers, listener_of
 
 #: What a commit of others has changed is fetched before it is asked for, if it is so little.
 PREFETCH_SIZE = 32
@@ -21,9 +22,11 @@ class News:
     """
 
     def __init__(self, db: Any) -> None:
-        self.is_exclusive = is_exclusive(db.storage)
-        self._listener = None if self.is_exclusive else listener_of(db)
-        self.is_asked = not self.is_exclusive and self._listener is None
+        is_alone = is_exclusive(db.storage)
+        self._listener: Watchers | None = None if is_alone else listener_of(db)
+        self.is_asked = not is_alone and self._listener is None
+        if self.is_asked:
+            self._listener = notifications_of(db)
         self._oids: list[bytes] = []  # of the objects that came with the last signal
         self.looked = -math.inf
         self._watcher: Watcher | None = None
@@ -31,18 +34,23 @@ class News:
         self._signals: list[Any] = []
         self._seen: list[bytes] = []
 
+    @property
+    def is_told(self) -> bool:
+        """See `protocol.News`."""
+        return self._listener is not None and self._listener.is_told
+
     def listen(self, session: Session, watcher: Watcher) -> None:
         """See `protocol.News`."""
         if self._listener is not None:
             self._watcher = watcher
             self._hear_of(session.begin().queue)
             session.abort()
-            self._listener.watch(watcher)
 
     def _hear_of(self, queue: Any) -> None:
-        if self._watcher is not None:
+        if self._listener is not None and self._watcher is not None:
             self._watcher.signals = frozenset(signal._p_oid for signal in queue.signals)
             self._serials = queue.serials
+            self._listener.watch(self._watcher)
 
     def forget(self, watcher: Watcher) -> None:
         """See `protocol.News`."""
@@ -76,8 +84,11 @@ class News:
 
         An object that no invalidation has reached since is compared at no cost.
         """
-        session.manager.begin()
-        return _serials(self._signals) != self._seen
+        session.renew()
+        has_signal = _serials(self._signals) != self._seen
+        if has_signal and self.is_told and self._listener is not None:
+            self._listener.doubt()
+        return has_signal
 
     def has_waiting(self, session: Session) -> bool:
         """See `protocol.News`."""

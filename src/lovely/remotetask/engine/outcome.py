@@ -14,6 +14,7 @@ from lovely.remotetask.base.coroutine import is_coroutine, run_to_end
 from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.loglines import LogLines, keeping_lines
 from lovely.remotetask.base.ownership import wrote
+from lovely.remotetask.base.reference import resolved
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.context import current_context
 from lovely.remotetask.engine.following import follow_up
@@ -151,25 +152,33 @@ def call_task(
     :raises InvalidInput: the input cannot be copied.
     :raises InvalidResult: the result cannot be stored or breaks the task's schema.
     """
-    jobid = job.id if claim is None else claim.jobid
-    if claim is not None and claim.input is not NOT_COPIED:
-        input, carried = claim.input, None
+    if claim is None:
+        jobid, name, attempt = job.id, job.task, job.attempt
     else:
-        input, carried = check_storable(job.input, InvalidInput, "the input"), job.carried
-    with running_in(jobid, context), keeping_lines(lines):
+        jobid, name, attempt = claim.jobid, claim.task, claim.attempt
+    if claim is not None and claim.input is not NOT_COPIED:
+        input, carried, call = claim.input, None, partial(_result_of, task)
+    else:
+        input, carried, call = job.input, job.carried, partial(_result_of_copy, task)
+    with running_in(jobid, context, name, attempt), keeping_lines(lines):
         try:
             arounds = around_of(service, job, carried)
             if arounds:
-                call = partial(_result_of, task)
                 output = call_isolated(call_within, arounds, job, call, service, input)
             else:
-                output = call_isolated(_result_of, task, service, jobid, input)
+                output = call_isolated(call, service, jobid, input)
             check_output(task, output)
             connection = service._p_jar
             return check_storable(output, InvalidResult, "the result", connection=connection)
         except BaseException as error:
             check_honest(error)
             raise
+
+
+def _result_of_copy(task: Any, service: Any, jobid: int, input: Any) -> Any:
+    # Within what is around the job: what its input refers to is found by the job's own user.
+    input = check_storable(input, InvalidInput, "the input", exchange=resolved)
+    return _result_of(task, service, jobid, input)
 
 
 def _result_of(task: Any, service: Any, jobid: int, input: Any) -> Any:

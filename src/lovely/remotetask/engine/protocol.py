@@ -204,8 +204,11 @@ class Execution(Protocol):
 class News(Protocol):
     """Whether there may be work."""
 
-    is_exclusive: bool  # no other process can bring any
-    is_asked: bool  # the store tells nothing by itself
+    is_asked: bool  # the store tells nothing by itself, or not for sure
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the store wakes who listens, as far as is known."""
 
     def listen(self, session: Session, watcher: Any) -> None:
         """Let the store wake a watcher, if it can; see `wakeup.Watcher`."""
@@ -235,16 +238,19 @@ class Upkeep(Protocol):
     on_missed: Callable[[], None]
 
     def lease_seconds(self, session: Session) -> float:
-        """Return how long a worker may give no sign of life."""
+        """Begin a look, and return how long a worker may give no sign of life.
+
+        The steps that follow see what it sees, until one of them writes.
+        """
 
     def free_orphans(self, session: Session) -> int:
-        """Free what other processes held, where none can be alive."""
+        """Free what those held who are known to be dead before anybody has watched them."""
 
     def ensure_declared(self, session: Session) -> None:
         """Let there be the schedules that are declared in this process."""
 
     def free_dead(self, session: Session, lease_seconds: float) -> int:
-        """Free what those held who have given no sign of life; return the number of jobs."""
+        """Free what those held who are dead, as far as is seen; return the number of jobs."""
 
     def mend(self, session: Session) -> bool:
         """Take out of the indexes what was missed; say whether all jobs are to be checked."""

@@ -53,6 +53,10 @@ _closing: weakref.WeakSet[Any] = weakref.WeakSet()  # databases with `_stop_befo
 #: leaves it to them.  It is for who runs the process, as ``remotetask run --threads`` does.
 threads: int | None = None
 
+#: What the threads that are started ask before they run jobs, see `Allowance`; None lets them.
+#: It is for who runs the process too.
+allowance: Any = None
+
 #: Seconds that closing a database waits for running jobs.
 CLOSE_SECONDS = 5.0
 
@@ -130,6 +134,8 @@ def start(service: Any, role: str = "", before: Callable[[], None] = lambda: Non
         if _is_alive(services.get((key, role))):
             return False
         processor, name = service.make_processor(role)
+        if allowance is not None and hasattr(processor, "loop"):  # a scheduler runs no jobs
+            processor.loop.crew.runner.allowance = allowance
         thread = threading.Thread(target=processor, name=name, daemon=True)
         services[key, role] = _Started(processor, thread)
         _attend_ends(db)
@@ -216,6 +222,30 @@ def stop(service: Any, timeout_seconds: float | None = None, role: str = "") -> 
     if timeout_seconds is not None and started.thread is not threading.current_thread():
         started.thread.join(min(timeout_seconds, threading.TIMEOUT_MAX))
     return True
+
+
+def all_started() -> list[Any]:
+    """Return the processors that were started in this process, and that nobody has stopped."""
+    return [each.processor for each in _all_started()]
+
+
+def are_alive() -> bool:
+    """Say whether all threads that were started and that nobody has stopped are alive."""
+    return all(each.thread.is_alive() for each in _all_started() if each.processor.running)
+
+
+def _all_started() -> list[_Started]:
+    with _lock:
+        return [each for services in _started.values() for each in services.values()]
+
+
+def hurry() -> None:
+    """Let all processors look at once what is to be done beside jobs; those that stop too."""
+    with _lock:
+        processors = list(_attended)
+    for processor in processors:
+        if hasattr(processor, "loop"):  # others claim no jobs
+            processor.loop.maintenance.hurry()
 
 
 def stop_all(timeout_seconds: float) -> bool:

@@ -26,6 +26,11 @@ def orphans(service: Any) -> list[str]:
     return [worker_id for worker_id in service.workers if worker_id not in local]
 
 
+def told_dead(service: Any) -> list[str]:
+    """Return the ids of the workers whose processes are dead, as their supervisor has told."""
+    return [worker_id for worker_id, record in service.workers.items() if record.has_ended]
+
+
 def rescue(service: Any, worker_id: str, now: float, serial: bytes | None = None) -> int:
     """Free the jobs that a dead worker holds; return their number.
 

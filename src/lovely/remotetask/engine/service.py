@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 from BTrees.IIBTree import IITreeSet
@@ -14,6 +13,7 @@ from persistent import Persistent
 from ZODB.utils import z64
 
 from lovely.remotetask import setting
+from lovely.remotetask.base.leftovers import clear_leftovers
 from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import note_service, path_to
 from lovely.remotetask.base.storable import check_storable
@@ -90,6 +90,8 @@ class Service(Persistent):
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)
         note_service(self)
+        if self._p_jar is not None:
+            clear_leftovers(self._p_jar.db())  # before anything of the service is written
 
     @property
     def place(self) -> tuple[Any, bytes] | None:
@@ -99,12 +101,12 @@ class Service(Persistent):
             return None
         return jar.db(), self._p_oid
 
-    def parts(self) -> Iterator[tuple[Any, ...]]:
-        """Yield what has to belong to one database, behind what it is reached from."""
+    def parts(self) -> tuple[Any, ...]:
+        """Return what has to belong to one database, behind what it is reached from."""
         queue = self.queue
+        ready = getattr(queue, "ready", queue)  # one that was disowned may have nothing
         notes = (self.requests, self.progress, self.edits, self.lines)
-        yield self, self.jobs, queue, self.workers, *notes
-        yield queue, queue.ready  # not earlier: one that was disowned may have nothing
+        return self, self.jobs, queue, ready, self.workers, *notes
 
     def make_processor(self, role: str) -> tuple[Any, str]:
         """Return a processor to be called in a thread of its own, and the thread's name.

@@ -61,6 +61,20 @@ class SessionBase:
         :raises ServiceGone: it is not there.
         """
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing has come of the transaction that was begun last: it can go on."""
+        return False
+
+    def go_on(self) -> Any:
+        """Return the service in that transaction, if it is untouched; else begin one.
+
+        It is for what only looks at first: a transaction takes a round trip or two.
+
+        :raises ServiceGone: it is not there.
+        """
+        return self.begin()
+
     @abstractmethod
     def site(self, service: Any) -> Any:
         """Return the site that tasks of the service run in, or None."""
@@ -86,7 +100,7 @@ class SessionBase:
         txn = self.manager.get()
         notes: Notes | None = None
         try:
-            if [*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks()]:
+            if _hooks_of(txn):
                 notes = taken_over(txn)
                 call_isolated(txn.commit)  # the task's hooks are the task's code
             else:
@@ -133,6 +147,7 @@ class Session(SessionBase):
         self.connection = db.open(self.manager)
         self.place = (".".join(path), db.database_name, getattr(path, "oid", None))
         self._own_room: int | None = None  # of the connection's cache, before it got more
+        self._begun: Any = None  # the last transaction that has come further than its begin
 
     @property
     def is_closed(self) -> bool:
@@ -160,11 +175,7 @@ class Session(SessionBase):
         """
         self.in_commit = False
         self.in_begin = True
-        if self._is_mine(self.connection):
-            with _begun_by_us(self.connection):
-                self.manager.begin()
-        else:
-            self.manager.begin()
+        self.renew()
         if not self.is_open:
             self._open_anew()
         service = self.service()
@@ -173,7 +184,26 @@ class Session(SessionBase):
         except OldRecord as error:  # no service that anybody could work on
             raise ServiceGone(str(error)) from error
         self.in_begin = False
+        self._begun = self.manager.get()
         return service
+
+    @property
+    def is_untouched(self) -> bool:
+        """See `SessionBase`."""
+        txn = self.manager.get()
+        return txn is self._begun and self.is_open and not (txn._resources or _hooks_of(txn))
+
+    def go_on(self) -> Any:
+        """See `SessionBase`."""
+        return self.service() if self.is_untouched else self.begin()
+
+    def renew(self) -> None:
+        """Begin a transaction, in which what others have committed can be seen."""
+        if self._is_mine(self.connection):
+            with _begun_by_us(self.connection):
+                self.manager.begin()
+        else:
+            self.manager.begin()
 
     def make_room(self, objects: int) -> None:
         """Let the connection keep at least so many objects loaded, until the session is closed."""
@@ -257,10 +287,18 @@ class Session(SessionBase):
         """Give the connection back."""
         if is_closed(self.db):
             return  # whoever closes it is at this connection too
-        self.abort()
+        if self._is_mine(self.connection):
+            with _begun_by_us(self.connection):  # whoever has it next begins
+                self.abort()
+        else:
+            self.abort()
         if self.connection.transaction_manager is self.manager:
             self._give_room_back()
             self.connection.close()
+
+
+def _hooks_of(txn: Any) -> list[Any]:
+    return [*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks()]
 
 
 class _begun_by_us:

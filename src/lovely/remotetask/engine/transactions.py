@@ -64,6 +64,11 @@ class Transactor:
         self.has_missed = False
         self.on_missed: Callable[[], None] = lambda: None
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the storage is waited for, and that was logged."""
+        return self._is_away
+
     def __call__(self, session: SessionBase, change: Callable[[Any], Result]) -> Result:
         """Call ``change(service)`` and commit; repeat it while the storage asks for it.
 
@@ -92,16 +97,19 @@ class Transactor:
             else:
                 raise error
 
-    def once(self, session: SessionBase, change: Callable[[Any], Result]) -> Result | None:
+    def once(
+        self, session: SessionBase, change: Callable[[Any], Result], goes_on: bool = False
+    ) -> Result | None:
         """Call ``change(service)`` and commit; return None if that fails, but for conflicts.
 
         For what somebody tries again at the next look, and must not keep others waiting.
 
+        :param goes_on: see `attempt`.
         :raises ServiceGone: the service was removed.
         """
         result: Result
         for conflicts in range(1, QUICK_BUDGET + 1):
-            result, error, transient = attempt(session, change)
+            result, error, transient = attempt(session, change, goes_on)
             if error is None:
                 return result
             if not transient:
@@ -159,18 +167,21 @@ class Transactor:
 
 
 def attempt(
-    session: SessionBase, change: Callable[[Any], Any]
+    session: SessionBase, change: Callable[[Any], Any], goes_on: bool = False
 ) -> tuple[Any, Exception | None, bool]:
     """Call ``change(service)`` and commit, once.
 
+    :param goes_on: go on in the transaction that was begun before, see `SessionBase.go_on`, and
+        leave it to others if nothing came of it.
     :returns: what it has returned, the error with which all was aborted instead, and whether
         it may succeed when it is repeated.
     :raises ServiceGone: the service was removed.
     :raises Exception: the database was closed.
     """
     try:
-        result = change(session.begin())
-        session.commit()
+        result = change(session.go_on() if goes_on else session.begin())
+        if not (goes_on and session.is_untouched):
+            session.commit()
     except ServiceGone:
         session.abort()
         raise

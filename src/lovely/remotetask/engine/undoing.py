@@ -25,11 +25,13 @@ from typing import Any, NamedTuple
 
 import transaction
 from persistent.timestamp import TimeStamp
+from ZODB.Connection import TransactionMetaData
 from ZODB.POSException import POSKeyError, UndoError
 
 from lovely.remotetask.base.ownership import check_path, wrote
 from lovely.remotetask.base.site import path_to
 from lovely.remotetask.engine.control import find_filed, find_job
+from lovely.remotetask.engine.identity import is_exclusive
 from lovely.remotetask.engine.options import MAX_NOTE, check_note
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.telling import note
@@ -166,15 +168,34 @@ def _claim_before(session: Session, job: Job, tid: bytes) -> tuple[str | None, i
 
 def _oids_of(db: Any, tid: bytes) -> list[bytes] | None:
     """Return the ids of the objects that a transaction has written; None if it was packed."""
-    transactions = db.storage.iterator(tid, tid)
-    try:
-        for txn in transactions:
-            if txn.tid == tid and txn.status != "p":
-                return [record.oid for record in txn]
-    finally:
-        if hasattr(transactions, "close"):
-            transactions.close()
+    with _between_commits(db.storage):
+        transactions = db.storage.iterator(tid, tid)
+        try:
+            for txn in transactions:
+                if txn.tid == tid and txn.status != "p":
+                    return [record.oid for record in txn]
+        finally:
+            if hasattr(transactions, "close"):
+                transactions.close()
     return None
+
+
+@contextmanager
+def _between_commits(storage: Any) -> Iterator[None]:
+    """Keep commits of a storage of this process waiting.
+
+    A `FileStorage` whose file is looked at by another way, as its iterator does, cannot be read
+    while a transaction is being written: ``_skip_to_start`` in ZODB then fails in three ways.
+    """
+    if not is_exclusive(storage) or storage.isReadOnly():
+        yield
+        return
+    txn = TransactionMetaData()
+    storage.tpc_begin(txn)
+    try:
+        yield
+    finally:
+        storage.tpc_abort(txn)
 
 
 @contextmanager

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""What is done for all workers of a service, by any of them, in steps."""
+"""What is done for all workers of a service, by any of them, in steps.
+
+Most steps find nothing to do.  So they go on in the transaction that `Upkeep.lease_seconds` has
+begun, until one of them writes.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,13 @@ from typing import Any
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.engine.claim import expire_waiting
 from lovely.remotetask.engine.claims import Claims
-from lovely.remotetask.engine.identity import Observer, local_ids
-from lovely.remotetask.engine.rescue import orphans, rescue
+from lovely.remotetask.engine.identity import Observer, is_exclusive, local_ids
+from lovely.remotetask.engine.rescue import orphans, rescue, told_dead
 from lovely.remotetask.engine.retention import prune
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.job import job_log
 from lovely.remotetask.setting import read
+from lovely.remotetask.store import worker
 from lovely.remotetask.store.awaiting import BEGIN, check_awaiting
 from lovely.remotetask.store.check import check_jobs
 from lovely.remotetask.store.lost import check_records
@@ -68,7 +73,13 @@ class Upkeep:
 
         Transaction: commits.
         """
-        found = orphans(session.begin())
+        if is_exclusive(self._claims.db.storage):
+            find = orphans
+        elif worker.ended:
+            find = told_dead
+        else:
+            return 0
+        found = find(session.begin())
         session.abort()
         return self.free(session, found)
 
@@ -89,17 +100,18 @@ class Upkeep:
 
         Transaction: commits.
         """
-        dead = dict(self._dead(session.begin(), lease_seconds))
+        dead = dict(self._dead(session.go_on(), lease_seconds))
         return self.free(session, dead, dead)
 
     def _dead(self, service: Any, lease_seconds: float) -> list[tuple[str, bytes]]:
         local = local_ids(service)
         others = {
-            worker_id: worker
-            for worker_id, worker in service.workers.items()
+            worker_id: record
+            for worker_id, record in service.workers.items()
             if worker_id not in local
         }
-        return self._observer.dead(others, lease_seconds, self._claims.monotonic())
+        dead = self._observer.dead(others, lease_seconds, self._claims.monotonic())
+        return dead + [(name, other._p_serial) for name, other in others.items() if other.has_ended]
 
     # -- mending ----------------------------------------------------------------------
 
@@ -128,8 +140,7 @@ class Upkeep:
         """
         transact = self._claims.transact
         look = functools.partial(check_awaiting, now=self._claims.clock(), after=self._looked)
-        problems, self._looked = look(session.begin(), repair=False)
-        session.abort()
+        problems, self._looked = look(session.go_on(), repair=False)
         for problem in problems:
             job_log.error("job %s: %s; mended", problem.jobid, problem.text)
         return bool(problems and transact.once(session, functools.partial(look, repair=True)))
@@ -142,7 +153,7 @@ class Upkeep:
         Transaction: commits.
         """
         change = functools.partial(expire_waiting, now=self._claims.clock(), size=size)
-        return self._claims.transact.once(session, change) == size
+        return self._claims.transact.once(session, change, goes_on=True) == size
 
     def prune(self, session: Session, size: int) -> bool:
         """See `protocol.Upkeep`.
@@ -150,7 +161,7 @@ class Upkeep:
         Transaction: commits.
         """
         change = functools.partial(prune, now=self._claims.clock(), size=size)
-        return self._claims.transact.once(session, change) == size
+        return self._claims.transact.once(session, change, goes_on=True) == size
 
     def check(self, session: Session, first: int, size: int) -> int | None:
         """See `protocol.Upkeep`.
@@ -159,7 +170,7 @@ class Upkeep:
         """
         transact = self._claims.transact
         look = functools.partial(check_jobs, now=self._claims.clock(), first=first, size=size)
-        found = transact.once(session, functools.partial(look, repair=False))
+        found = transact.once(session, functools.partial(look, repair=False), goes_on=True)
         if found is None:
             return None
         problems, following = found

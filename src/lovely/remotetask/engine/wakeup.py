@@ -32,7 +32,53 @@ class Watcher(Protocol):
         """
 
 
-class Listener:
+class Watchers:
+    """Those who are woken by one storage.
+
+    :ivar watchers: all of them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.watchers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    #: Whether the storage tells, as it seems.
+    is_told = True
+
+    def watch(self, watcher: Watcher) -> None:
+        """Wake somebody from now on, also by signals that he has only now."""
+        with self._lock:
+            self.watchers.add(watcher)
+
+    def forget(self, watcher: Watcher) -> None:
+        """Wake somebody no longer."""
+        with self._lock:
+            self.watchers.discard(watcher)
+
+    def doubt(self) -> None:
+        """Somebody has found a change that he was not told of."""
+
+    def all(self) -> list[Any]:
+        """Return those who are woken."""
+        with self._lock:
+            return list(self.watchers)
+
+    def tell(self, changed: Collection[bytes], oids: list[bytes]) -> None:
+        """Wake those who wait for one of the objects that were changed.
+
+        :param oids: see `Watcher.hear`.
+        """
+        for watcher in self.all():
+            if not watcher.signals.isdisjoint(changed):
+                watcher.hear(oids)
+
+    def tell_all(self) -> None:
+        """Wake all: anything may have changed."""
+        for watcher in self.all():
+            watcher.hear([])
+
+
+class Listener(Watchers):
     """Hears what one storage tells its database.  It provides `ZODB.interfaces.IStorageWrapper`.
 
     :param storage: whom to hear.
@@ -40,43 +86,24 @@ class Listener:
     """
 
     def __init__(self, storage: Any, adapter: Any) -> None:
+        super().__init__()
         self._storage = storage
         self._adapter = adapter
-        self._lock = threading.Lock()
-        self._watchers: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)
-
-    def watch(self, watcher: Watcher) -> None:
-        """Wake somebody from now on."""
-        with self._lock:
-            self._watchers.add(watcher)
-
-    def forget(self, watcher: Watcher) -> None:
-        """Wake somebody no longer."""
-        with self._lock:
-            self._watchers.discard(watcher)
 
     def invalidate(self, transaction_id: bytes, oids: Iterable[bytes]) -> None:
         """Called by the storage: another process has changed these objects."""
         oids = list(oids)
         self._adapter.invalidate(transaction_id, oids)
-        changed = frozenset(oids)
-        for watcher in self._all():
-            if not changed.isdisjoint(watcher.signals):
-                watcher.hear(oids)
+        self.tell(oids, oids)
 
     def invalidateCache(self) -> None:
         """Called by the storage: anything may have changed while it was not connected."""
         drop_ids(self._storage)
         self._adapter.invalidateCache()
-        for watcher in self._all():
-            watcher.hear([])
-
-    def _all(self) -> list[Any]:
-        with self._lock:
-            return list(self._watchers)
+        self.tell_all()
 
 
 class CommitListener:
@@ -121,7 +148,7 @@ _listeners: weakref.WeakKeyDictionary[Any, Listener] = weakref.WeakKeyDictionary
 def listener_of(db: Any) -> Listener | None:
     """Return the listener of a database.
 
-    :returns: None where the storage tells nothing by itself: RelStorage has to be asked.
+    :returns: None where the storage tells nothing by itself, as RelStorage.
     """
     storage = db.storage
     if IMVCCStorage.providedBy(storage) or not hasattr(storage, "registerDB"):

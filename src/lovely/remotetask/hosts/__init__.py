@@ -6,8 +6,8 @@ From top to bottom; each uses only those below it.
 ``plone``        the add-on for Plone
 ``zmi``          a page of plain Zope that looks after services
 ``jobs``         what such pages ask of jobs
-``content``      content of Zope and Plone as input of jobs
 ``zope``         Zope and Plone: a request, a site and a user for each job
+``content``      content of Zope and Plone as input of jobs
 ``interaction``  a principal for each job, where zope.security asks for one
 ``users``        as whom a job runs
 ``zcml``         what ZCML says of tasks
@@ -17,7 +17,7 @@ From top to bottom; each uses only those below it.
 ``servers``      whether this process is a server
 ``otel``         spans of OpenTelemetry
 ``prometheus``   metrics for Prometheus
-``lookout``      services that are made after the start
 ``removal``      takes out of a database what needs the package
 ``autostart``    by patterns in its configuration
+``lookout``      services that are made after the start
 """

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import transaction
@@ -18,10 +19,13 @@ from zope.component import getGlobalSiteManager
 from zope.component.interfaces import ISite
 
 from lovely.remotetask.base.site import ROOT_NAME, entered
+from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.registry import is_switched_off
 from lovely.remotetask.engine.service import Service
 from lovely.remotetask.errors import OldRecord
+from lovely.remotetask.hosts.lookout import Lookout
 from lovely.remotetask.interfaces import IService
+from lovely.remotetask.setting import MAX_THREADS
 
 log = logging.getLogger("lovely.remotetask")
 
@@ -39,11 +43,27 @@ def getAutostartServiceNames() -> list[str]:
 
     Transaction: none.
     """
-    for read in (_zope_app_configuration, _zope_configuration):
-        configuration = read()
-        if configuration:
-            return split_patterns(configuration.get("autostart", ""))
-    return []
+    return split_patterns(_configuration().get("autostart", ""))
+
+
+def use_configured_threads() -> None:
+    """Let services that start from now on have the threads that the product configuration says.
+
+    What makes no sense is logged.
+
+    Transaction: none.
+    """
+    text = _configuration().get("threads")
+    if text is None:
+        return
+    if text.isdecimal() and 1 <= int(text) <= MAX_THREADS:
+        registry.threads = int(text)
+    else:
+        log.error("threads in the product configuration must be 1 to %s: %s", MAX_THREADS, text)
+
+
+def _configuration() -> Any:
+    return _zope_app_configuration() or _zope_configuration() or {}
 
 
 def split_patterns(text: str) -> list[str]:
@@ -77,8 +97,13 @@ def bootStrapSubscriber(event: Any) -> None:
     if is_switched_off(SWITCH) or "Zope2" in sys.modules:  # there `hosts.zope` does it
         return
     log.info("handling event IStartRemoteTasksEvent")
+    patterns = getAutostartServiceNames()
+    known: set[Any] = set()
+    use_configured_threads()
     try:
-        start_services(event.database, getAutostartServiceNames())
+        start_services(event.database, patterns, known)
+        if patterns:
+            look_out(event.database, patterns, known)
     except Exception:
         log.exception("services could not be started")
 
@@ -180,6 +205,18 @@ def start_new_services(db: Any, patterns: Iterable[str], known: set[Any]) -> int
         return started
     finally:
         connection.close()
+
+
+def look_out(db: Any, patterns: list[str], known: set[Any]) -> Lookout:
+    """Start the services that patterns name also when they are made later; return who does it.
+
+    :param known: see `start_new_services`.
+
+    Transaction: each look reads only, through a connection of its own.
+    """
+    lookout = Lookout(db, partial(start_new_services, db, patterns, known))
+    lookout.start()
+    return lookout
 
 
 def find_services(database_root: Any, patterns: Iterable[str]) -> Iterator[Match]:

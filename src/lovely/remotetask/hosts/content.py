@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: ZPL-2.1
 """Content of Zope and Plone as input of jobs, and tasks that many want: by one call each.
 
-An object itself is no input: it stands wrapped in its containers, and may be moved, or gone, by the
-time the job runs.  What is stored is where it was, and its UID if it has one.
+An object that is given to ``add``, alone or within other input, is not stored there: it stands
+wrapped in its containers, and may be moved, or gone, by the time the job runs.  What is stored is
+where it was, and its UID if it has one.  The task is given the object, as traversal gives it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from AccessControl.SecurityManagement import getSecurityManager
+from Acquisition import aq_base, aq_inner, aq_parent
 from zope.component.hooks import getSite
 from zope.globalrequest import getRequest
+from zope.interface import implementer
 
 from lovely.remotetask.errors import InvalidArgument, InvalidInput, TaskError
+from lovely.remotetask.interfaces import IReference
 from lovely.remotetask.task import task
 
 #: The permission that it takes to see an object.
@@ -29,8 +33,12 @@ class ContentNotVisible(TaskError):
     """The user of the job may not see the object."""
 
 
+@implementer(IReference)
 class Content(NamedTuple):
     """Stands for an object of Zope in the input of a job.
+
+    Given as such, by `reference`, it is the task's to resolve: with another permission, or one
+    that goes on where some object is gone.
 
     :ivar path: its path from the root of Zope, such as ``/Plone/news``.
     :ivar uid: its UID, by which it is found where it was moved to; None if it has none.
@@ -80,8 +88,26 @@ def reference(content: Any) -> Content:
     """
     path = content.getPhysicalPath() if hasattr(content, "getPhysicalPath") else ()
     if not path or path[0] != "":
-        raise InvalidInput(f"{content!r} has no path from the root of Zope")
+        raise InvalidInput(
+            f"{content!r} has no path from the root of Zope: give it as traversal does, wrapped"
+        )
     return Content("/".join(path) or "/", _uid_of(content))
+
+
+def reference_if_stored(content: Any) -> Content | None:
+    """Return `reference` of an object, the adapter that ``add`` asks for.
+
+    What is new and stands nowhere yet, such as a file that was made for the job, is stored with it:
+    None.
+
+    :raises InvalidInput: it is in the database, and has no path from the root of Zope.
+
+    Transaction: reads only.
+    """
+    is_new = getattr(aq_base(content), "_p_jar", None) is None
+    if is_new and aq_parent(aq_inner(content)) is None:
+        return None
+    return reference(content)
 
 
 def _uid_of(content: Any) -> str | None:

@@ -20,9 +20,10 @@ from AccessControl.SecurityManagement import getSecurityManager, newSecurityMana
 from Acquisition import aq_base, aq_inner, aq_parent
 from App.config import getConfiguration
 from OFS.Application import Application
+from OFS.interfaces import ITraversable
 from Products.Five.component import enableSite
 from Products.Five.component.interfaces import IObjectManagerSite
-from zope.component import getGlobalSiteManager, provideHandler
+from zope.component import getGlobalSiteManager, provideAdapter, provideHandler
 from zope.component.hooks import getSite, setHooks, setSite
 from zope.component.interfaces import ISite
 from zope.component.persistentregistry import PersistentComponents
@@ -44,13 +45,15 @@ from lovely.remotetask.hosts import servers
 from lovely.remotetask.hosts.autostart import (
     PRODUCT_NAME,
     getAutostartServiceNames,
+    look_out,
     names,
     start_services,
+    use_configured_threads,
 )
+from lovely.remotetask.hosts.content import reference_if_stored
 from lovely.remotetask.hosts.dropped import note_added
-from lovely.remotetask.hosts.lookout import Lookout
 from lovely.remotetask.hosts.users import UserGone, named_user, run_as
-from lovely.remotetask.interfaces import ITaskService
+from lovely.remotetask.interfaces import IReference, ITaskService
 from lovely.remotetask.service import TaskService
 
 __all__ = ["UserGone", "install", "run_as", "set_up", "uninstall"]
@@ -251,6 +254,7 @@ def set_up() -> None:
     """
     register_around(NAME, in_zope)
     register_context(NAME, capture, _restore)
+    provideAdapter(reference_if_stored, (ITraversable,), IReference)
 
 
 def database_opened(event: Any) -> None:
@@ -292,11 +296,12 @@ def _start(patterns: list[str]) -> None:
 
     take_endings()
     known: set[Any] = set()
+    use_configured_threads()
     try:
         start_services(Zope2.DB, patterns, known)
     except Exception:
         log.exception("services could not be started")
-    Lookout(Zope2.DB, patterns, known).start()
+    look_out(Zope2.DB, patterns, known)
 
 
 def install(place: Any, name: str = "tasks") -> Any:

@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.ownership import check_path, check_sound, check_tree, removed, wrote
+from lovely.remotetask.base.reference import refusing
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.adding import add_job, checked_input, new_ids
 from lovely.remotetask.engine.control import find_job
@@ -114,7 +115,7 @@ class Jobs(Mapping[str, Any]):
         record = record_of(job) if is_kind(job, Job) else None
         if not is_kind(job, Job) or (record is not None and record.__parent__ is not None):
             raise InvalidArgument(f"{shown(job)} is no new job")
-        checked_input(service, job.input)
+        checked_input(service, job.input, refusing)
         record = JobRecord(new_ids(service, 1)[0], job)
         attach(job, record)
         add_job(service, record)

@@ -13,6 +13,7 @@ from zope.interface import implementer
 from zope.location.location import Location
 
 from lovely.remotetask.base.ownership import check_sound
+from lovely.remotetask.base.reference import refusing
 from lovely.remotetask.base.storable import check_storable, is_plain
 from lovely.remotetask.engine.outcome import failure_of
 from lovely.remotetask.errors import InvalidArgument, InvalidInput, is_true
@@ -145,7 +146,7 @@ class Job(Persistent, Location):
             data = check_storable(data, InvalidInput, "the job")
         job.__dict__.update(data)
         if input is not None:
-            job.input = check_storable(input, InvalidInput, "the input", True)
+            job.input = check_storable(input, InvalidInput, "the input", True, exchange=refusing)
         job.jobName = self.jobName or self.__name__
         return job
 

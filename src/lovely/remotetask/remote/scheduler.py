@@ -21,6 +21,7 @@ from zope.interface import implementer
 from zope.location.location import Location
 
 from lovely.remotetask.base.ownership import check_sound
+from lovely.remotetask.base.reference import refusing
 from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.errors import InvalidArgument, InvalidInput, describe, is_true, shown
 from lovely.remotetask.events import pass_over
@@ -131,7 +132,7 @@ class SchedulerItem(Persistent, Location):
         """
         if not self.jobName:
             raise InvalidArgument("a scheduler item needs a jobName: the factory of its jobs")
-        check_storable(self.input, InvalidInput, "the input", True)
+        check_storable(self.input, InvalidInput, "the input", True, exchange=refusing)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.__name__} for: {self.jobName!r}>"

@@ -27,6 +27,7 @@ from lovely.remotetask.store.lots import AWAITING, drop_lot
 from lovely.remotetask.store.notes import notes_of, take_note
 from lovely.remotetask.store.problem import LeftAlone, Problem
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
+from lovely.remotetask.store.tree import fetch
 
 #: How many jobs one step looks at.
 STEP_SIZE = 1000
@@ -45,6 +46,7 @@ def check_jobs(
     """
     size = STEP_SIZE if size is None else size
     jobids = list(islice(service.jobs.ids_from(first), size))
+    fetch(service._p_jar, service.jobs.get_many(jobids))
     problems: list[Problem] = []
     for jobid in jobids:
         job = service.jobs[jobid]

@@ -20,6 +20,7 @@ from lovely.remotetask.base.ownership import check_sound, wrote
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.quarantine import is_known, load, load_many
+from lovely.remotetask.store.tree import fetch
 
 #: So many members in a row are marked in one page.
 PAGE_SIZE = 256
@@ -273,8 +274,7 @@ class GroupState:
         ghosts = [
             job for job in jobs.get_many(jobids) if job is not None and job._p_changed is None
         ]
-        if self._service._p_jar is not None:
-            self._service._p_jar.prefetch(ghosts)
+        fetch(self._service._p_jar, ghosts)
         members = []
         for (number, jobid), job in zip(chunk, load_many(jobs, jobids), strict=True):
             if job is None:

@@ -218,6 +218,10 @@ class Levels(Level):
         for level in self.all_levels():
             yield from level.indexes.items()
 
+    def awaits_attempt(self, now: float) -> bool:
+        """Say whether a job that has begun waits for another attempt, later than `now`."""
+        return any(level.indexes[QUEUED].first(now) for level in self.all_levels())
+
     def count_to_run(self, status: str) -> int:
         """Return the number of jobs with a status that wait or rest, but for those aside."""
         if status not in TIMED_STATUSES:

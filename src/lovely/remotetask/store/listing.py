@@ -24,7 +24,7 @@ from lovely.remotetask.store.level import TIMED_STATUSES
 from lovely.remotetask.store.lots import is_lot_of
 from lovely.remotetask.store.quarantine import load_many
 from lovely.remotetask.store.ready import PREFETCH_SIZE, is_closed
-from lovely.remotetask.store.tree import MAX_JOB_ID
+from lovely.remotetask.store.tree import MAX_JOB_ID, fetch
 
 #: A page looks at no more entries than this, whatever they are of.
 LOOK_SIZE = 1000
@@ -174,10 +174,8 @@ def _stands_by(service: Any, job: Any, entry: _Entry) -> bool:
 
 def _load(service: Any, jobids: list[int]) -> list[Job | None]:
     """Return jobs, or None for those that are gone or cannot be read here."""
-    jar = service._p_jar
-    if jar is not None and len(jobids) > 1:
-        found = service.jobs.get_many(jobids)
-        jar.prefetch(job for job in found if job is not None and job._p_changed is None)
+    if len(jobids) > 1:
+        fetch(service._p_jar, service.jobs.get_many(jobids))
     return load_many(service.jobs, jobids)
 
 

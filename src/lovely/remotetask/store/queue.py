@@ -101,22 +101,25 @@ class JobQueue(Levels):
 
     def file(self, job: Job) -> None:
         """Put a job where its status and its due time say."""
-        if not job.is_final and job._p_jar is not None:  # of a new one `JobTree.add` tells
-            wrote(self, job)
-        if job.awaits and not job.is_final:
-            level = self.level(job.priority)
-            put_in_lot(level, level.parked, AWAITING, job)
-            job.place = AWAITING
-        elif job.status == QUEUED and job.due is None:
-            self.file_ready([job])
-        elif job.status == CRONJOB and job.due is None and job.timezone is not None:
-            self.park_for_zone(job)
-        elif job.is_final:
+        status = job.status
+        is_new = job._p_jar is None  # of which `JobTree.add` tells
+        if status in FINAL_STATUSES:
             self.index_of(job).insert(self._time_of(job), job.id)
             free_key(self, job)
         else:
-            self.file_waiting(job)
-        if self.gates is not None and job._p_jar is not None:
+            if not is_new:
+                wrote(self, job)
+            if job.awaits:
+                level = self.level(job.priority)
+                put_in_lot(level, level.parked, AWAITING, job)
+                job.place = AWAITING
+            elif status == QUEUED and job.due is None:
+                self.file_ready([job])
+            elif status == CRONJOB and job.due is None and job.timezone is not None:
+                self.park_for_zone(job)
+            else:
+                self.file_waiting(job)
+        if not is_new and self.gates is not None:
             self.gates.leave(self, [job])
 
     def file_waiting(self, job: Job) -> None:

@@ -39,7 +39,7 @@ from lovely.remotetask.base.shelf import Shelf
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.memory import Memory
 from lovely.remotetask.store.quarantine import load_many, why_unreadable, why_unusable
-from lovely.remotetask.store.tree import LANES, JobTree, lane_of
+from lovely.remotetask.store.tree import LANES, JobTree, fetch, lane_of
 
 #: How many ids a segment of the ready queue holds, and one that many ids are put into at once.
 SEGMENT_SIZE = 32
@@ -99,11 +99,13 @@ class Lane(Persistent):
 
     def _last(self) -> tuple[Shelf | None, int]:
         """Return the last generation, and the key of its last segment."""
-        generations = self.generations.entries
-        if not generations:
+        generations = self.generations
+        entries = generations.entries
+        if not entries:
             return None, 0
-        generation = generations[max(generations)]
-        check_sound(self, self.generations, generation)
+        generation = entries[max(entries)]
+        if generation._p_jar is None or generations._p_jar is None:
+            check_sound(self, generations, generation)
         return generation, max(generation.entries)
 
     def put(self, jobids: list[int]) -> list[int]:
@@ -137,8 +139,9 @@ class Lane(Persistent):
 
     def _open_segment(self, generation: Shelf | None, last: int) -> tuple[Shelf, int, Any]:
         # Keys grow with time; behind it is chance, so that two that open a segment at the same
-        # moment open two.
-        tick = max(last // 1024 + 1, int(time.time() * 1e6))
+        # moment open two.  What is opened after another is later by more than a whole microsecond,
+        # whatever the chance: lists of jobs tell no shorter times apart.
+        tick = max(last // 1024 + 2, int(time.time() * 1e6))
         key = tick * 1024 + random.getrandbits(10) // LANES * LANES + self.number
         if generation is None or len(generation.entries) >= GENERATION_SIZE:
             generation = Shelf()
@@ -233,10 +236,7 @@ class Lane(Persistent):
         for first in range(0, len(jobids), PREFETCH_SIZE):
             some = jobids[first : first + PREFETCH_SIZE]
             found = jobs.get_many(some)
-            # A server can send many records at once; asked for one by one, each is a round trip.
-            # Storages without a server do not even look at what they are given.
-            if len(some) > 1 and self._p_jar is not None:
-                self._p_jar.prefetch(j for j in found if j is not None and j._p_changed is None)
+            fetch(self._p_jar, found)
             yield from zip(some, found, strict=True)
 
 
@@ -275,20 +275,24 @@ class ReadyQueue(Persistent):
 
         :param lane_number: the lane for all of them; None leaves it to their ids.
         """
+        if lane_number is None and len(jobids) == 1:
+            lane_number = lane_of(jobids[0])
+        if lane_number is not None:
+            return self._sound_lane(lane_number).put(jobids)
         keys: list[int] = []
-        runs = groupby(jobids, lane_of) if lane_number is None else [(lane_number, jobids)]
-        for number, run in runs:
-            lane = self.lanes[number]
-            if lane._p_jar is None:
-                check_sound(self, lane)
-            keys += lane.put(list(run))
+        for number, run in groupby(jobids, lane_of):
+            keys += self._sound_lane(number).put(list(run))
         return keys
+
+    def _sound_lane(self, number: int) -> Lane:
+        lane = self.lanes[number]
+        if lane._p_jar is None:
+            check_sound(self, lane)
+        return lane
 
     def note_left(self, key: int) -> None:
         """Count a job that no longer waits in a segment."""
-        lane = self.lanes[key % LANES]
-        if lane._p_jar is None:
-            check_sound(self, lane)
+        lane = self._sound_lane(key % LANES)
         if lane.left._p_jar is None:
             check_sound(lane, lane.left)
         lane.left.change(1)

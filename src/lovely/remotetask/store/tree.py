@@ -12,6 +12,7 @@ from collections.abc import (
     KeysView,
     Mapping,
     MutableMapping,
+    Sequence,
     ValuesView,
 )
 from typing import Any
@@ -150,7 +151,9 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         return jobids
 
     def __setitem__(self, jobid: int, job: Job) -> None:
-        self.add({jobid: job})
+        page = self._page_to_write(jobid)
+        page.put(jobid, job)
+        wrote(self, job, page)
 
     def add(self, jobs: Mapping[int, Job]) -> None:
         """Put jobs in, by id."""
@@ -160,13 +163,15 @@ class JobTree(Persistent, MutableMapping[int, "Job"]):
         for jobid, job in jobs.items():
             if jobid >> _PAGE_SHIFT != last:
                 last = jobid >> _PAGE_SHIFT
-                lane = self.lanes[lane_of(jobid)]
-                page = self._page(lane, jobid)
-                if page is None:
-                    page = grow(lane, jobid, _SHIFTS, Shelf)
+                page = self._page_to_write(jobid)
                 written.append(page)
             page.put(jobid, job)
         wrote(self, *written)
+
+    def _page_to_write(self, jobid: int) -> Any:
+        lane = self.lanes[lane_of(jobid)]
+        page = self._page(lane, jobid)
+        return grow(lane, jobid, _SHIFTS, Shelf) if page is None else page
 
     def _lane(self, jobid: int) -> Shelf:
         lane = self.lanes[lane_of(jobid)]
@@ -243,6 +248,18 @@ def _children(nodes: Iterable[Shelf], first: int) -> Iterator[Shelf]:
             except POSKeyError:
                 continue
             yield child
+
+
+def fetch(jar: Any, jobs: Sequence[Job | None]) -> None:
+    """Ask for the records of jobs that are not in memory, all at once.
+
+    A server can send many records together; asked for one by one, each is a round trip.  Storages
+    without a server do not even look at what they are given.
+
+    :param jar: the connection; None if there is none.
+    """
+    if jar is not None and len(jobs) > 1:
+        jar.prefetch(job for job in jobs if job is not None and job._p_changed is None)
 
 
 def holds_new(tree: Any, job: Job) -> bool:

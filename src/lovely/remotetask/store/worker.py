@@ -18,6 +18,42 @@ from lovely.remotetask.base.ownership import check_path, check_sound, removed, w
 LEASE_SECONDS = 60.0
 
 
+class Origin(NamedTuple):
+    """Who has started the process of a worker: a supervisor.
+
+    :ivar supervisor: the id of its process.
+    :ivar child: the number that this process has there, from 1 on.
+    :ivar starts: how often it was started under that number, this time included.
+    :ivar why: what became of the one before; empty the first time.
+    :ivar token: a random word for this very process, which the supervisor has made; empty if the
+        process is not the supervisor's own child.
+    """
+
+    supervisor: int
+    child: int
+    starts: int
+    why: str
+    token: str = ""
+
+
+#: Who has started this process; None where nobody supervises it.  It is for who runs it.
+origin: Origin | None = None
+
+#: The tokens of processes that have died: their supervisor, which is that of this one, has waited
+#: for each of them.  It is for who runs this process too.
+ended: set[str] = set()
+
+
+def _forget_origin() -> None:
+    # A forked child may live when the process is dead that the supervisor has started.
+    global origin
+    origin = None
+
+
+if hasattr(os, "register_at_fork"):  # a platform without has no fork either
+    os.register_at_fork(after_in_child=_forget_origin)
+
+
 class Worker(Persistent):
     """The record of one worker.
 
@@ -25,21 +61,32 @@ class Worker(Persistent):
     and ``pid``: for people; ``beats`` int: heartbeats written; ``is_inline`` bool: the jobs
     were claimed in an application's own transactions, by `ITaskService.claimNextJob`, where
     nobody gives signs of life, and nobody may be at them; ``threads`` int: how many jobs it runs
-    at the same time.
+    at the same time.  In a process that a supervisor has started: ``origin`` tuple, and ``token``
+    str, see `Origin`.
     """
 
     beats: int = 0
     is_inline: bool = False
     threads: int = 1
+    origin: tuple[int, int, int, str] | None = None
+    token: str = ""
 
     def __init__(self) -> None:
         self.held: tuple[int, ...] = ()
         self.host = socket.gethostname()
         self.pid = os.getpid()
+        if origin is not None:
+            self.origin = origin[:4]  # what is stored needs no class
+            self.token = origin.token
 
     def beat(self) -> None:
         """Give a sign of life."""
         self.beats += 1
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the supervisor of this process has told that the worker's process is dead."""
+        return self.token in ended
 
 
 class WorkerState(NamedTuple):
@@ -53,6 +100,11 @@ class WorkerState(NamedTuple):
     :ivar is_inline: it is an application that has claimed jobs by `ITaskService.claimNextJob`.
     :ivar last_sign: when it last wrote its record, in UTC, by the clock of the storage.
     :ivar threads: how many jobs it runs at the same time.
+    :ivar supervisor: the id of the process that has started it, as one of several or to start it
+        again; None for any other process.
+    :ivar child: the number that it has there, from 1 on.
+    :ivar starts: how often a process was started under that number, this one included.
+    :ivar restarted: what became of the one before; empty the first time.
     """
 
     id: str
@@ -62,6 +114,10 @@ class WorkerState(NamedTuple):
     is_inline: bool
     last_sign: datetime | None
     threads: int = 1
+    supervisor: int | None = None
+    child: int | None = None
+    starts: int = 1
+    restarted: str = ""
 
 
 def list_workers(service: Any) -> list[WorkerState]:
@@ -80,7 +136,7 @@ def _state_of(worker_id: str, worker: Worker) -> WorkerState:
     if serial != z64:
         sign = datetime.fromtimestamp(TimeStamp(serial).timeTime(), timezone.utc)
     told = (worker.host, worker.pid, worker.held, worker.is_inline, sign, worker.threads)
-    return WorkerState(worker_id, *told)
+    return WorkerState(worker_id, *told, *(worker.origin or ()))
 
 
 def find_worker(service: Any, worker_id: str) -> Worker | None:

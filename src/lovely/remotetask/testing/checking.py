@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from lovely.remotetask.base.reference import referring
+from lovely.remotetask.base.storable import check_storable
 from lovely.remotetask.engine.adding import name_of_task
-from lovely.remotetask.errors import shown
+from lovely.remotetask.errors import InvalidInput, RemoteTaskError, shown
 from lovely.remotetask.job import Job
 
 #: In the place of an input: it may be any.
@@ -35,9 +37,13 @@ def assert_added(
     """
     __tracebackhide__ = True
     name = name_of_task(service, task)
+    stored = _as_stored(input)
     jobs = sorted(service.jobs.values(), key=lambda job: (job.created_at, job.id))
     found = [
-        job for job in jobs if job.task == name and (input is ANYTHING or bool(job.input == input))
+        job
+        for job in jobs
+        if job.task == name
+        and (input is ANYTHING or bool(job.input == input) or bool(job.input == stored))
     ]
     if len(found) == times or (found and times is None):
         return found[-1] if found else None
@@ -47,6 +53,14 @@ def assert_added(
         f"{wanted} {of} should have been added, and {len(found) or 'none'} was;"
         f" there {'are' if jobs else 'is no job at all'}{_listed(jobs)}"
     )
+
+
+def _as_stored(input: Any) -> Any:
+    """Return an input with what stands for objects in it, as content of Zope."""
+    try:
+        return check_storable(input, InvalidInput, "the input", exchange=referring)
+    except RemoteTaskError:  # it is compared in a way of its own
+        return input
 
 
 def _listed(jobs: list[Job]) -> str:

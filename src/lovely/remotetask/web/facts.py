@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import base64
 import math
-from datetime import date, datetime, time
+import re
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
 from lovely.remotetask.engine.undoing import time_of, transaction_of
-from lovely.remotetask.errors import shown
+from lovely.remotetask.errors import InvalidArgument, shown
 from lovely.remotetask.hosts.autostart import Match
 from lovely.remotetask.store.group import GroupState
 from lovely.remotetask.store.quarantine import load
@@ -51,6 +52,37 @@ def id_of(job: Any) -> int | str:
 def time_text(moment: datetime | None) -> str | None:
     """Return a time in the form of ISO 8601; None is None."""
     return None if moment is None else moment.isoformat()
+
+
+_TIME = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?"
+    r"(?:([Zz])|([+-])(\d\d):(\d\d))"
+)
+
+
+def moment_of(text: str | None, name: str) -> datetime | None:
+    """Return the time that a text in the form of RFC 3339 tells; None is None.
+
+    :raises InvalidArgument: it is none.
+    """
+    if text is None:
+        return None
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise InvalidArgument(
+            f"{name} must be a time such as 2030-01-31T12:00:00Z, not {shown(text)}"
+        )
+    *parts, fraction, _, sign, hours, minutes = found.groups()
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    try:
+        zone = timezone(-offset if sign == "-" else offset)
+        microseconds = int((fraction or "0").ljust(9, "0")[:6])
+        year, month, day, hour, minute, second = map(int, parts)
+        # A leap second is the last one that Python knows.
+        moment = datetime(year, month, day, hour, minute, min(second, 59), microseconds, zone)
+        return moment.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        raise InvalidArgument(f"{name}: there is no time {shown(text)}") from None
 
 
 def told_of(job: Any) -> dict[str, Any]:

@@ -246,7 +246,14 @@ def add_many(
     return [service.addJob(task, input) for input in inputs]
 
 
-def add_group(service: Any, task: str, inputs: list[Any], then: tuple[str, Any]) -> int:
+def add_group(
+    service: Any,
+    task: str,
+    inputs: list[Any],
+    then: tuple[str, Any],
+    priority: int = 0,
+    lock: str | None = None,
+) -> int:
     """Add jobs and one at their end, with inputs from outside; return the id of the group.
 
     See `ITaskService.add_group`.
@@ -257,7 +264,7 @@ def add_group(service: Any, task: str, inputs: list[Any], then: tuple[str, Any])
         raise InvalidArgument("a remote processor has no groups")
     check_outside(service, inputs)
     check_outside(service, then[1])
-    groupid: int = service.add_group(task, inputs, then)
+    groupid: int = service.add_group(task, inputs, then, priority=priority, lock=lock)
     return groupid
 
 

@@ -70,10 +70,15 @@ class Server:
         name = f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{port}/"
         self._sockets: dict[int, Any] = {}
-        settings = {"threads": THREADS, "ident": None, **options}
-        self._server = waitress.create_server(
-            app, map=self._sockets, sockets=[listener], _start=True, **settings
-        )
+        # The last is the default from Waitress 3 on, which those before warn of.
+        defaults = {"threads": THREADS, "ident": None, "clear_untrusted_proxy_headers": True}
+        try:
+            self._server = waitress.create_server(
+                app, map=self._sockets, sockets=[listener], _start=True, **(defaults | options)
+            )
+        except BaseException:
+            listener.close()
+            raise
         # At a port of its own it is the one that waits for requests.
         self._thread = threading.Thread(target=self._server.run, name="remotetask web", daemon=True)
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -94,7 +99,10 @@ class Server:
 
     def _call(self, action: Callable[[], Any]) -> None:
         """Call something in the thread that has the sockets."""
-        self._server.trigger.pull_trigger(action)
+        trigger = self._server.trigger
+        with trigger.lock:  # or what closes the trigger is called before that is pulled
+            trigger.thunks.append(action)
+            trigger.pull_trigger()
 
 
 def _is_busy(channel: Any) -> bool:

@@ -2,18 +2,18 @@
 
 from plone import api
 
-from lovely.remotetask import task
+from lovely.remotetask import TaskError, task
 
 MODIFY = "Modify portal content"
 
 
 @task("reindexing.below", context=True)
 def reindex_below(context, places):
-    """Index some objects anew, and all that is below them; return how many that are.
-
-    places: what lovely.remotetask.hosts.content.reference has made of the objects
-    """
-    paths = ["/".join(place.resolve(MODIFY).getPhysicalPath()) for place in places]
+    """Index some objects anew, and all that is below them; return how many that are."""
+    for place in places:
+        if not api.user.has_permission(MODIFY, obj=place):
+            raise TaskError(f"you may not modify {place.Title()}")
+    paths = ["/".join(place.getPhysicalPath()) for place in places]
     found = api.portal.get_tool("portal_catalog").unrestrictedSearchResults(path=paths)
     for number, brain in enumerate(found, 1):
         context.check_cancelled()

@@ -8,14 +8,13 @@ from Products.Five.browser import BrowserView
 from zope.component import getUtility
 from zope.interface import implementer
 
-from lovely.remotetask.hosts.content import reference
 from lovely.remotetask.interfaces import ITaskService
 from reindexing.tasks import MODIFY, reindex_below
 
 
 def add_job(objects, note):
     service = getUtility(ITaskService, name="tasks")
-    return service.add(reindex_below, [reference(content) for content in objects], note=note)
+    return service.add(reindex_below, objects, note=note)
 
 
 class ReindexBelow(BrowserView):

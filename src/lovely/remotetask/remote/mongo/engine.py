@@ -159,8 +159,8 @@ class News:
     has written something.
     """
 
-    is_exclusive = False
     is_asked = False
+    is_told = False
 
     def __init__(self, claims: Claims) -> None:
         self._claims = claims

@@ -114,7 +114,7 @@ class MongoRemoteProcessor(ProcessorBase, Location):
 
     # -- for the engine -----------------------------------------------------------------
 
-    def parts(self) -> Iterable[tuple[Any, ...]]:
+    def parts(self) -> tuple[Any, ...]:
         """See `lovely.remotetask.engine.service.Service`: nothing of it is in ZODB."""
         return ()
 

@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple, NoReturn
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from webob import Response
 
-from lovely.remotetask.errors import InvalidArgument, shown
+from lovely.remotetask.errors import shown
 from lovely.remotetask.web.routing import Context, Route
 from lovely.remotetask.web.security import Refusal
 
@@ -165,39 +164,6 @@ def _message(error: Any) -> str:
     # jsonschema shows all of a value.
     text: str = error.message
     return text if len(text) <= 300 else f"{shown(error.instance)} is not valid ({error.validator})"
-
-
-# -- values --------------------------------------------------------------------------------
-
-_TIME = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?"
-    r"(?:([Zz])|([+-])(\d\d):(\d\d))"
-)
-
-
-def time_of(text: str | None, name: str) -> datetime | None:
-    """Return the time that a text in the form of RFC 3339 tells; None is None.
-
-    :raises InvalidArgument: it is none.
-    """
-    if text is None:
-        return None
-    found = _TIME.fullmatch(text)
-    if found is None:
-        raise InvalidArgument(
-            f"{name} must be a time such as 2030-01-31T12:00:00Z, not {shown(text)}"
-        )
-    *parts, fraction, _, sign, hours, minutes = found.groups()
-    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
-    try:
-        zone = timezone(-offset if sign == "-" else offset)
-        microseconds = int((fraction or "0").ljust(9, "0")[:6])
-        year, month, day, hour, minute, second = map(int, parts)
-        # A leap second is the last one that Python knows.
-        moment = datetime(year, month, day, hour, minute, min(second, 59), microseconds, zone)
-        return moment.astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        raise InvalidArgument(f"{name}: there is no time {shown(text)}") from None
 
 
 # -- answers -------------------------------------------------------------------------------

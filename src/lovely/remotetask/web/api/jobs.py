@@ -11,8 +11,9 @@ from webob import Response
 from lovely.remotetask.interfaces import FINAL_STATUSES
 from lovely.remotetask.web import batches, operations
 from lovely.remotetask.web.api import schemas
-from lovely.remotetask.web.api.call import PREFIX, Answer, Call, answer, time_of
+from lovely.remotetask.web.api.call import PREFIX, Answer, Call, answer
 from lovely.remotetask.web.detail import detail_of
+from lovely.remotetask.web.facts import moment_of
 from lovely.remotetask.web.routing import Context
 from lovely.remotetask.web.security import ADD, MANAGE, VIEW
 
@@ -24,14 +25,14 @@ def address_of(context: Context, jobid: Any) -> str:
 
 def _list(context: Context, given: dict[str, Any]) -> Response:
     for name in ("since", "until"):
-        given[name] = time_of(given.get(name), name)
+        given[name] = moment_of(given.get(name), name)
     return answer(operations.list_told(context.service, **given))
 
 
 def _add(context: Context, given: dict[str, Any]) -> Response:
-    given["at"] = time_of(given.get("at"), "at")
+    given["at"] = moment_of(given.get("at"), "at")
     if isinstance(given.get("expires"), str):
-        given["expires"] = time_of(given["expires"], "expires")
+        given["expires"] = moment_of(given["expires"], "expires")
     for name in ("on_success", "on_error"):
         if name in given:
             given[name] = given[name]["task"], given[name].get("input")
@@ -48,7 +49,7 @@ def _add_many(context: Context, given: dict[str, Any]) -> Response:
 
 def _add_group(context: Context, given: dict[str, Any]) -> Response:
     then = given["then"]["task"], given["then"].get("input")
-    groupid = operations.add_group(context.service, given["task"], given["inputs"], then)
+    groupid = operations.add_group(context.service, **{**given, "then": then})
     address = context.url(f"{PREFIX}/groups/{groupid}")
     return answer({"id": groupid, "status_url": address}, 202, {"Location": address})
 
@@ -105,7 +106,7 @@ def _told(context: Context, outcome: str) -> Response:
 
 
 def _seconds(given: dict[str, Any]) -> float | None:
-    before = time_of(given.get("before"), "before")
+    before = moment_of(given.get("before"), "before")
     return None if before is None else before.timestamp()
 
 

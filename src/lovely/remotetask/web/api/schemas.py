@@ -23,6 +23,7 @@ TEXT: Schema = {"type": ["string", "null"]}
 TIME: Schema = {"type": "string", "format": "date-time"}
 TIME_OR_NULL: Schema = {"type": ["string", "null"], "format": "date-time"}
 NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
+INTEGER_OR_NULL: Schema = {"type": ["integer", "null"]}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 MANY: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_JOB_ID}
 FLAG: Schema = {"type": "boolean"}
@@ -202,7 +203,10 @@ NEW_GROUP = made_of(
         "task": NAME,
         "inputs": list_of(ANY, maxItems=MAX_MANY),
         "then": NEXT_JOB,
-    }
+        "priority": PRIORITY,
+        "lock": {**KEY, "description": "Of the jobs with the same lock one runs at a time."},
+    },
+    ["task", "inputs", "then"],
 )
 FOUND = made_of({"id": {"type": ["integer", "null"]}})
 BY = made_of({"by": {**NAME, "maxLength": MAX_NAME}}, [])
@@ -291,6 +295,10 @@ WORKER = made_of(
         "is_inline": FLAG,
         "last_sign": TIME_OR_NULL,
         "threads": COUNT,
+        "supervisor": INTEGER_OR_NULL,
+        "child": INTEGER_OR_NULL,
+        "starts": COUNT,
+        "restarted": STRING,
         "silent_seconds": NUMBER_OR_NULL,
         "alive": FLAG,
     }

@@ -4,45 +4,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-import ZODB
 from persistent.mapping import PersistentMapping
-from ZODB.FileStorage import FileStorage
 
 from lovely.remotetask.errors import CannotUndo
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED
 from lovely.remotetask.store.check import check_all
-from servers import open_postgres, open_zeo
+from storages import KINDS, over
+from workplace import Workplace
 
 JOBS = 12
 
-
-@contextmanager
-def opened(kind: str, request: pytest.FixtureRequest) -> Iterator[ZODB.DB]:
-    database: ZODB.DB
-    if kind == "file":
-        path: Path = request.getfixturevalue("tmp_path")
-        database = ZODB.DB(FileStorage(str(path / "Data.fs")))
-    elif kind == "zeo":
-        database = open_zeo(request.getfixturevalue("zeo"))
-    else:
-        need = request.getfixturevalue("need")
-        need(pytest.importorskip("relstorage"), "RelStorage is not installed", "pip install it")
-        dsn = request.getfixturevalue("postgres_dsn")
-        database = open_postgres(dsn, keep_history=True)
-    try:
-        yield database
-    finally:
-        database.close()
+UNDONE = [name for name, kind in KINDS.items() if kind.is_undone]
 
 
-@pytest.fixture(params=["file", "zeo", "postgres"])
-def workplace(request: pytest.FixtureRequest, make_workplace: Any, register: Any) -> Iterator[Any]:
+@pytest.fixture
+def workplace(here: Workplace, register: Any) -> Workplace:
     def write(context: Any, name: str) -> str:
         context.root[name] = (*context.root.get(name, ()), context.attempt)
         return name
@@ -54,8 +33,7 @@ def workplace(request: pytest.FixtureRequest, make_workplace: Any, register: Any
 
     register("write", write, context=True)
     register("write apart", write_apart, context=True)
-    with opened(request.param, request) as database:
-        yield make_workplace(database)
+    return here
 
 
 def check_books(workplace: Any) -> None:
@@ -64,6 +42,7 @@ def check_books(workplace: Any) -> None:
         assert not service.requests
 
 
+@over(*UNDONE)
 def test_jobs_are_undone_while_others_run_and_none_runs_again(workplace: Any) -> None:
     names = [f"job {number}" for number in range(JOBS)]
     with workplace.transaction() as root:
@@ -91,6 +70,7 @@ def test_jobs_are_undone_while_others_run_and_none_runs_again(workplace: Any) ->
     check_books(workplace)
 
 
+@over(*UNDONE)
 def test_what_was_changed_since_and_what_was_packed_is_refused(workplace: Any) -> None:
     workplace.start(waitTime=0.05)
     jobids = workplace.add("write", "one")
@@ -106,4 +86,18 @@ def test_what_was_changed_since_and_what_was_packed_is_refused(workplace: Any) -
     assert workplace.statuses(jobids) == [COMPLETED] * 2
     with workplace.transaction() as root:
         assert (root["one"], root["two"]) == ((1,), (1,))
+    check_books(workplace)
+
+
+@over(*(name for name in KINDS if name not in UNDONE))
+def test_what_a_storage_cannot_undo_is_refused_with_the_reason(workplace: Any) -> None:
+    [jobid] = workplace.add("write", "one")
+    workplace.start(waitTime=0.05)
+    workplace.wait_for([jobid])
+    workplace.stop()
+    before = workplace.last_transaction()
+    with workplace.service() as service, pytest.raises(CannotUndo, match="keeps no history"):
+        service.undo(jobid)
+    assert workplace.statuses([jobid]) == [COMPLETED]
+    assert workplace.last_transaction() == before
     check_books(workplace)
