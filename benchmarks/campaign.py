@@ -26,7 +26,7 @@ from interleave import (
     describe,
     interleave,
 )
-from ours import Add, AddMany, Drain, Rewrite, TinyCommit
+from ours import Add, AddMany, Drain, Enlist, Rewrite, TinyCommit
 from peer import Peer
 from peers import PEERS
 from places import ChosenPlace, Place, PostgresPlace, RemotePlace, ZeoPlace, register_tasks
@@ -159,7 +159,9 @@ class Run:
                 Drain(report.SHARED, place, is_shared=True),
                 Add(report.ADD),
                 Add(report.REMOTE_ADD, make_place=RemotePlace),
-                AddMany("add_many, 100 a commit"),
+                AddMany(report.ADD_MANY),
+                Enlist(1),
+                Enlist(100),
                 *(peer() for peer in PEERS if self.extent.has_peers),
             ]
             with self.opened(contenders) as opened:

@@ -7,11 +7,14 @@ import itertools
 from collections.abc import Callable
 
 import payload
+import report
 import transaction
 from BTrees.IOBTree import IOBTree
 from interleave import Contender, repeat
 from persistent import Persistent
+from persistent.mapping import PersistentMapping
 from places import NOOP, Place
+from zc.queue import CompositeQueue
 
 FSYNC = "fsync each commit"
 EXACTLY_ONCE = "exactly once in ZODB"
@@ -79,6 +82,44 @@ class Rewrite(Contender):
         for tiny in chosen:
             tiny._p_deactivate()  # to be read again
         return len(chosen)
+
+    def close(self) -> None:
+        self._place.close()
+
+
+class Enlist(Contender):
+    """Store new objects in a BTree, and their numbers in a zc.queue: the floor of adding.
+
+    :param count: how many in a commit.
+    """
+
+    guarantee = "-"
+
+    def __init__(self, count: int) -> None:
+        self.name = report.floor_row(count)
+        self.durability = FSYNC if count == 1 else f"fsync each {count}"
+        self._count = count
+
+    def open(self) -> None:
+        self._place = Place()
+
+    def prepare(self, seconds: float) -> None:
+        self._place.root["floor"] = PersistentMapping(objects=IOBTree(), line=CompositeQueue())
+        self._numbers = itertools.count()
+        transaction.commit()
+
+    def work(self, seconds: float) -> float:
+        return repeat(self._store, seconds)
+
+    def _store(self) -> int:
+        floor = self._place.root["floor"]
+        for number in itertools.islice(self._numbers, self._count):
+            new = Tiny()
+            new.number = number
+            floor["objects"][number] = new
+            floor["line"].put(number)
+        transaction.commit()
+        return self._count
 
     def close(self) -> None:
         self._place.close()

@@ -34,6 +34,11 @@ ASYNC = "Procrastinate, tasks of a loop, 10 at once: drain"
 PGQUEUER = "PgQueuer, batches of 100: drain"
 
 
+def floor_row(count: int) -> str:
+    """Name the row of what ZODB alone does where jobs are added, so many in a commit."""
+    return f"ZODB alone, {count} new in a BTree and a queue a commit"
+
+
 def on(storage: str, name: str) -> str:
     """Name the row of what runs on a server."""
     return f"{storage}: {name}"
@@ -209,9 +214,11 @@ GOALS = (
     Goal("shared drain / huey drain", 3, False, _ratio(SHARED, HUEY_DRAIN)),
     Goal("FileStorage: shared drain / Procrastinate", 25, False, _ratio(SHARED, PROCRASTINATE)),
     Goal("add / tiny commit", 0.5, False, _ratio(ADD, BASE)),
+    Goal("add / ZODB alone", 0.95, False, _ratio(ADD, floor_row(1))),
+    Goal("add_many / ZODB alone", 0.85, False, _ratio(ADD_MANY, floor_row(100))),
     Goal("remote drain / drain, piped=False", 0.8, False, _ratio(REMOTE_DRAIN, ALONE)),
     Goal("remote add / add", 0.8, False, _ratio(REMOTE_ADD, ADD)),
-    Goal("add_many / huey add", 3, False, _ratio("add_many, 100 a commit", HUEY_ADD)),
+    Goal("add_many / huey add", 3, False, _ratio(ADD_MANY, HUEY_ADD)),
     *(
         Goal(f"{line}: fastest / slowest depth", 1.3, True, _flatness(line))
         for line in ("drain", "drain shared", "add", "add_many")

@@ -50,6 +50,11 @@ def frozen() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Let Python end as it does elsewhere: what was frozen would outlive its modules."""
+    gc.unfreeze()
+
+
 # -- a clean world ---------------------------------------------------------------------------
 
 
@@ -377,6 +382,19 @@ def lose_the_reply(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     monkeypatch.setattr(Session, "commit", commit_and_lose)
     return lose_the_reply
+
+
+# -- what is told --------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Let what a test has logged go from a process to another one, whatever its characters are."""
+    report = yield
+    report.sections = [
+        (head, text.encode(errors="backslashreplace").decode()) for head, text in report.sections
+    ]
+    return report
 
 
 # -- options ---------------------------------------------------------------------------------

@@ -26,20 +26,23 @@ PATIENCE_FOR_A_JOB = 0.1
 #: Of all jobs that many may be given up because their processes died, time after time.
 GIVEN_UP_SHARE = 0.005
 
-FIGURES = pytest.StashKey[list[tuple[str, dict[str, int]]]]()
+#: What a test tells its figures as: that goes with its report, from whatever process it runs in.
+FIGURES = "what became of the jobs"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """See pytest."""
-    config.stash[FIGURES] = []
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the figures of all tests, and their sums."""
-    figures = config.stash.get(FIGURES, [])
+    figures = [
+        (report.nodeid.rpartition("::")[2], of_one)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, of_one in report.user_properties
+        if name == FIGURES
+    ]
     if not figures:
         return
-    terminalreporter.section("what became of the jobs")
+    terminalreporter.section(FIGURES)
     sums: Counter[str] = Counter()
     for _, of_one in figures:
         sums.update(of_one)
@@ -166,9 +169,8 @@ class Plant:
 class Judge:
     """Compares what was acknowledged with what there is."""
 
-    def __init__(self, name: str, figures: list[tuple[str, dict[str, int]]]) -> None:
-        self.name = name
-        self._figures = figures
+    def __init__(self, tell: Callable[[str, Any], None]) -> None:
+        self._tell = tell
 
     def __call__(
         self, plant: Plant, found: dict[str, Any], expected_errors: int = 0
@@ -195,8 +197,8 @@ class Judge:
             "ended by the crash policy": statuses["error"] - expected_errors,
         }
         figures.update({f"x {name}": count for name, count in sorted(plant.kills.items())})
-        self._figures.append((self.name, figures))
-        print(f"\n{self.name}: {figures}")
+        self._tell(FIGURES, figures)
+        print(figures)
         assert not found["problems"]
         assert figures["lost"] == 0
         assert figures["unfinished"] == 0, statuses
@@ -209,9 +211,9 @@ class Judge:
 
 
 @pytest.fixture
-def judge(request: pytest.FixtureRequest) -> Judge:
+def judge(record_property: Callable[[str, Any], None]) -> Judge:
     """Return the `Judge` of a test."""
-    return Judge(request.node.name, request.config.stash[FIGURES])
+    return Judge(record_property)
 
 
 @pytest.fixture(params=["tasks", "remote"])

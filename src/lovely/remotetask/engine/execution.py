@@ -268,6 +268,7 @@ class Execution:
             tasks = Tasks(service.find_task)
             statuses = []
             left = []
+            clock = self._claims.clock
             jobs = load_many(service.jobs, [claim.jobid for claim in claims])
             with guarded(session.manager), entered(session.site(service)):
                 for claim, job in zip(claims, jobs, strict=True):
@@ -276,11 +277,11 @@ class Execution:
                     if job is None or not can_share(service.queue, job, tasks.get(job.task)):
                         raise Fenced
                     left.append((job.priority, job.place, job.id))
-                    take(service, job, claim.owner, self._claims.clock())
-                    note(service, job, JobStarted, now=self._claims.clock())
+                    take(service, job, claim.owner, now := clock())
+                    note(service, job, JobStarted, now=now)
                     lines = new_lines(service, claim.name, job.attempt, LogLines)
                     output = self._call(session, service, job, claim, tasks, lines)
-                    finish(service, job, output, self._claims.clock(), lines)
+                    finish(service, job, output, clock(), lines)
                     statuses.append(job.status)
             session.manager.get().note(f"remotetask {len(claims)} jobs")
             session.commit()

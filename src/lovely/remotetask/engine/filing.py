@@ -60,26 +60,33 @@ def _heed_notes(service: Any, jobid: int, job: Job | None, now: float, is_at_onc
     take_note(service.progress, jobid)
     take_lines(service, jobid, job)
     edit = take_note(service.edits, jobid)
-    was_final = job is not None and job.is_final
-    if edit is not None and job is not None and _is_usable(edit, job) and job.take_over(edit):
-        if was_final:
-            revive_key(service.queue, service.jobs, job)
-        try:
-            service.queue.reschedule(job, now)
-        except SCHEDULE_ERRORS:  # others, who have no part in the edit, have to go on
-            service.queue.count_later(job, now)
+    if edit is not None and job is not None and _is_usable(edit, job):
+        _heed_edit(service, job, edit, now)
     if job is None:
         if jobid not in service.jobs:
             tell_others(service, jobid, None, now)
         return False
-    if job.is_final and (job.status != ERROR or job.is_unwanted):
+    if not job.is_final:
+        return isinstance(job.place, float)
+    if job.status != ERROR or job.is_unwanted:
         let_go(service.queue, job)
-    if job.is_final:
-        tell_others(service, jobid, job, now, is_at_once)
-    if job.is_final and job.is_unwanted:
+    tell_others(service, jobid, job, now, is_at_once)
+    if job.is_unwanted:
         remove_job(service, jobid)
         return False
-    return job.is_final or isinstance(job.place, float)
+    return True
+
+
+def _heed_edit(service: Any, job: Job, edit: Any, now: float) -> None:
+    was_final = job.is_final
+    if not job.take_over(edit):
+        return
+    if was_final:
+        revive_key(service.queue, service.jobs, job)
+    try:
+        service.queue.reschedule(job, now)
+    except SCHEDULE_ERRORS:  # others, who have no part in the edit, have to go on
+        service.queue.count_later(job, now)
 
 
 def _is_usable(edit: Any, job: Job) -> bool:

@@ -60,8 +60,7 @@ class Claim(NamedTuple):
     ends_alone: bool = False
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one attempt.
 
     ``status`` is the job's status after it: `PROCESSING` if it is kept a moment later, None when
