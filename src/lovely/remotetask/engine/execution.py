@@ -55,7 +55,7 @@ from lovely.remotetask.errors import (
     is_read_fault,
     is_storage_fault,
 )
-from lovely.remotetask.events import JobStarted
+from lovely.remotetask.events import JobStarted, is_heard
 from lovely.remotetask.interfaces import ERROR, PROCESSING
 from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.joblog import new_lines
@@ -269,6 +269,7 @@ class Execution:
             statuses = []
             left = []
             clock = self._claims.clock
+            tells_start = is_heard(JobStarted)
             jobs = load_many(service.jobs, [claim.jobid for claim in claims])
             with guarded(session.manager), entered(session.site(service)):
                 for claim, job in zip(claims, jobs, strict=True):
@@ -278,7 +279,8 @@ class Execution:
                         raise Fenced
                     left.append((job.priority, job.place, job.id))
                     take(service, job, claim.owner, now := clock())
-                    note(service, job, JobStarted, now=now)
+                    if tells_start:
+                        note(service, job, JobStarted, now=now)
                     lines = new_lines(service, claim.name, job.attempt, LogLines)
                     output = self._call(session, service, job, claim, tasks, lines)
                     finish(service, job, output, clock(), lines)
