@@ -172,16 +172,21 @@ def _check(name: Any, **functions: Any) -> None:
 # -- a run -----------------------------------------------------------------------------------------
 
 
+def has_around(service: Any) -> bool:
+    """Say whether something is to be put around all runs of a service."""
+    return bool(getattr(service, "around", ()) or _everywhere)  # of another store it has none
+
+
 def around_of(service: Any, job: Any, carried: dict[str, Any] | None) -> list[Around]:
     """Return what is to be put around a run of a job, from the outermost to the innermost.
 
     :param carried: what travels with the job.
     :raises RetryLater: the service names what is not registered here.
     """
-    named = getattr(service, "around", ())  # of another store it has none
-    if not (named or carried or _everywhere):
+    if not (carried or has_around(service)):
         return []
-    names = dict.fromkeys([*_everywhere, *(read(service, "around") if named else ())])
+    named = read(service, "around") if getattr(service, "around", ()) else ()
+    names = dict.fromkeys([*_everywhere, *named])
     factories = _arounds
     for name in names:
         if name not in factories:

@@ -135,16 +135,27 @@ def stay_current(found: Any) -> None:
         found._p_jar.readCurrent(found)
 
 
+def note_begin(parent: Any) -> None:
+    """Do as `wrote`, before anything is written: it is looked at whether that has taken long."""
+    wrote(parent)
+
+
+def removed_last(parent: Any) -> list[Any]:
+    """Return what the current transaction has taken out, see `removed`; of a savepoint too."""
+    return [] if parent._p_jar is None else _ownership_of(parent._p_jar).gone
+
+
 def has_written_only(connection: Any, written: Any) -> bool:
     """Say whether only what `wrote` did for one object has joined the current transaction.
 
-    :param written: that object, which was not changed yet.
+    :param written: that object, which was not changed yet; None: only `note_begin` was called.
     """
     joined = connection.transaction_manager.get()._resources
     ownership: Ownership | None = getattr(connection, _NAME, None)
     if ownership is None or joined != [ownership]:
         return not joined
-    return ownership.written.keys() == {id(written)} and not ownership.has_seen_stray
+    noted = () if written is None else (id(written),)
+    return ownership.written.keys() == {*noted} and not ownership.has_seen_stray
 
 
 def removed(parent: Any, *objects: Any) -> None:
@@ -189,6 +200,7 @@ class Ownership:
 
     :ivar transaction: the one that it has joined last.
     :ivar written: what is written, by Python's id.
+    :ivar gone: what was taken out, if that was not taken back.
     :ivar has_seen_stray: the transaction must not commit.
     :ivar empties_cache: disowned objects may be referred to, although none was seen.
     :ivar is_joined: it belongs to a transaction that goes on.
@@ -198,6 +210,7 @@ class Ownership:
         self.connection = connection
         self.transaction: Any = None
         self.written: dict[int, Any] = {}
+        self.gone: list[Any] = []
         self.is_joined = False
         # After the databases, before those that cannot go back.
         self._sort_key = f"~remotetask:{id(self)}"
@@ -215,6 +228,7 @@ class Ownership:
 
     def forget(self, objects: tuple[Any, ...]) -> None:
         """Forget new objects that were removed; those that are stored are still looked at."""
+        self.gone += objects
         for gone in objects:
             if gone._p_serial == z64:
                 self.written.pop(id(gone), None)
@@ -264,6 +278,7 @@ class Ownership:
     def abort(self, txn: Any) -> None:
         """See `IDataManager`."""
         self.written.clear()
+        self.gone.clear()
         self.is_joined = False
         if self.has_seen_stray or self.empties_cache:
             self._empty_cache()

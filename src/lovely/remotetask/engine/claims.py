@@ -156,6 +156,7 @@ class Claims(Hand):
         now: float,
     ) -> list[Claim]:
         claims: list[Claim] = []
+        mine = self.identity.id
         reserved: set[int] | None = None
         has_suspect = any(claim.is_suspect for claim in list(self.in_hand.values()))
         tasks = Tasks(service.find_task)
@@ -186,8 +187,8 @@ class Claims(Hand):
                 if reserved is None:  # not earlier: it loads the records of all workers
                     reserved = self._reserved(service, held)
                 if job.id not in reserved:
-                    claims.append(reserve(job, self.identity.id))
-            elif take(service, job, self.identity.id, now, in_turn):
+                    claims.append(reserve(job, mine))
+            elif take(service, job, mine, now, in_turn):
                 claims.append(claim_of(job, limits))
                 if self.runs_in_turn and claims[-1].has_gate:
                     followers.append(job)
@@ -221,7 +222,8 @@ class Claims(Hand):
         :returns: claims of this worker whose commit came to pass although it has failed.  So it
             seems to a client that loses its server at the end of a commit.
         """
-        record = find_worker(service, self.identity.id)
+        mine = self.identity.id
+        record = find_worker(service, mine)
         if record is None:
             return []
         now = self.clock()
@@ -230,7 +232,7 @@ class Claims(Hand):
         unnoticed = []
         ended = []  # in the order in which they have
         for jobid, job in zip(left, load_many(service.jobs, left), strict=True):
-            if job is not None and job.is_held_by(self.identity.id, job.attempt):
+            if job is not None and job.is_held_by(mine, job.attempt):
                 unnoticed.append(claim_of(job, service.queue.limits))
             else:
                 ended.append((jobid, job))

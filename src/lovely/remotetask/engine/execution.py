@@ -28,13 +28,14 @@ from typing import Any
 
 from ZODB.POSException import ConflictError
 
+from lovely.remotetask.around import has_around
 from lovely.remotetask.base.guard import guarded
 from lovely.remotetask.base.loglines import LogLines
-from lovely.remotetask.base.ownership import is_id_again, wrote
+from lovely.remotetask.base.ownership import is_id_again, note_begin, wrote
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.engine.claim import can_share, take
 from lovely.remotetask.engine.claims import Claims
-from lovely.remotetask.engine.fence import Fenced, found_job, held_job
+from lovely.remotetask.engine.fence import Fenced, check_held, ended_job, held_job
 from lovely.remotetask.engine.finishing import Finish, Finishing, keep
 from lovely.remotetask.engine.joblogs import JobLogs
 from lovely.remotetask.engine.outcome import call_task, finish, postpone, settle
@@ -213,9 +214,15 @@ class Execution:
             self.finishing is not None
             and self._claims.desk is not None
             and claim.input is not NOT_COPIED
+            and not has_around(service)
         )
-        job = found_job(service, claim) if is_sparing else held_job(service, claim)
-        wrote(service, job)  # before the task runs, for it may take long
+        job: Job | None = None
+        if is_sparing:
+            check_held(service, claim)
+            note_begin(service)
+        else:
+            job = held_job(service, claim)
+            wrote(service, job)  # before the task runs, for it may take long
         lines = self.logs.begin(service, claim)
         tasks = Tasks(service.find_task)
         with guarded(session.manager), entered(session.site(service)):
@@ -224,7 +231,10 @@ class Execution:
         task = tasks.get(claim.task)
         if self.finishing and self.finishing.takes(session, service, task, job, end, has_next):
             return end
-        if not job.is_held_by(claim.owner, claim.attempt):  # it was not loaded before
+        if job is None:
+            job = ended_job(service, claim)
+            wrote(service, job)
+        elif not job.is_held_by(claim.owner, claim.attempt):  # the task has changed it
             raise Fenced
         keep(session, service, [(job, end)])
         status = job.status
@@ -235,12 +245,15 @@ class Execution:
         self,
         session: Session,
         service: Any,
-        job: Job,
+        job: Job | None,
         claim: Claim,
         tasks: Any,
         lines: LogLines | None,
     ) -> Any:
-        """Call the task of a job, in the service's site, and return the result."""
+        """Call the task of a job, in the service's site, and return the result.
+
+        :param job: None: it is not needed, see `call_task`.
+        """
         if claim.jobid in service.requests:
             raise JobCancelled
         task = tasks.get(claim.task)

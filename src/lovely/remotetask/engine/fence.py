@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from lovely.remotetask.base.ownership import removed_last
 from lovely.remotetask.engine.protocol import Claim
+from lovely.remotetask.errors import is_kind
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.quarantine import load
 from lovely.remotetask.store.worker import find_worker
@@ -26,8 +28,22 @@ def held_job(service: Any, claim: Claim) -> Job:
     return job
 
 
-def found_job(service: Any, claim: Claim) -> Job:
-    """Return the job of a claim, for who is to run it; it need not be loaded.
+def ended_job(service: Any, claim: Claim) -> Job:
+    """Return what `held_job` does, for who has run the job and not looked at it before.
+
+    A job that has deleted itself is still held.
+    """
+    if claim.jobid in service.jobs:
+        return held_job(service, claim)
+    for gone in removed_last(service):
+        if is_kind(gone, Job) and gone.id == claim.jobid:
+            job: Job = gone
+            return job
+    raise Fenced
+
+
+def check_held(service: Any, claim: Claim) -> None:
+    """Check, for who is to run the job of a claim, that it is held; the job need not be loaded.
 
     The record of the worker tells, one for all that it holds: who takes a job away writes that too.
     Who comes to write the job has to look at its own.
@@ -35,7 +51,5 @@ def found_job(service: Any, claim: Claim) -> Job:
     :raises Fenced: it is no longer held.
     """
     record = find_worker(service, claim.owner)
-    job: Job | None = service.jobs.get(claim.jobid)
-    if job is None or record is None or claim.jobid not in record.held:
+    if record is None or claim.jobid not in record.held:
         raise Fenced
-    return job

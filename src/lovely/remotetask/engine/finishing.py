@@ -37,7 +37,7 @@ from lovely.remotetask.store.quarantine import load_many
 
 #: The pipe takes what has run within so many seconds, and no more jobs than that: these may run
 #: again if the process is killed.
-PIPE_SECONDS = 0.005
+PIPE_SECONDS = 0.01
 MAX_PIPED = 16
 
 #: Results with more bytes than this are not handed over, so that they do not pile up.
@@ -120,7 +120,7 @@ class Finishing:
         session: Session,
         service: Any,
         task: Any,
-        job: Job,
+        job: Job | None,
         finish: Finish,
         has_next: Callable[[], bool],
     ) -> bool:
@@ -129,6 +129,8 @@ class Finishing:
         What others wait for is not: a slot of a lock or limit, a follow-up, or to hear of it.
         Neither is the end of a job that may kill its process: none of those behind it is to be
         taken for that one.
+
+        :param job: None if it was not loaded.
         """
         if not finish.claim.ends_alone or finish.claim.is_suspect:
             return False
@@ -166,9 +168,10 @@ class Finishing:
         return self.write(session)
 
     def _has_room(self) -> bool:
-        # For what runs as long as the last one did.
         end = self._claims.monotonic()
-        end += end - self._waiting[-1].begun
+        if self._claims.desk is None:
+            # For what runs as long as the last one did: it is dear if another thread has to write.
+            end += end - self._waiting[-1].begun
         return (
             len(self._waiting) + self._written < MAX_PIPED
             and end - self._waiting[0].begun < PIPE_SECONDS

@@ -136,7 +136,7 @@ def _wait_seconds(job: Job, task: Any, error: BaseException) -> float | None:
 
 def call_task(
     service: Any,
-    job: Job,
+    job: Job | None,
     task: Any,
     context: Callable[[], TaskContext],
     lines: LogLines | None = None,
@@ -147,19 +147,21 @@ def call_task(
     The task gets a copy of the input, and what is returned here is a copy of its result: what
     the task changes in them must not be stored with the record, now or by a later attempt.
 
+    :param job: None: it is not needed, as the claim has its input, and nothing is around it.
     :param lines: keep what is logged meanwhile.
     :param claim: it may spare the job to be loaded.
     :raises InvalidInput: the input cannot be copied.
     :raises InvalidResult: the result cannot be stored or breaks the task's schema.
     """
+    record: Any = job  # it is there where it is needed
     if claim is None:
-        jobid, name, attempt = job.id, job.task, job.attempt
+        jobid, name, attempt = record.id, record.task, record.attempt
     else:
         jobid, name, attempt = claim.jobid, claim.task, claim.attempt
     if claim is not None and claim.input is not NOT_COPIED:
         input, carried, call = claim.input, None, partial(_result_of, task)
     else:
-        input, carried, call = job.input, job.carried, partial(_result_of_copy, task)
+        input, carried, call = record.input, record.carried, partial(_result_of_copy, task)
     with running_in(jobid, context, name, attempt), keeping_lines(lines):
         try:
             arounds = around_of(service, job, carried)
