@@ -78,7 +78,7 @@ class Fleet(Contender):
     :ivar met: what the workers met in all slices: commits, conflicts.
     """
 
-    durability = "fsync each 16 or 5 ms"
+    durability = "fsync each 16 or 10 ms"
     guarantee = EXACTLY_ONCE
 
     def __init__(self, name: str, plan: Plan, found: list[Crew]) -> None:

@@ -188,7 +188,7 @@ class Drain(Contender):
     :param rate: more jobs a second than it will be, at first.
     """
 
-    durability = "fsync each 16 or 5 ms"
+    durability = "fsync each 16 or 10 ms"
     guarantee = EXACTLY_ONCE
 
     def __init__(
