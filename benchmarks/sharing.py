@@ -24,6 +24,8 @@ from postgres_peers import (
     ProcrastinateTasks,
 )
 
+from lovely.remotetask.engine import trigger
+
 STORAGES = {"ZEO": ZeoPlace, "PostgreSQL": PostgresPlace}
 
 #: Processes, threads in each and milliseconds of a job: of the largest run, and of the others.
@@ -101,7 +103,9 @@ def measure_postgresql(run: Any) -> None:
             contenders += peers
         with run.opened(contenders) as opened:
             run.rates["postgresql"] = run.compare(opened)
-            _measure_idle(run, place)
+            _measure_idle(run, place, report.POLLED)
+            trigger.install(trigger.adapter_of(place.db.storage))
+            _measure_idle(run, place, report.TOLD)
             for contender in opened:
                 if not isinstance(contender, PostgresPeer) or not contender.has_worker:
                     continue
@@ -110,14 +114,16 @@ def measure_postgresql(run: Any) -> None:
                 contender.rest()
 
 
-def _measure_idle(run: Any, place: PostgresPlace) -> None:
-    """Measure how soon an idle worker of ours starts, and what it asks of the server meanwhile."""
+def _measure_idle(run: Any, place: PostgresPlace, name: str) -> None:
+    """Measure how soon an idle worker of ours starts, and what it asks of the server meanwhile.
+
+    :param name: of the rows.
+    """
     NOOP.shared_commit = False
     place.renew()
     with single.working(place, 1) as workers:
         payload.board().open_gate(1)
         workers[0].ask("start")
-        name = "other process, PostgreSQL"
         try:
             with at_most():
                 found = single.latencies_of(place, 1, run.extent.samples)
