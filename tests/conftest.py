@@ -32,7 +32,7 @@ from lovely.remotetask.task import SimpleTask
 from servers import ZeoServer, administer_postgres, mongo_server, open_postgres, postgres_answers
 from workplace import PATIENCE_SECONDS, Workplace, wait_until
 
-pytest_plugins = ["storages"]
+pytest_plugins = ["storages", "figures"]
 
 # A deadline for an example is a timing assert: it fails on a busy machine.
 hypothesis.settings.register_profile("remotetask", deadline=None)

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from figures import FIGURES
+
 PROGRAM = Path(__file__).with_name("program.py")
 
 #: What all processes together may take to finish the jobs, in seconds, and more for each.
@@ -25,32 +27,6 @@ PATIENCE_FOR_A_JOB = 0.1
 
 #: Of all jobs that many may be given up because their processes died, time after time.
 GIVEN_UP_SHARE = 0.005
-
-#: What a test tells its figures as: that goes with its report, from whatever process it runs in.
-FIGURES = "what became of the jobs"
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the figures of all tests, and their sums."""
-    figures = [
-        (report.nodeid.rpartition("::")[2], of_one)
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if getattr(report, "when", None) == "call"
-        for name, of_one in report.user_properties
-        if name == FIGURES
-    ]
-    if not figures:
-        return
-    terminalreporter.section(FIGURES)
-    sums: Counter[str] = Counter()
-    for _, of_one in figures:
-        sums.update(of_one)
-    for name, of_one in [*figures, ("all together", dict(sums))]:
-        terminalreporter.write_line(name)
-        terminalreporter.write_line(
-            "    " + ", ".join(f"{count} {what}" for what, count in of_one.items())
-        )
 
 
 @pytest.fixture
