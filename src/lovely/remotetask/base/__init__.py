@@ -6,6 +6,7 @@ From top to bottom; each uses only those below it.
 ``shelf``        containers that two transactions may write at once
 ``ownership``    sees to it that what is written is stored
 ``leftovers``    takes away what refused commits leave behind
+``layers``       storages that wrap others
 ``storable``     values that survive being stored and loaded
 ``reference``    what stands in inputs for persistent objects that are found again
 ``schemas``      values against schemas

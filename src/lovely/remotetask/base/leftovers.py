@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lovely.remotetask.base.layers import layers_of
+
 _MANAGER = "relstorage.adapters.sqlite.connmanager"
 
 
@@ -22,13 +24,11 @@ def clear_leftovers(db: Any) -> None:
     There is no public means.  RelStorage asks whether a connection has something to roll back, and
     is told from now on that it has; what is rolled back empties its temporary tables.
     """
-    storage = db.storage
-    while storage is not None:
+    for storage in layers_of(db.storage):
         manager: Any = getattr(getattr(storage, "_adapter", None), "connmanager", None)
         if type(manager).__module__ == _MANAGER:
             manager._may_need_rollback = _may_always
             manager._do_rollback = _roll_back
-        storage = getattr(storage, "base", None)  # of one that wraps another
 
 
 def _may_always(connection: Any) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
+from lovely.remotetask.base.layers import layers_of
 from lovely.remotetask.errors import RemoteTaskError, describe
 
 #: The channel of the notifications, of each database by itself.
@@ -62,11 +63,10 @@ Result = TypeVar("Result")
 
 def adapter_of(storage: Any) -> Any:
     """Return RelStorage's adapter to PostgreSQL, or None for any other storage."""
-    while storage is not None:
-        adapter = getattr(storage, "_adapter", None)
+    for layer in layers_of(storage):
+        adapter = getattr(layer, "_adapter", None)
         if getattr(getattr(adapter, "schema", None), "database_type", None) == "postgresql":
             return adapter
-        storage = getattr(storage, "base", None)  # of one that wraps another
     return None
 
 

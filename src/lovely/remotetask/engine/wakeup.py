@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 from ZODB.interfaces import IMVCCStorage
 
+from lovely.remotetask.base.layers import layers_of
+
 
 class Watcher(Protocol):
     """Who is woken.
@@ -181,8 +183,7 @@ def guard_ids(db: Any) -> None:
 
 
 def _ids_in_advance(storage: Any) -> Iterator[list[bytes]]:
-    while storage is not None:
-        ids = getattr(storage, "_oids", None)
+    for layer in layers_of(storage):
+        ids = getattr(layer, "_oids", None)
         if isinstance(ids, list):
             yield ids
-        storage = getattr(storage, "base", None)  # of one that wraps another
