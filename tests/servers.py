@@ -67,12 +67,9 @@ class ZeoServer:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + SECONDS_TO_START
-        while not _takes_connections(self.socket_path or self.address):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"the ZEO server did not start:\n{self._log.read_text()}")
-            time.sleep(0.01)
+        if not _has_started(self.process, self.socket_path or self.address):
+            self.kill()
+            raise RuntimeError(f"the ZEO server did not start:\n{self._log.read_text()}")
 
     def stop(self) -> None:
         """Ask the server to end, and make it end if it does not."""
@@ -160,6 +157,16 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _has_started(server: subprocess.Popen[bytes], address: tuple[str, int] | Path) -> bool:
+    """Say whether a server takes connections, as soon as it does; not if it has ended before."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while not _takes_connections(address):
+        if server.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _takes_connections(address: tuple[str, int] | Path) -> bool:
@@ -281,11 +288,8 @@ def pgbouncer(directory: Path, dsn: str, mode: str) -> Iterator[str]:
         command[1:1] = ["-u", "nobody"]
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + SECONDS_TO_START
-        while not _takes_connections(("127.0.0.1", port)):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PgBouncer did not start:\n{server.communicate()[1]!r}")
-            time.sleep(0.01)
+        if not _has_started(server, ("127.0.0.1", port)):
+            raise RuntimeError(f"PgBouncer did not start:\n{server.communicate()[1]!r}")
         yield psycopg2.extensions.make_dsn(
             host="127.0.0.1", port=port, user=given["user"], dbname=given["dbname"]
         )
@@ -318,11 +322,8 @@ def mongo_server(directory: Path, *options: str) -> Iterator[str]:
             command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     try:
-        deadline = time.monotonic() + SECONDS_TO_START
-        while not _takes_connections(("127.0.0.1", port)):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"SecantusDB did not start:\n{path.read_text()}")
-            time.sleep(0.01)
+        if not _has_started(server, ("127.0.0.1", port)):
+            raise RuntimeError(f"SecantusDB did not start:\n{path.read_text()}")
         yield f"mongodb://127.0.0.1:{port}/"
     finally:
         server.terminate()
