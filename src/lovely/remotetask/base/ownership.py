@@ -120,6 +120,8 @@ def _check_leaf(tree: Any, leaf: Any) -> None:
 def wrote(parent: Any, *objects: Any) -> None:
     """Let the current transaction commit only if all changes of these objects are stored.
 
+    Without one it takes note of the time: see `LOOK_SECONDS`.
+
     :param parent: an object that is in the database, if they are or come to be.
     """
     connection = parent._p_jar
@@ -135,20 +137,18 @@ def stay_current(found: Any) -> None:
         found._p_jar.readCurrent(found)
 
 
-def note_begin(parent: Any) -> None:
-    """Do as `wrote`, before anything is written: it is looked at whether that has taken long."""
-    wrote(parent)
+def taken_out(parent: Any) -> list[Any]:
+    """Return what the current transaction has taken out, see `removed`.
 
-
-def removed_last(parent: Any) -> list[Any]:
-    """Return what the current transaction has taken out, see `removed`; of a savepoint too."""
+    What came back by the rollback to a savepoint is among it.
+    """
     return [] if parent._p_jar is None else _ownership_of(parent._p_jar).gone
 
 
 def has_written_only(connection: Any, written: Any) -> bool:
     """Say whether only what `wrote` did for one object has joined the current transaction.
 
-    :param written: that object, which was not changed yet; None: only `note_begin` was called.
+    :param written: that object, which was not changed yet; None: it was told of none.
     """
     joined = connection.transaction_manager.get()._resources
     ownership: Ownership | None = getattr(connection, _NAME, None)
@@ -200,7 +200,7 @@ class Ownership:
 
     :ivar transaction: the one that it has joined last.
     :ivar written: what is written, by Python's id.
-    :ivar gone: what was taken out, if that was not taken back.
+    :ivar gone: what was taken out; see `taken_out`.
     :ivar has_seen_stray: the transaction must not commit.
     :ivar empties_cache: disowned objects may be referred to, although none was seen.
     :ivar is_joined: it belongs to a transaction that goes on.

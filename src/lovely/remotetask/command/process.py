@@ -30,6 +30,9 @@ FIRST_WAIT, MAX_WAIT = 0.1, 30.0
 #: to the supervisor too.
 STORAGE_WAIT, SIGNAL_WAIT = 5.0, 0.5
 
+#: What became of a process that could not open the storage.
+AWAY = "could not open the storage"
+
 #: A process has so many seconds from its start until it is missed.
 START_SECONDS = 60.0
 
@@ -146,7 +149,7 @@ class Place:
             self._why = why
         elif process.is_storage_away:
             self.due = now + STORAGE_WAIT
-            self._why = "could not open the storage"
+            self._why = AWAY
         else:
             self.early = self.early + 1 if now - process.born < EARLY_SECONDS else 0
             self.due = now
@@ -187,12 +190,12 @@ class Place:
         if process is not None and process.ready is not None:
             return [f"process {self.number}: {problem}" for problem in process.problems]
         since = self._since if process is None else process.born
-        if self._starts <= 1 or time.monotonic() - since > START_SECONDS or not self._is_planned():
+        if self._starts <= 1 or time.monotonic() - since > START_SECONDS or not self._goes_well():
             return [f"process {self.number} does not work yet"]
         return []
 
-    def _is_planned(self) -> bool:
-        return self.early == 0 and self._why != "could not open the storage"
+    def _goes_well(self) -> bool:
+        return self.early == 0 and self._why != AWAY
 
     def told(self) -> dict[str, Any]:
         """Return what programs are told of it."""

@@ -69,9 +69,8 @@ def resolve(uri: str, is_made: bool) -> tuple[Callable[[], Any], dict[str, Any]]
     def adapter(parsed: SplitResult, keywords: dict[str, str]) -> tuple[Make, dict[str, str]]:
         make, left = helper(parsed, keywords)
         data_dir = keywords.get("data_dir")
-        if not known.asBoolean(
-            left.pop("create_schema", "1")
-        ):  # RelStorage's URIs have no such word
+        # RelStorage's URIs have no such word.
+        if not known.asBoolean(left.pop("create_schema", "1")):
             make = _without_making(make, is_made)
         return (make if is_made else checked(make, data_dir)), left
 

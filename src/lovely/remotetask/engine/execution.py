@@ -31,7 +31,7 @@ from ZODB.POSException import ConflictError
 from lovely.remotetask.around import has_around
 from lovely.remotetask.base.guard import guarded
 from lovely.remotetask.base.loglines import LogLines
-from lovely.remotetask.base.ownership import is_id_again, note_begin, wrote
+from lovely.remotetask.base.ownership import is_id_again, wrote
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.engine.claim import can_share, take
 from lovely.remotetask.engine.claims import Claims
@@ -219,7 +219,7 @@ class Execution:
         job: Job | None = None
         if is_sparing:
             check_held(service, claim)
-            note_begin(service)
+            wrote(service)
         else:
             job = held_job(service, claim)
             wrote(service, job)  # before the task runs, for it may take long

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lovely.remotetask.base.ownership import removed_last
+from lovely.remotetask.base.ownership import taken_out
 from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.errors import is_kind
 from lovely.remotetask.job import Job
@@ -35,7 +35,7 @@ def ended_job(service: Any, claim: Claim) -> Job:
     """
     if claim.jobid in service.jobs:
         return held_job(service, claim)
-    for gone in removed_last(service):
+    for gone in taken_out(service):
         if is_kind(gone, Job) and gone.id == claim.jobid:
             job: Job = gone
             return job

@@ -27,7 +27,7 @@ from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.fence import Fenced
 from lovely.remotetask.engine.outcome import finish
 from lovely.remotetask.engine.protocol import Claim, Stopping
-from lovely.remotetask.engine.session import Session, is_closed
+from lovely.remotetask.engine.session import Session, hooks_of, is_closed
 from lovely.remotetask.engine.transactions import attempt
 from lovely.remotetask.errors import ServiceGone
 from lovely.remotetask.events import JobCompleted, JobFailed, is_heard
@@ -147,7 +147,7 @@ class Finishing:
             txn.user
             or txn.description
             or txn.extension
-            or [*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks()]
+            or hooks_of(txn)
             or [*txn.getBeforeAbortHooks(), *txn.getAfterAbortHooks()]
             or any(each._readCurrent for each in session.connection.connections.values())
             or not is_alone(finish.output, MAX_RESULT_BYTES)

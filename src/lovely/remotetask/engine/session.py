@@ -100,7 +100,7 @@ class SessionBase:
         txn = self.manager.get()
         notes: Notes | None = None
         try:
-            if _hooks_of(txn):
+            if hooks_of(txn):
                 notes = taken_over(txn)
                 call_isolated(txn.commit)  # the task's hooks are the task's code
             else:
@@ -191,7 +191,7 @@ class Session(SessionBase):
     def is_untouched(self) -> bool:
         """See `SessionBase`."""
         txn = self.manager.get()
-        return txn is self._begun and self.is_open and not (txn._resources or _hooks_of(txn))
+        return txn is self._begun and self.is_open and not (txn._resources or hooks_of(txn))
 
     def go_on(self) -> Any:
         """See `SessionBase`."""
@@ -297,7 +297,8 @@ class Session(SessionBase):
             self.connection.close()
 
 
-def _hooks_of(txn: Any) -> list[Any]:
+def hooks_of(txn: Any) -> list[Any]:
+    """Return what is to be called before and after a commit."""
     return [*txn.getBeforeCommitHooks(), *txn.getAfterCommitHooks()]
 
 
