@@ -248,9 +248,9 @@ class Ownership:
         connection = self.connection
         if self.has_seen_stray:
             raise StrayObject
-        get = connection.get
+        stored = connection._cache.get  # what was stored lies there
         for written in self.written.values():
-            if written._p_jar is not connection or get(written._p_oid) is not written:
+            if written._p_jar is not connection or stored(written._p_oid) is not written:
                 self.has_seen_stray = True
                 raise StrayObject(f"{type(written).__name__}: {StrayObject()}")
         limit = min(LOOK_SECONDS * len(self.written), MAX_LOOK_SECONDS)

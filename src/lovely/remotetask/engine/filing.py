@@ -15,7 +15,7 @@ from lovely.remotetask.interfaces import ERROR, PROCESSING
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job, job_log
 from lovely.remotetask.store.joblog import take_lines
 from lovely.remotetask.store.keys import revive_key
-from lovely.remotetask.store.notes import take_note
+from lovely.remotetask.store.notes import notes_of, take_note
 from lovely.remotetask.store.quarantine import load, why_unusable
 from lovely.remotetask.store.schedulekeys import let_go
 from lovely.remotetask.store.worker import find_worker, remove_worker
@@ -38,8 +38,12 @@ def retire_jobs(
     :param is_at_once: they may have ended in the current transaction.
     """
     to_file, removed = [], []
+    has_notes = any(notes_of(service).values())  # hardly ever
     for jobid, job in ended:
-        if _heed_notes(service, jobid, job, now, is_at_once) and job is not None:
+        if job is not None and job.status == PROCESSING:
+            continue  # another worker has it by now, and the notes are about that run
+        is_cancelled = has_notes and _heed_notes(service, jobid, job, now)
+        if _is_to_file(service, jobid, job, now, is_at_once or is_cancelled) and job is not None:
             to_file.append(job)
         elif job is not None and job.is_unwanted:
             removed.append(job)
@@ -48,20 +52,24 @@ def retire_jobs(
         service.queue.free(removed)
 
 
-def _heed_notes(service: Any, jobid: int, job: Job | None, now: float, is_at_once: bool) -> bool:
-    """Heed the notes about a job whose run has ended; say whether it is to be filed."""
-    if job is not None and job.status == PROCESSING:
-        return False  # another worker has it by now, and the notes are about that run
+def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
+    """Heed the notes about a job whose run has ended; say whether it is cancelled by them."""
+    is_cancelled = False
     if take_note(service.requests, jobid) and job is not None and not job.is_final:
         service.queue.remove(job)
         job.cancel(now)
         note(service, job, JobCancelled, now=now)
-        is_at_once = True
+        is_cancelled = True
     take_note(service.progress, jobid)
     take_lines(service, jobid, job)
     edit = take_note(service.edits, jobid)
     if edit is not None and job is not None and _is_usable(edit, job):
         _heed_edit(service, job, edit, now)
+    return is_cancelled
+
+
+def _is_to_file(service: Any, jobid: int, job: Job | None, now: float, is_at_once: bool) -> bool:
+    """Tell those who wait for a job that it has ended; say whether it is to be filed."""
     if job is None:
         if jobid not in service.jobs:
             tell_others(service, jobid, None, now)

@@ -60,6 +60,7 @@ class _Entry(NamedTuple):
 #: By database and object id.  Not by connection: all of a process share its code.  Hardly ever
 #: is something in it.
 _quarantine: WeakKeyDictionary[Any, dict[bytes, _Entry]] = WeakKeyDictionary()
+_is_used = False  # whether anything was ever in it
 _dropped = 0.0  # when what nobody asks for was last dropped, by the monotonic clock
 
 
@@ -92,7 +93,7 @@ def why_unreadable(job: Job, jobid: int) -> str | None:
     """Return why the record of a job cannot be read here, or None."""
     if job._p_changed is not None and isinstance(job, Job):
         return None
-    entry = _entry_of(job) if _quarantine else None
+    entry = _entry_of(job) if _is_used else None
     if entry is not None and entry.serial is None and time.monotonic() < entry.until:
         return entry.reason
     fault: BaseException | None = None
@@ -150,7 +151,7 @@ def why_unusable(job: Job, jobid: int) -> str | None:
         return None
     if job._p_jar is None:  # a new one: what is in it was checked
         return None
-    entry = _entry_of(job) if _quarantine else None
+    entry = _entry_of(job) if _is_used else None
     if (
         entry is not None
         and entry.serial is not None
@@ -211,6 +212,8 @@ def is_known(stored: Any) -> bool:
 def _put_in_quarantine(
     job: Job, jobid: int, reason: str, serial: bytes | None, fault: BaseException | None = None
 ) -> None:
+    global _is_used
+    _is_used = True
     entries = _quarantine.setdefault(job._p_jar.db(), {})
     before = entries.get(job._p_oid)
     now = time.monotonic()
