@@ -143,19 +143,32 @@ def _restore(registered: list[tuple[Callable[..., Any], tuple[Any, ...]]]) -> No
 def need() -> Callable[[object, str, str], None]:
     """Return ``need(condition, reason, command)``, which skips a test that cannot run here.
 
-    The message names the command that would make it run.  Where ``REMOTETASK_REQUIRE_ALL=1``
-    is set, as in continuous integration, the test fails instead: nothing is left out unseen.
+    The message names the command that would make it run.
     """
 
     def need(condition: object, reason: str, command: str) -> None:
-        if condition:
-            return
-        message = f"{reason} (to run this test: {command})"
-        if os.environ.get("REMOTETASK_REQUIRE_ALL") == "1":
-            pytest.fail(message, pytrace=False)
-        pytest.skip(message)
+        if not condition:
+            pytest.skip(f"{reason} (to run this test: {command})")
 
     return need
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """See `_as_required`."""
+    return _as_required((yield))
+
+
+def _as_required(report: Any) -> Any:
+    """Let what is skipped fail where ``REMOTETASK_REQUIRE_ALL=1`` is set.
+
+    So it is in continuous integration: nothing is left out unseen.
+    """
+    is_skipped = report.skipped and not hasattr(report, "wasxfail")
+    if is_skipped and os.environ.get("REMOTETASK_REQUIRE_ALL") == "1":
+        report.outcome = "failed"
+        report.longrepr = report.longrepr[2]
+    return report
 
 
 # -- databases -------------------------------------------------------------------------------
@@ -394,7 +407,7 @@ def pytest_runtest_makereport() -> Iterator[None]:
     report.sections = [
         (head, text.encode(errors="backslashreplace").decode()) for head, text in report.sections
     ]
-    return report
+    return _as_required(report)
 
 
 # -- options ---------------------------------------------------------------------------------
