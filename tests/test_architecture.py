@@ -72,10 +72,7 @@ LONG: dict[str, str] = {
 PRIVATE_ELSEWHERE = {"_resources", "_mvcc_storage", "_cache", "_readCurrent"}
 PRIVATE_ELSEWHERE |= {"_exit", "_asdict", "_fields", "_replace"}
 PRIVATE_ELSEWHERE |= {"_getOb", "_callBeforeCommitHooks"}  # of Zope's folders; of transactions
-PRIVATE_ELSEWHERE |= {
-    "_file",
-    "_pos",
-}  # of a FileStorage that has met a full disk
+PRIVATE_ELSEWHERE |= {"_file", "_pos", "_blob_tpc_abort"}  # of a FileStorage that aborts
 PRIVATE_ELSEWHERE |= {"_jobs", "_scheduler"}  # the containers of remote processors
 
 Sources = dict[str, str]  # dotted name of a module inside the package -> its source

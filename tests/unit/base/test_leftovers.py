@@ -14,8 +14,10 @@ import pytest
 import transaction
 import ZODB
 from persistent.mapping import PersistentMapping
+from ZODB.blob import Blob, BlobStorage
 from ZODB.DemoStorage import DemoStorage
 from ZODB.FileStorage import FileStorage
+from ZODB.POSException import ConflictError
 
 from lovely.remotetask.service import TaskService
 
@@ -32,9 +34,11 @@ def room_for(n_bytes: int, path: Path) -> Iterator[None]:
 
 
 def opened(path: Path, layer: str) -> ZODB.DB:
-    """Open a database, whose file lies directly or behind another storage."""
+    """Open a database, whose file lies directly or behind other storages."""
     storage: Any = FileStorage(str(path))
-    return ZODB.DB(DemoStorage(changes=storage) if layer == "demo" else storage)
+    if "blobs" in layer:
+        storage = BlobStorage(str(path.with_suffix(".blobs")), storage)
+    return ZODB.DB(DemoStorage(changes=storage) if "demo" in layer else storage)
 
 
 def counted(db: ZODB.DB) -> int:
@@ -46,7 +50,7 @@ def counted(db: ZODB.DB) -> int:
         return n
 
 
-@pytest.mark.parametrize("layer", ["direct", "demo"])
+@pytest.mark.parametrize("layer", ["direct", "blobs", "demo", "blobs, demo"])
 @pytest.mark.parametrize(
     ("n_free", "n_written"), [(0, 10), (1, 500), (300, 500), (3000, 6000), (3000, 20_000)]
 )
@@ -89,3 +93,49 @@ def test_a_full_disk_leaves_nothing_in_the_file(
     with closing(opened(copied, layer)) as db:
         assert counted(db) == 39
     assert not list(tmp_path.glob("*.tr*")), "the copy had to be truncated"
+
+
+def test_a_service_that_was_just_made_leaves_nothing_either(tmp_path: Path, register: Any) -> None:
+    register("echo", lambda input: input)
+    path = tmp_path / "Data.fs"
+    with closing(ZODB.DB(str(path))) as db, closing(db.open()) as connection:
+        service = connection.root()["tasks"] = TaskService()
+        connection.root()["large"] = PersistentMapping(t="l" * 30_000)
+        transaction.commit()
+        size = path.stat().st_size
+        with room_for(300, path):
+            service.add("echo", "x" * 500)
+            with pytest.raises(OSError, match="File too large"):
+                transaction.commit()
+            transaction.abort()
+        assert path.stat().st_size == size
+
+
+@pytest.mark.parametrize("layer", ["direct", "demo"])
+def test_a_conflict_leaves_no_blob_file(tmp_path: Path, layer: str) -> None:
+    storage: Any = FileStorage(str(tmp_path / "Data.fs"), blob_dir=str(tmp_path / "blobs"))
+    with closing(ZODB.DB(DemoStorage(changes=storage) if layer == "demo" else storage)) as db:
+        with db.transaction() as connection:
+            connection.root()["tasks"] = TaskService()
+            connection.root()["counter"] = PersistentMapping(n=0)
+        mine, others = transaction.TransactionManager(), transaction.TransactionManager()
+        for number in range(3):
+            root = db.open(mine).root()
+            root._p_jar.cacheMinimize()
+            assert root["tasks"].jobs is not None  # loaded, as whoever uses it does
+            root[f"blob {number}"] = Blob(b"of no use")
+            root["counter"]["n"] += 1
+            other = db.open(others)
+            other.root()["counter"]["n"] += 1
+            others.commit()
+            other.close()
+            with pytest.raises(ConflictError):
+                mine.commit()
+            mine.abort()
+            root._p_jar.close()
+            assert not [*(tmp_path / "blobs").rglob("*.blob")]
+        with db.transaction() as connection:
+            connection.root()["blob"] = Blob(b"of use")
+        assert len([*(tmp_path / "blobs").rglob("*.blob")]) == 1
+        with db.transaction() as connection, connection.root()["blob"].open() as file:
+            assert file.read() == b"of use"

@@ -11,4 +11,6 @@ def layers_of(storage: Any) -> Iterator[Any]:
     """Yield a storage, and those that it wraps, from outside to inside."""
     while storage is not None:
         yield storage
-        storage = getattr(storage, "base", None)
+        # A `BlobStorage` has no name for it, and answers for it to all that it does not know.
+        inner = getattr(storage, "__dict__", {}).get("_BlobStorage__storage")
+        storage = getattr(storage, "base", None) if inner is None else inner

@@ -15,7 +15,8 @@ writes what is buffered, which fails once more: the beginning of the transaction
 and the rest in the buffer, to be written as soon as there is room.  What is then committed is
 written over it, and whoever reads behind that, or from a buffer which was to be emptied, meets
 remnants: a ``CorruptedDataError``, or, when the database is opened next, a file that is
-``truncated, possibly due to damaged records``.
+``truncated, possibly due to damaged records``.  Nor does it remove the blob files of a transaction
+that did not come as far as the end of its vote: of each conflict, say.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from ZODB.DemoStorage import DemoStorage
 from ZODB.FileStorage import FileStorage
 
 from lovely.remotetask.base.layers import layers_of
 
 _MANAGER = "relstorage.adapters.sqlite.connmanager"
-_IS_KNOWN = {"_file", "_pos", "_nextpos"} <= {*FileStorage._abort.__code__.co_names}
+_OF_ABORT = {"_file", "_pos", "_nextpos", "_blob_tpc_abort"}
+_IS_KNOWN = {*FileStorage._abort.__code__.co_names} >= _OF_ABORT
 
 
 def clear_leftovers(db: Any) -> None:
@@ -38,17 +41,19 @@ def clear_leftovers(db: Any) -> None:
     has; what is rolled back empties its temporary tables.  FileStorage takes back what a vote has
     written if the transaction is then aborted, and is told so of a vote that failed, too.
     """
-    for layer in layers_of(db.storage):
-        for storage in (
-            layer,
-            getattr(layer, "changes", None),
-        ):  # a DemoStorage writes to the latter
-            manager: Any = getattr(getattr(storage, "_adapter", None), "connmanager", None)
-            if type(manager).__module__ == _MANAGER:
-                manager._may_need_rollback = _may_always
-                manager._do_rollback = _roll_back
-            elif isinstance(storage, FileStorage) and _IS_KNOWN:
-                storage._abort = partial(_take_back, storage)
+    _clear(db.storage)
+
+
+def _clear(outermost: Any) -> None:
+    for storage in layers_of(outermost):
+        manager: Any = getattr(getattr(storage, "_adapter", None), "connmanager", None)
+        if type(manager).__module__ == _MANAGER:
+            manager._may_need_rollback = _may_always
+            manager._do_rollback = _roll_back
+        elif isinstance(storage, FileStorage) and _IS_KNOWN:
+            storage._abort = partial(_take_back, storage)
+        elif isinstance(storage, DemoStorage):  # which writes there alone
+            _clear(storage.changes)
 
 
 def _may_always(connection: Any) -> bool:
@@ -69,3 +74,4 @@ def _take_back(storage: Any) -> None:
         file.__init__(file.raw)  # the one way to drop what is buffered
         storage._nextpos = storage._pos  # so that it is truncated, and the readers' buffers emptied
     type(storage)._abort(storage)
+    storage._blob_tpc_abort()  # which else it does only where the vote has succeeded

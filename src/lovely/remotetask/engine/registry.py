@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from lovely.remotetask.base import processpool
-from lovely.remotetask.engine.wakeup import guard_ids
+from lovely.remotetask.engine.wakeup import guard
 from lovely.remotetask.errors import ServiceNotStored
 
 
@@ -375,7 +375,7 @@ def wake_after_commit(service: Any) -> None:
     else:
         services = set()
         txn.addAfterCommitHook(_wake, (services,))
-        guard_ids(jar.db())  # also where jobs are only added, ids are dropped in time
+        guard(jar.db())  # also where jobs are only added, to a service that was just made
     services.add((jar.db(), service._p_oid))
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from ZODB.interfaces import IMVCCStorage
 
 from lovely.remotetask.base.layers import layers_of
+from lovely.remotetask.base.leftovers import clear_leftovers
 
 
 class Watcher(Protocol):
@@ -174,10 +175,11 @@ def drop_ids(storage: Any) -> None:
         ids.clear()
 
 
-def guard_ids(db: Any) -> None:
-    """See to it that ids are dropped whenever the server was lost."""
+def guard(db: Any) -> None:
+    """See to it that ids are dropped whenever the server was lost, and to `clear_leftovers`."""
     if db not in _guarded:
         _guarded.add(db)
+        clear_leftovers(db)
         if any(True for _ in _ids_in_advance(db.storage)):
             listener_of(db)
 
