@@ -21,7 +21,7 @@ from persistent import Persistent
 from zope.interface import implementer
 
 from lovely.remotetask.base.guard import check_begun
-from lovely.remotetask.base.ownership import check_path, wrote
+from lovely.remotetask.base.ownership import check_path, removed, wrote
 from lovely.remotetask.base.site import service_of
 from lovely.remotetask.base.storable import is_stored_alike
 from lovely.remotetask.errors import (
@@ -390,6 +390,8 @@ def keep_edit(edits: Any, job: Job, edit: Any) -> None:
         job._p_jar.readCurrent(job)
         if isinstance(edit, Persistent):
             wrote(job, edit)
+        if isinstance(before := edits.get(job.id), Persistent):
+            removed(job, before)
     edits[job.id] = edit
 
 

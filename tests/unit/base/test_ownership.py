@@ -447,6 +447,24 @@ def test_a_run_is_not_kept_whose_job_is_removed_and_packed_away_meanwhile(
         assert "paid" not in root
 
 
+def test_nor_is_a_run_kept_that_has_added_many(
+    file_workshop: Any, register: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "LOOK_SECONDS", 0.05)
+
+    def spread(context: Any, input: Any) -> None:
+        for _ in range(100):  # a second would be quick for so many
+            context.service.add("echo")
+        remove_and_pack(file_workshop, jobid)
+        time.sleep(0.06)
+
+    register("spread", spread, context=True)
+    jobid = file_workshop.add("spread")
+    assert file_workshop.step().status is None
+    with file_workshop.service() as service:
+        assert len(service.jobs) == 0
+
+
 def test_a_group_is_not_kept_of_which_a_job_is_removed_and_packed_away_meanwhile(
     file_workshop: Any, register: Any, look_always: None
 ) -> None:
@@ -503,7 +521,7 @@ def test_a_quick_transaction_opens_no_other_connection(
     workshop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ownership, "LOOK_SECONDS", 10.0)
-    monkeypatch.setattr(ownership.Ownership, "_look", lambda self: pytest.fail("it looked"))
+    monkeypatch.setattr(ownership.Ownership, "_look", lambda *_: pytest.fail("it looked"))
     workshop.add("echo")
     assert workshop.step().status == COMPLETED
 

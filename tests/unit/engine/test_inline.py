@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from asyncio import CancelledError
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
 import transaction
 import ZODB
 from persistent.mapping import PersistentMapping
-from transaction.interfaces import NoTransaction
+from transaction.interfaces import DoomedTransaction, NoTransaction
 from ZODB.DemoStorage import DemoStorage
 from ZODB.POSException import ConflictError
 
 from lovely.remotetask.engine import registry
+from lovely.remotetask.engine.identity import claimed_by_callers
 from lovely.remotetask.errors import CannotTakeBack, TaskError, TransactionMeddled
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, QUEUED
 from lovely.remotetask.retry import RetryPolicy
@@ -106,6 +108,84 @@ def test_a_conflict_is_the_callers_affair(root: Any, register: Any) -> None:
         root["tasks"].process()
     transaction.abort()
     assert root["tasks"].getStatus(jobid) == QUEUED
+
+
+def be_away(oid: bytes, version: str = "") -> Any:
+    raise OSError("the storage is away")
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_who_commits_although_a_run_was_broken_off_keeps_nothing_of_it(
+    root: Any, register: Any, is_away: bool
+) -> None:
+    def break_off(context: TaskContext, input: Any) -> None:
+        context.service._p_jar.root()["written"] = True
+        if not is_away:
+            raise ConflictError("somebody was faster")
+        context.service._p_jar._storage.load = be_away
+        root["other"]._p_deactivate()
+        try:
+            root["other"]["x"] = 1
+        finally:
+            del context.service._p_jar._storage.load
+
+    register("break off", break_off, context=True)
+    root["other"] = PersistentMapping()
+    jobid = root["tasks"].add("break off")
+    transaction.commit()
+    with pytest.raises(OSError if is_away else ConflictError):
+        root["tasks"].process()
+    with pytest.raises(DoomedTransaction):
+        transaction.commit()
+    transaction.abort()
+    assert "written" not in root
+    assert root["tasks"].getStatus(jobid) == QUEUED
+    assert check_all(root["tasks"], time.time(), repair=False) == []
+
+
+def test_what_a_thread_has_claimed_that_has_ended_is_free(workshop: Any) -> None:
+    jobid = workshop.add("echo")
+    manager = transaction.TransactionManager()
+    has_claimed, goes_on = threading.Event(), threading.Event()
+
+    def claim() -> None:
+        assert connection.root()["tasks"].claimNextJob(workshop.now) == jobid
+        has_claimed.set()
+        goes_on.wait(60)
+
+    with closing(workshop.db.open(manager)) as connection:
+        thread = threading.Thread(target=claim)
+        thread.start()
+        assert has_claimed.wait(60)
+        assert workshop.claim() == []  # it may still commit
+        goes_on.set()
+        thread.join()
+        [claimed] = workshop.claim()
+        assert claimed.jobid == jobid
+        manager.abort()
+
+
+def test_what_was_claimed_in_a_job_that_fails_is_free_in_the_end(
+    root: Any, register: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def process_others(context: TaskContext, input: Any) -> None:
+        others.process()
+        raise TaskError
+
+    register("process others", process_others, context=True)
+    others = root["other"] = TaskService()
+    transaction.commit()
+    jobid = others.add("echo")
+    root["tasks"].add("process others")
+    transaction.commit()
+    woken: list[bytes] = []
+    monkeypatch.setattr(registry, "wake", lambda db, oid: woken.append(oid))
+    root["tasks"].process()
+    assert claimed_by_callers(others) == {jobid}
+    transaction.commit()
+    assert claimed_by_callers(others) == set()
+    assert others._p_oid in woken
+    assert others.getStatus(jobid) == QUEUED
 
 
 def test_jobs_of_an_aborted_transaction_do_not_exist(root: Any) -> None:

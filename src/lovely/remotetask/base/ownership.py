@@ -29,9 +29,10 @@ from ZODB.utils import z64
 
 from lovely.remotetask.errors import StrayObject, describe
 
-#: A transaction that has taken longer than this many seconds for each of the objects that it
-#: writes, or than the second number, looks whether their records are still there.  That takes
-#: another connection, which quick ones need not pay.
+#: A transaction that has taken longer than this many seconds looks whether the record is still
+#: there of what it has written first, which is the job that it runs; one that has taken longer than
+#: this for each of the objects that it writes, or than the second number, looks for all of them.
+#: That takes another connection, which quick ones need not pay.
 LOOK_SECONDS = 0.02
 MAX_LOOK_SECONDS = 1.0
 
@@ -253,14 +254,15 @@ class Ownership:
             if written._p_jar is not connection or stored(written._p_oid) is not written:
                 self.has_seen_stray = True
                 raise StrayObject(f"{type(written).__name__}: {StrayObject()}")
-        limit = min(LOOK_SECONDS * len(self.written), MAX_LOOK_SECONDS)
-        if time.monotonic() - self._begun > limit:
-            self._look()
+        seconds = time.monotonic() - self._begun
+        if seconds > LOOK_SECONDS:
+            changed = [w._p_oid for w in self.written.values() if w._p_serial != z64]
+            limit = min(LOOK_SECONDS * len(self.written), MAX_LOOK_SECONDS)
+            self._look(changed if seconds > limit else changed[:1])
 
-    def _look(self) -> None:
+    def _look(self, changed: list[bytes]) -> None:
         # A record that was removed and packed away is none that a change could collide with.
         # Who votes has the lock of the storage: what is there now will be there in the end.
-        changed = [w._p_oid for w in self.written.values() if w._p_serial != z64]
         manager = transaction.TransactionManager()
         other = self.connection.db().open(manager)
         try:

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import uuid
 import weakref
 from typing import Any
 
-from ZODB.blob import BlobStorage
 from ZODB.FileStorage import FileStorage
 from ZODB.interfaces import IMVCCStorage
 from ZODB.MappingStorage import MappingStorage
 
+from lovely.remotetask.base.layers import layers_of
 from lovely.remotetask.engine import registry
 
 
@@ -95,9 +96,23 @@ def is_caller(owner: str | None, service: Any) -> bool:
 
 _KEY = object()  # of what a transaction has claimed, in its data
 
-#: Jobs that callers have claimed in transactions that go on: by database and service, a set for
-#: each transaction.
-_claimed: weakref.WeakKeyDictionary[Any, dict[bytes, list[set[int]]]] = weakref.WeakKeyDictionary()
+
+class _Claimed(set[int]):
+    """The ids of the jobs that a transaction of a caller has claimed, of one service.
+
+    :ivar thread: the one that has begun to claim.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.current_thread()
+
+
+#: Those of transactions that go on, by database, service and Python's id.  A thread can end and
+#: leave its transaction as it is, with no end that anybody would be told of.
+_claimed: weakref.WeakKeyDictionary[
+    Any, dict[bytes, weakref.WeakValueDictionary[int, _Claimed]]
+] = weakref.WeakKeyDictionary()
 
 
 def note_claimed(service: Any, jobid: int) -> None:
@@ -112,30 +127,36 @@ def note_claimed(service: Any, jobid: int) -> None:
     db, oid = jar.db(), service._p_oid
     txn = jar.transaction_manager.get()
     try:
-        claimed: dict[Any, set[int]] = txn.data(_KEY)
+        claimed: dict[Any, _Claimed] = txn.data(_KEY)
     except KeyError:
         claimed = {}
         txn.set_data(_KEY, claimed)
     jobids = claimed.get((db, oid))
     if jobids is None:
-        jobids = claimed[db, oid] = set()
-        sets = _claimed.setdefault(db, {}).setdefault(oid, [])
-        sets.append(jobids)
-
-        def end(*arguments: Any) -> None:
-            sets[:] = [other for other in sets if other is not jobids]
-            registry.wake(db, oid)
-
-        txn.addAfterCommitHook(end)
-        txn.addAfterAbortHook(end)
+        jobids = claimed[db, oid] = _Claimed()
+        sets = _claimed.setdefault(db, {}).setdefault(oid, weakref.WeakValueDictionary())
+        sets[id(jobids)] = jobids
+        txn.addAfterCommitHook(leave_claimed, kws={"db": db, "oid": oid, "key": id(jobids)})
+        txn.addAfterAbortHook(leave_claimed, kws={"db": db, "oid": oid, "key": id(jobids)})
     jobids.add(jobid)
+
+
+def leave_claimed(*result: bool, db: Any, oid: bytes, key: int) -> None:
+    """Let the workers have what a transaction of a caller has claimed, or not: it has ended."""
+    _claimed[db][oid].pop(key, None)
+    registry.wake(db, oid)
 
 
 def claimed_by_callers(service: Any) -> set[int]:
     """Return the jobs that are claimed in transactions of callers in this process, which go on."""
     jar = service._p_jar
     sets = None if jar is None else _claimed.get(jar.db(), {}).get(service._p_oid)
-    return set().union(*sets) if sets else set()
+    jobids: set[int] = set()
+    for reference in sets.valuerefs() if sets else ():  # a list, whatever other threads do
+        claimed = reference()
+        if claimed is not None and claimed.thread.is_alive():
+            jobids |= claimed
+    return jobids
 
 
 if hasattr(os, "register_at_fork"):  # a platform without has no fork either
@@ -151,10 +172,8 @@ def is_exclusive(storage: Any) -> bool:
     """
     if IMVCCStorage.providedBy(storage):
         return False
-    storage = getattr(storage, "changes", None) or storage  # DemoStorage
-    if isinstance(storage, BlobStorage):
-        storage = vars(storage)["_BlobStorage__storage"]  # it has no public name
-    return isinstance(getattr(storage, "base", storage), (FileStorage, MappingStorage))
+    *_, innermost = layers_of(getattr(storage, "changes", None) or storage)  # of a DemoStorage
+    return isinstance(innermost, (FileStorage, MappingStorage))
 
 
 class Observer:

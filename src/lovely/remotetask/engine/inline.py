@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +20,13 @@ from lovely.remotetask.base.site import entered, site_of
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.claim import take
 from lovely.remotetask.engine.filing import release
-from lovely.remotetask.engine.identity import caller_of, is_caller, is_exclusive, note_claimed
+from lovely.remotetask.engine.identity import (
+    caller_of,
+    is_caller,
+    is_exclusive,
+    leave_claimed,
+    note_claimed,
+)
 from lovely.remotetask.engine.outcome import call_task, finish, settle
 from lovely.remotetask.engine.rescue import orphans, rescue
 from lovely.remotetask.engine.telling import note
@@ -296,13 +302,13 @@ def _taken_back(manager: Any, job: Job) -> Iterator[None]:
         if failures:
             raise failures[0]
         _try_savepoint(txn, optimistic=True)
-    except TransientError:
-        raise
     except BaseException as error:
-        if is_read_fault(error):
+        if isinstance(error, TransientError) or is_read_fault(error):
+            with suppress(ValueError):  # it has failed already
+                type(txn).doom(txn)  # what was done up to there is not to be kept by anybody
             raise
         for added, length in hooks:
-            del added[length:]
+            added[length:] = [hook for hook in added[length:] if hook[0] is leave_claimed]
         if stuck:
             type(txn).doom(txn)  # a guard around this one would refuse its own
             if not isinstance(error, (Exception, SystemExit)):
