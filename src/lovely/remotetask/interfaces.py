@@ -954,6 +954,9 @@ class ITaskService(IService):
         :returns: True, or False when there was nothing to run.
         :raises CannotTakeBack: the job has failed, and something without savepoints had
             joined the transaction before: abort it.
+        :raises transaction.interfaces.TransientError: the job has met a conflict, or raised such an
+            error: repeat the transaction, which is doomed.  What a storage that is away has raised
+            in the job comes out likewise.
         :raises JobNotFound: there is no job `jobid`.
         :raises InvalidArgument: see `hasJobsWaiting`.
 
@@ -968,6 +971,7 @@ class ITaskService(IService):
         savepoints has joined the transaction, one job is run a call: commit between them.
 
         :raises CannotTakeBack: as with `processNext`.
+        :raises transaction.interfaces.TransientError: likewise.
         :raises InvalidArgument: see `hasJobsWaiting`.
 
         Transaction: caller commits, as with `processNext`.
