@@ -128,6 +128,9 @@ def test_the_result_is_what_the_task_has_returned(workplace: Any) -> None:
     workplace.start()
     [jobid] = workplace.add("echo", {"a": [1]})
     assert wait(workplace, jobid, 60, method="wait_result") == {"a": [1]}
+    with workplace.connected() as (_, root):
+        root["tasks"].wait_result(jobid)["a"].append(2)
+        assert root["tasks"].wait_result(jobid) == {"a": [1]}  # it was a copy
 
 
 def test_a_failure_tells_where_the_task_has_failed(workplace: Any, register: Any) -> None:

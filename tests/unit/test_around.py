@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -409,6 +410,65 @@ def test_a_value_that_nobody_knows_here_is_told_of_once(
     assert told == [
         f"job {jobids[0]}: its context 'language' is not registered here; it runs without"
     ]
+
+
+WHO = {"user": "bob", "roles": ["baker"]}
+
+
+@pytest.fixture
+def restored(register: Any) -> list[Any]:
+    """What the runs of the task *falter* were given, who take it apart; the third one works."""
+    restored: list[Any] = []
+
+    def restore(value: Any) -> None:
+        restored.append(deepcopy(value))
+        value["roles"].clear()
+        del value["user"]
+
+    def falter(input: Any) -> None:
+        if len(restored) < 3:
+            raise ValueError("not yet")
+
+    register("falter", falter, retry=RetryPolicy(3, 0.0, jitter=0.0))
+    register_context("who", lambda: WHO, restore)
+    return restored
+
+
+def test_what_is_done_to_it_is_not_there_for_the_next_attempt(
+    workshop: Any, restored: list[Any]
+) -> None:
+    jobid = workshop.add("falter", on_success="falter")
+    ran = workshop.work()
+    assert restored == [WHO] * 4
+    assert ran[:3] == [jobid] * 3
+    for each in ran[-2:]:
+        assert workshop.get(each, "status", "carried") == (COMPLETED, {"who": WHO})
+
+
+def test_nor_is_it_where_jobs_run_inline(
+    workshop: Any, service: TaskService, restored: list[Any]
+) -> None:
+    jobid = workshop.add("falter")
+    with workshop.service() as stored:
+        stored.process()
+    assert workshop.get(jobid, "status", "carried") == (COMPLETED, {"who": WHO})
+    assert restored == [WHO] * 3
+    restored.clear()
+    jobid = service.add("falter")  # in no database, where nothing is taken back
+    service.process()
+    assert restored == [WHO] * 3
+    assert service.jobs[jobid].carried == {"who": WHO}
+
+
+def test_it_travels_as_it_was_when_the_job_was_added(workshop: Any, spoken: list[str]) -> None:
+    roles = ["baker"]
+    register_context("roles", lambda: {"roles": roles}, lambda value: None)
+    with workshop.service() as service:
+        jobids = [service.add("speak"), *service.add_many("speak", [1, 2])]
+        jobids.append(service.addCronJob("speak", minute=(0,)))
+        roles.append("thief")
+    for jobid in jobids:
+        assert workshop.get(jobid, "carried") == {"roles": {"roles": ["baker"]}}
 
 
 def test_restoring_may_need_no_context_manager(workshop: Any, spoken: list[str]) -> None:

@@ -135,6 +135,13 @@ def test_many_jobs_can_be_added_at_once(service: TaskService) -> None:
     assert service.add_many("echo", []) == []
 
 
+def test_a_result_is_a_copy(service: TaskService) -> None:
+    jobid = service.add("echo", {"bread": [1]})
+    service.process()
+    service.getResult(jobid)["bread"].append(2)
+    assert service.getResult(jobid) == {"bread": [1]}
+
+
 # -- ids ---------------------------------------------------------------------------------------
 
 

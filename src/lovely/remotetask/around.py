@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 from transaction.interfaces import TransientError
@@ -140,7 +141,7 @@ def captured() -> dict[str, Any] | None:
                 f"the context {name!r} must be plain data of up to {MAX_SIZE} characters, not"
                 f" {shown(value)}"
             )
-        values[name] = value
+        values[name] = deepcopy(value)  # whoever has given it may go on changing it
     return values or None
 
 
@@ -209,7 +210,8 @@ def _restoring(job: Any, carried: dict[str, Any]) -> list[Around]:
 
 
 def _restorer(context: _Context, value: Any) -> Around:
-    return lambda job, running: context.restore(value) or nullcontext()
+    # A copy each time: what is changed in it must not be stored, nor be seen by a later attempt.
+    return lambda job, running: context.restore(deepcopy(value)) or nullcontext()
 
 
 def call_within(

@@ -102,8 +102,11 @@ class TaskContext:
 
         An `IJob`; None if there was none, or it was removed since.
         """
-        cause = self.job.cause
-        return None if cause is None else self.service.jobs.get(cause)
+        jobid = self.job.cause
+        cause = None if jobid is None else self.service.jobs.get(jobid)
+        if cause is not None:
+            cause._p_deactivate()  # an earlier attempt may have changed its result in place
+        return cause
 
     @property
     def group(self) -> Any:

@@ -787,7 +787,7 @@ class ITaskService(IService):
         """
 
     def getResult(jobid):
-        """Return what the task returned; None as long as there is nothing.
+        """Return a copy of what the task returned; None as long as there is nothing.
 
         :raises JobNotFound: a KeyError.
         :raises JobUnusable: its record cannot be read in this process.
@@ -855,7 +855,7 @@ class ITaskService(IService):
         """
 
     def wait_result(jobid, timeout_seconds=None):
-        """Wait until a job has ended, and return its result.
+        """Wait until a job has ended, and return a copy of its result.
 
         See `wait`.
 

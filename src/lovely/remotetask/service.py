@@ -16,6 +16,7 @@ from lovely.remotetask import setting
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.loglines import LogLine
 from lovely.remotetask.base.ownership import check_parts
+from lovely.remotetask.base.storable import copy_of
 from lovely.remotetask.engine import control, later, registry, schedules
 from lovely.remotetask.engine.adding import (
     NO_OPTIONS,
@@ -311,7 +312,7 @@ class TaskService(Service, Location):
 
     def getResult(self, jobid: int) -> Any:
         """See `ITaskService`."""
-        return find_job(self, jobid).output
+        return copy_of(find_job(self, jobid).output)
 
     def getError(self, jobid: int) -> str:
         """See `ITaskService`."""

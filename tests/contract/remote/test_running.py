@@ -142,6 +142,53 @@ def test_nothing_of_a_run_that_failed_is_kept(store: Any, remote: Any, attempt: 
         assert (job.status, job.retryCounter) == ("queued", 1)
 
 
+@pytest.mark.parametrize("name", ["drain", "seep"])
+def test_what_a_job_changes_in_place_is_not_there_for_the_next_run(
+    store: Any, remote: Any, attempt: Any, done: list[Any], name: str
+) -> None:
+    jobid = remote.addJob(name, [1, 2])
+    job = remote._jobs[jobid]
+    job.parts = ["a", "b"]
+    job.retryDelay = 0
+    store.commit()
+    for _ in range(2):
+        assert isinstance(attempt(remote), ValueError)
+        assert (job.input, job.parts) == ([1, 2], ["a", "b"])
+    assert remote.processNextJob() is True
+    assert done == [([1, 2], ["a", "b"])] * 3
+    for end in (lambda: None, store.commit):
+        end()
+        job = remote._jobs[jobid]
+        assert (job.status, job.input, job.parts) == ("completed", [1, 2], ["a", "b"])
+    with store.elsewhere(remote) as other:
+        assert (other._jobs[jobid].input, other._jobs[jobid].parts) == ([1, 2], ["a", "b"])
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_nor_is_it_in_the_transaction_that_has_set_it(
+    store: Any, remote: Any, done: list[Any], is_new: bool
+) -> None:
+    jobid = remote.addJob("drain", [0])
+    if not is_new:
+        store.commit()
+    remote._jobs[jobid].input = [1, 2]
+    remote._jobs[jobid].parts = ["a", "b"]
+    remote._jobs[jobid].retryDelay = 0
+    for _ in range(2):
+        with pytest.raises(ValueError, match="it stumbled"):
+            remote.processNextJob()
+    assert remote.processNextJob() is True
+    assert done == [([1, 2], ["a", "b"])] * 3
+    assert remote.getJobStatus(jobid) == "completed"
+
+
+def test_a_result_is_a_copy(store: Any, remote: Any, attempt: Any) -> None:
+    jobid = remote.addJob("note", {"bread": [1]})
+    attempt(remote)
+    remote.getJobResult(jobid)["bread"].append(2)
+    assert remote.getJobResult(jobid) == {"bread": [1]}
+
+
 def test_what_the_caller_has_written_before_is_kept(store: Any, remote: Any, attempt: Any) -> None:
     first = remote.addJob("stumble")
     second = remote.addJob("note")

@@ -326,6 +326,21 @@ def test_threads_commit_what_jobs_come_to(
     assert set(shared._jobs) == set(jobids.values())
 
 
+@pytest.mark.parametrize("name", ["drain", "seep"])
+def test_what_a_job_changes_in_place_is_not_there_for_the_next_run_of_a_thread(
+    shared_store: Any, shared: Any, eventually: Any, done: list[Any], name: str
+) -> None:
+    jobid = shared.addJob(name, [1, 2])
+    shared._jobs[jobid].parts = ["a", "b"]
+    shared._jobs[jobid].retryDelay = 0
+    shared_store.commit()
+    shared.startProcessor()
+    eventually(shared_store, lambda: shared.getJobStatus(jobid) == "completed")
+    assert done == [([1, 2], ["a", "b"])] * 3
+    assert (shared._jobs[jobid].input, shared._jobs[jobid].parts) == ([1, 2], ["a", "b"])
+    assert list(shared.getJobResult(jobid)) == [[1, 2], ["a", "b"]]
+
+
 def test_a_thread_that_is_free_takes_the_next_job_at_once(
     shared_store: Any, shared: Any, logged: Any, eventually: Any
 ) -> None:

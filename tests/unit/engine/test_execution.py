@@ -1058,3 +1058,20 @@ def test_a_hook_of_a_task_sees_what_others_have_changed_meanwhile(
     workshop.add("task")
     assert workshop.step().status == COMPLETED
     assert seen == ["second"]
+
+
+def test_what_a_run_that_failed_has_done_to_its_record_is_not_stored(
+    workshop: Any, register: Any
+) -> None:
+    seen: list[Any] = []
+
+    def empty(context: TaskContext, input: Any) -> None:
+        seen.append(list(input))
+        context.job.input.clear()
+        raise ValueError("not yet")
+
+    register("empty", empty, context=True, retry=RetryPolicy(3, 0.0, jitter=0.0))
+    jobid = workshop.add("empty", [1, 2])
+    workshop.work()
+    assert seen == [[1, 2]] * 3
+    assert workshop.get(jobid, "status", "input") == (ERROR, [1, 2])

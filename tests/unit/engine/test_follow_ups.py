@@ -201,3 +201,22 @@ def test_a_cause_that_is_gone_is_none(workshop: Any, calls: list[Any]) -> None:
     [following] = workshop.work()
     assert workshop.get(following, "status", "output") == (COMPLETED, None)
     assert calls == [(jobid, None)]
+
+
+def test_what_is_done_to_the_result_of_the_cause_is_not_there_for_the_next_attempt(
+    workshop: Any, register: Any
+) -> None:
+    seen: list[Any] = []
+
+    def empty(context: Any, input: Any) -> None:
+        result = context.cause.output
+        seen.append(list(result))
+        result.clear()
+        if len(seen) < 3:
+            raise ValueError("not yet")
+
+    register("empty", empty, context=True, retry=RetryPolicy(3, 0.0, jitter=0.0))
+    jobid = workshop.add("echo", [1, 2], on_success="empty")
+    workshop.work()
+    assert seen == [[1, 2]] * 3
+    assert workshop.get(jobid, "output") == [1, 2]

@@ -489,6 +489,25 @@ def test_links_that_are_lost_keep_nobody_waiting(workshop: Any, part: str) -> No
     assert workshop.work() == [first, second]
 
 
+def test_the_results_of_members_are_copies(workshop: Any, register: Any) -> None:
+    seen: list[Any] = []
+
+    def empty(context: Any, input: Any) -> None:
+        results = [result for _, _, result in context.group]
+        seen.append([list(result) for result in results])
+        for result in results:
+            result.clear()
+        if len(seen) < 3:
+            raise ValueError("not yet")
+
+    register("empty", empty, context=True, retry=RetryPolicy(3, 0.0, jitter=0.0))
+    groupid, members = add_group(workshop, "echo", [[1], [2]], "empty")
+    workshop.work()
+    assert seen == [[[1], [2]]] * 3
+    assert workshop.get(groupid, "status") == COMPLETED
+    assert [workshop.get(jobid, "output") for jobid in members] == [[1], [2]]
+
+
 def test_members_that_were_looked_at_do_not_stay_in_memory(workshop: Any) -> None:
     groupid, members = add_group(workshop, "echo", range(300), "report")
     with workshop.service() as service:

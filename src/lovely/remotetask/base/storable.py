@@ -14,7 +14,14 @@ from ZODB.broken import Broken
 from zodbpickle import pickle
 
 from lovely.remotetask.base.reference import Reference
-from lovely.remotetask.errors import InvalidInput, RemoteTaskError, describe, is_kind, name_of
+from lovely.remotetask.errors import (
+    InvalidInput,
+    InvalidResult,
+    RemoteTaskError,
+    describe,
+    is_kind,
+    name_of,
+)
 
 #: Exact types whose values can always be stored, and never be changed.
 PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -108,6 +115,18 @@ def _check_connections(persistent: list[Any], connection: Any) -> None:
             continue
         if all(jar is not each for each in connection.connections.values()):
             raise ValueError(f"a {name_of(candidate)} of another connection to a database")
+
+
+def copy_of(value: Any) -> Any:
+    """Return a copy of a value that stands in a record: who changes it must not change the record.
+
+    What is in it comes back as from `check_storable`.  What cannot be copied, as its class is not
+    known here, is returned as it is.
+    """
+    try:
+        return check_storable(value, InvalidResult, "the result")
+    except InvalidResult:
+        return value
 
 
 def is_alone(value: Any, max_bytes: int) -> bool:

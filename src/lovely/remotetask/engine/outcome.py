@@ -173,6 +173,8 @@ def call_task(
             connection = service._p_jar
             return check_storable(output, InvalidResult, "the result", connection=connection)
         except BaseException as error:
+            if job is not None and service._p_jar is not None:
+                job._p_deactivate()  # what the run has changed in it in place is not to be stored
             check_honest(error)
             raise
 

@@ -19,6 +19,7 @@ import transaction
 from transaction.interfaces import NoTransaction
 
 from lovely.remotetask.base.site import path_to
+from lovely.remotetask.base.storable import copy_of
 from lovely.remotetask.engine.control import find_job
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.wakeup import CommitListener
@@ -77,7 +78,7 @@ def result_of(service: Any, jobid: Any, timeout_seconds: Any) -> Any:
     job = find_job(service, number)
     if job.status != COMPLETED:
         raise JobFailed.of(job)
-    return job.output
+    return copy_of(job.output)
 
 
 def _wait(service: Any, statuses: dict[int, str], end: float) -> None:

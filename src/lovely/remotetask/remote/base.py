@@ -13,7 +13,10 @@ from typing import Any
 
 from transaction.interfaces import TransientError
 
+from lovely.remotetask.base.coroutine import is_coroutine, run_to_end
 from lovely.remotetask.base.guard import check_begun
+from lovely.remotetask.base.storable import copy_of
+from lovely.remotetask.context import current_context
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.control import cancel_job
 from lovely.remotetask.engine.service import made_by, with_threads
@@ -60,7 +63,13 @@ class RunJob:
         record = record_of(job)
         if record is not None:
             record.begun_at = time.time()  # kept with what the run comes to
-        return job(service)
+        try:
+            output = job(service)
+            if is_coroutine(output):
+                return run_to_end(output, current_context(service, jobid).why_stop)
+            return output
+        finally:
+            service.forget_untold(job)
 
 
 RUN_JOB = RunJob()
@@ -113,6 +122,14 @@ class ProcessorBase:
         """Run a job that was pulled; see `inline.process_claimed`."""
 
     @abstractmethod
+    def forget_untold(self, job: Any) -> None:
+        """Let a job object be as it is stored again, unless it was told that it has changed.
+
+        What a run changes in place, a list among its attributes say, is not told by itself: it
+        is neither to be stored because of that nor to be seen by the next run.
+        """
+
+    @abstractmethod
     def next_call(self) -> float | None:
         """Return when the next scheduler item is due, in seconds since the epoch."""
 
@@ -162,7 +179,7 @@ class ProcessorBase:
 
     def getJobResult(self, jobid: str) -> Any:
         """See `IRemoteProcessor`."""
-        return self._jobs[jobid].output
+        return copy_of(self._jobs[jobid].output)
 
     def getJobErrors(self, jobid: str) -> list[Any]:
         """See `IRemoteProcessor`."""

@@ -67,7 +67,9 @@ class IJobErrorMessage(Interface):
 class IJob(Interface):
     """A job, or a factory that makes jobs like itself.
 
-    A subclass has attributes of its own, which are stored with the job.
+    A subclass has attributes of its own, which are stored with the job.  What a run changes in
+    place in a list or a dict of the job is neither stored nor seen by the next run, unless it
+    sets an attribute, or ``_p_changed`` to True.
     """
 
     __parent__ = Attribute("Where it stands, or None.")
@@ -294,7 +296,7 @@ class IRemoteProcessor(IService):
         """
 
     def getJobResult(jobid):
-        """Return the output of a job.
+        """Return a copy of the output of a job.
 
         :raises KeyError: there is no such job.
         """

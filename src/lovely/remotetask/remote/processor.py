@@ -112,6 +112,10 @@ class RemoteProcessor(ProcessorBase, Service, Location):
         check_begun(self)
         return process_claimed(self, self._jobs.record(jobid), time.time, -1.0)
 
+    def forget_untold(self, job: Any) -> None:
+        """See `ProcessorBase`."""
+        job._p_deactivate()  # it is loaded anew; what has changed, or is new, stays
+
     def next_call(self) -> float | None:
         """See `ProcessorBase`."""
         due: float | None = self._scheduler.next_call()

@@ -17,6 +17,7 @@ from persistent import Persistent
 from ZODB.POSException import ConflictError
 
 from lovely.remotetask.base.ownership import check_sound, wrote
+from lovely.remotetask.base.storable import copy_of
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.quarantine import is_known, load, load_many
@@ -280,7 +281,7 @@ class GroupState:
             if job is None:
                 members.append(Member(jobid, self._group.status_of(number), None))
             else:
-                members.append(Member(jobid, job.status, job.output))
+                members.append(Member(jobid, job.status, copy_of(job.output)))
         for job in ghosts:  # ten thousand of them need not lie in memory
             job._p_deactivate()
         return members

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any
 
 from bson import decode
@@ -254,7 +255,8 @@ class Connection:
             return False
         if entry.before is None:
             entry.before = stored
-        entry.stored = {**stored, **update["$set"], "_version": stored.get("_version", 0) + 1}
+        written = deepcopy(update["$set"])  # the object goes on to be changed
+        entry.stored = {**stored, **written, "_version": stored.get("_version", 0) + 1}
         entry.note_unchanged()
         return True
 

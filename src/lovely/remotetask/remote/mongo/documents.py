@@ -97,11 +97,17 @@ def _load_failure(document: Mapping[str, Any]) -> Failure:
     return Failure(0, at, "", document["message"], document["tb"])
 
 
-def load_job(job: Any, record: DocumentRecord, document: Mapping[str, Any]) -> None:
-    """Let a job and its record be as a document says."""
-    attributes: dict[str, Any] = vars(job)
+def load_object(job: Any, record: DocumentRecord, document: Mapping[str, Any]) -> None:
+    """Let a job, but not its record, be as a document says."""
+    attributes = vars(job)
     attributes.clear()
     attributes.update({name: value for name, value in document.items() if name not in _TOLD})
+    attributes["_record"] = record
+
+
+def load_job(job: Any, record: DocumentRecord, document: Mapping[str, Any]) -> None:
+    """Let a job and its record be as a document says."""
+    load_object(job, record, document)
     status = document["status"]
     deaths = document.get("_deaths", 0)
     runs = document.get("retryCounter", 0)
@@ -123,7 +129,6 @@ def load_job(job: Any, record: DocumentRecord, document: Mapping[str, Any]) -> N
     }
     if status not in (*FINAL_STATUSES, PROCESSING):
         values["due"] = _seconds(document.get("retryTime"))
-    attributes["_record"] = record
     attributes = record.__dict__
     attributes.clear()
     attributes.update({name: value for name, value in values.items() if value is not None})

@@ -18,6 +18,7 @@ from lovely.remotetask.remote.mongo.documents import (
     dump_item,
     dump_job,
     load_job,
+    load_object,
     load_plain,
 )
 
@@ -88,6 +89,11 @@ class Entry:
         for stored in self.objects:
             stored._p_changed = False
         self.is_changed = self.is_step = False
+
+    def forget_untold(self) -> None:
+        """Let a job object be as it is stored again, unless it was told that it has changed."""
+        if self.stored and not self.found._p_changed:
+            load_object(self.found, self.record, deepcopy(self.stored))
 
     # -- as a document ------------------------------------------------------------------
 

@@ -185,6 +185,12 @@ class MongoRemoteProcessor(ProcessorBase, Location):
         error = run_inline(self, record, time.time, -1.0)
         return Ran(error, record.is_final)
 
+    def forget_untold(self, job: Any) -> None:
+        """See `ProcessorBase`."""
+        entry = self.connection.entries.get(job._p_oid)
+        if entry is not None and entry.found is job:
+            entry.forget_untold()
+
     # -- threads ------------------------------------------------------------------------
 
     def next_call(self) -> float | None:
