@@ -33,7 +33,9 @@ from lovely.remotetask.remote.testing import EchoJob, ErrorJob, FatalErrorJob
 from lovely.remotetask.remote.worker import MultiJobWorker, SchedulerWorker
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
+from lovely.remotetask.store.gates import LOCK
 from lovely.remotetask.store.joblog import JobLog
+from lovely.remotetask.store.words import leave_word
 from lovely.remotetask.store.worker import Worker
 from lovely.remotetask.task import SimpleTask
 
@@ -151,7 +153,10 @@ def _run(service: TaskService, ids: dict[str, int], clock: mock.Mock) -> None:
 
 
 def _choose(service: TaskService, ids: dict[str, int]) -> None:
-    """Add jobs with priorities, keys, locks, limits and a time to expire."""
+    """Add jobs with priorities, keys, locks, limits and a time to expire.
+
+    What it takes two processes with different code for is written down by hand.
+    """
     service.limits = {"fail": 1}
     ids["locked"] = service.add("echo", lock="desk")
     ids["limited"] = service.add("fail", priority=5)
@@ -162,6 +167,8 @@ def _choose(service: TaskService, ids: dict[str, int]) -> None:
     for name in ("limited", "behind lock"):
         assert service.claimNextJob(END + 1.0) == ids[name]
     assert service.claimNextJob(END + 1.0) == ids["late"]
+    service.queue.gates.idle = (LOCK + "desk",)
+    leave_word(service.queue, ids["behind limit"], ids["locked"], True)
     [caller] = service.workers.values()
     caller.host, caller.pid = "recorder", 1
 

@@ -524,6 +524,7 @@ SHAPES: dict[str, Any] = {
     "lovely.remotetask.store.links.Links": {"lanes": "tuple of LinkLane"},
     "lovely.remotetask.store.gates.Gates": {
         "aside": "dict of str: TimeIndex",
+        "idle": "tuple of str",
         "jobs": "JobTree",
         "lots": "OOBTree",
         "slots": "NameTable",
@@ -552,6 +553,7 @@ SHAPES: dict[str, Any] = {
         "paused": "OOSet",
         "ready": "ReadyQueue",
         "schedules": "OOBTree",
+        "words": "TimeIndex",
     },
     "lovely.remotetask.store.ready.Lane": {
         "added": "Length",

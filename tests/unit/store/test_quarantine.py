@@ -26,11 +26,13 @@ from zope.component import getGlobalSiteManager
 from lovely.remotetask.base.storable import why_unstorable
 from lovely.remotetask.engine.rescue import rescue
 from lovely.remotetask.engine.retention import prune
-from lovely.remotetask.errors import InvalidInput, JobNotFound, JobUnusable
+from lovely.remotetask.errors import InvalidInput, JobNotFound, JobUnusable, TaskError
 from lovely.remotetask.interfaces import (
+    CANCELLED,
     COMPLETED,
     CRONJOB,
     DELAYED,
+    ERROR,
     PROCESSING,
     QUEUED,
     STARTLATER,
@@ -40,6 +42,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store import memory, quarantine
 from lovely.remotetask.store.check import check_all, check_jobs
+from lovely.remotetask.store.lots import AWAITING
 
 APP = "app_of_the_tests"
 
@@ -642,6 +645,331 @@ def test_nor_does_one_that_comes_while_the_code_of_a_record_loads_something_else
                 quarantine.why_unreadable(job, jobid)
         assert quarantine.why_unreadable(job, jobid) is None
     assert not quarantine._quarantine
+
+
+# -- what comes to those that wait for something -------------------------------------------------
+
+
+def go_on_inline(workshop: Any) -> None:
+    with workshop.service() as service:
+        service.process(workshop.now)
+
+
+def go_on_in_a_worker(workshop: Any) -> None:
+    workshop.work()
+
+
+GOING_ON = [go_on_inline, go_on_in_a_worker]
+
+
+def add_at_gate(workshop: Any, kind: str, *inputs: Any) -> list[int]:
+    """Add jobs that run one at a time: because of a lock, or of a limit."""
+    with workshop.service() as service:
+        if kind == "limit":
+            service.limits = {"ignore": 1}
+        lock = "desk" if kind == "lock" else None
+        return [service.add("ignore", input, lock=lock) for input in inputs]
+
+
+def signals(workshop: Any) -> list[bytes]:
+    with workshop.service() as service:
+        for signal in service.queue.signals:
+            signal._p_activate()
+        return [signal._p_serial for signal in service.queue.signals]
+
+
+def has_waiting(workshop: Any) -> bool:
+    with workshop.service() as service:
+        return bool(service.hasJobsWaiting(workshop.now))
+
+
+def check_clean(workshop: Any) -> None:
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=False) == []
+        gates, told = service.queue.gates, service.queue.words
+        assert gates is None or not (gates.idle or list(gates.slots) or list(gates.lots))
+        assert told is None or not list(told)
+
+
+@pytest.mark.parametrize("kind", ["lock", "limit"])
+@pytest.mark.parametrize("go_on", GOING_ON)
+def test_a_slot_that_nobody_here_can_take_is_left_to_who_can(
+    workshop: Any, code: Code, kind: str, go_on: Any
+) -> None:
+    add_at_gate(workshop, kind, None)
+    [claim] = workshop.claim()
+    waiting = add_at_gate(workshop, kind, code.module.Order(), code.module.Order())
+    assert workshop.claim() == []
+    code.go()
+    before = signals(workshop)
+    workshop.run(claim)
+    assert workshop.claim() == []
+    assert signals(workshop) != before  # who has the code is woken
+    before = workshop.last_transaction()
+    go_on(workshop)
+    assert workshop.claim() == []
+    assert not has_waiting(workshop)
+    assert workshop.last_transaction() == before  # who has not does not turn around
+    code.come()
+    assert has_waiting(workshop)
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=False) == []
+    go_on(workshop)
+    assert [workshop.get(jobid, "status") for jobid in waiting] == [COMPLETED, COMPLETED]
+    workshop.claim()
+    check_clean(workshop)
+
+
+@pytest.mark.parametrize("kind", ["lock", "limit"])
+def test_a_slot_that_was_left_is_given_once_and_in_order(
+    workshop: Any, code: Code, kind: str
+) -> None:
+    add_at_gate(workshop, kind, None)
+    [claim] = workshop.claim()
+    orders = add_at_gate(workshop, kind, code.module.Order(), code.module.Order())
+    [other] = add_at_gate(workshop, kind, None)
+    assert workshop.claim() == []
+    code.go()
+    workshop.run(claim)
+    assert workshop.work() == [other]  # it is kept waiting by nobody
+    late = add_at_gate(workshop, kind, None)
+    code.come()
+    beside = workshop.new_engine()
+    for jobid in (*orders, *late):
+        [claim] = workshop.claim(10)
+        assert claim.jobid == jobid
+        assert beside.claims.claim(workshop.session, 10) == []
+        workshop.run(claim)
+    workshop.claim()
+    check_clean(workshop)
+
+
+def test_a_slot_is_not_given_while_somebody_has_it_who_came_after_it_was_left(
+    workshop: Any, code: Code
+) -> None:
+    add_at_gate(workshop, "lock", None)
+    [claim] = workshop.claim()
+    [order] = add_at_gate(workshop, "lock", code.module.Order())
+    assert workshop.claim() == []
+    code.go()
+    workshop.run(claim)
+    assert workshop.claim() == []
+    [late] = add_at_gate(workshop, "lock", None)
+    [claim] = workshop.claim()
+    assert claim.jobid == late
+    code.come()
+    assert not has_waiting(workshop)
+    assert workshop.new_engine().claims.claim(workshop.session, 10) == []
+    workshop.run(claim)
+    assert workshop.work() == [order]
+    check_clean(workshop)
+
+
+def test_of_who_gives_a_slot_that_was_left_and_who_takes_it_one_commits(
+    workshop: Any, code: Code
+) -> None:
+    add_at_gate(workshop, "lock", None)
+    [claim] = workshop.claim()
+    [order] = add_at_gate(workshop, "lock", code.module.Order())
+    assert workshop.claim() == []
+    code.go()
+    workshop.run(claim)
+    assert workshop.claim() == []
+    [late] = add_at_gate(workshop, "lock", None)
+    with pytest.raises(ConflictError), workshop.service() as service:  # noqa: PT012
+        assert service.claimNextJob(workshop.now) == late
+        code.come()
+        [claim] = workshop.claim()
+        assert claim.jobid == order
+
+
+def test_what_is_given_back_goes_before_those_that_cannot_be_used_here(
+    workshop: Any, code: Code
+) -> None:
+    [first] = add_at_gate(workshop, "lock", None)
+    claims = workshop.claim()
+    [order] = add_at_gate(workshop, "lock", code.module.Order())
+    assert workshop.claim() == []
+    code.go()
+    workshop.engine.claims.give_back(workshop.session, claims)
+    code.come()
+    assert workshop.work() == [first, order]
+    check_clean(workshop)
+
+
+def test_a_slot_is_left_at_once_by_a_worker_that_has_more_in_hand(
+    workshop: Any, code: Code
+) -> None:
+    add_at_gate(workshop, "lock", None)
+    other = workshop.add("echo")
+    claims = {claim.jobid: claim for claim in workshop.claim(10)}
+    [order] = add_at_gate(workshop, "lock", code.module.Order())
+    assert workshop.claim() == []
+    code.go()
+    last = claims.pop(other)
+    [first] = claims.values()
+    workshop.run(first)
+    code.come()
+    [claim] = workshop.new_engine().claims.claim(workshop.session, 10)
+    assert claim.jobid == order
+    workshop.run(last)
+
+
+def test_a_slot_that_was_left_is_forgotten_when_nobody_waits_for_it(
+    workshop: Any, code: Code
+) -> None:
+    add_at_gate(workshop, "lock", None)
+    [claim] = workshop.claim()
+    [order] = add_at_gate(workshop, "lock", code.module.Order())
+    assert workshop.claim() == []
+    code.go()
+    workshop.run(claim)
+    assert workshop.claim() == []
+    code.come()
+    with workshop.service() as service:
+        service.cancel(order)
+    assert workshop.claim() == []
+    check_clean(workshop)
+
+
+@pytest.mark.parametrize("go_on", GOING_ON)
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_one_that_waits_for_another_is_told_of_its_end_by_who_can_write_it(
+    workshop: Any, code: Code, go_on: Any, is_gone: bool
+) -> None:
+    first, other = workshop.add("ignore"), workshop.add("ignore")
+    with workshop.service() as service:
+        both = service.add("ignore", code.module.Order(), after=[first, other])
+        order = service.add("ignore", code.module.Order(), after=first)
+        plain = service.add("ignore", after=first)
+    [claim] = workshop.claim()
+    assert claim.jobid == first
+    code.go()
+    before = signals(workshop)
+    workshop.run(claim)
+    [claim] = workshop.claim()
+    assert signals(workshop) != before  # who has the code is woken
+    workshop.run(claim)
+    go_on(workshop)
+    assert workshop.get(plain, "status") == COMPLETED
+    assert workshop.claim() == []
+    before = workshop.last_transaction()
+    assert workshop.claim() == []
+    assert not has_waiting(workshop)
+    assert workshop.last_transaction() == before
+    if is_gone:  # it was completed all the same
+        with workshop.service() as service:
+            service.clean(COMPLETED)
+            assert first not in service.jobs
+    code.come()
+    assert has_waiting(workshop)
+    if not is_gone:
+        with workshop.service() as service:
+            assert check_all(service, workshop.now, repair=False) == []
+    go_on(workshop)
+    assert [workshop.get(jobid, "status") for jobid in (order, both)] == [COMPLETED, COMPLETED]
+    workshop.claim()
+    check_clean(workshop)
+
+
+@pytest.mark.parametrize("go_on", GOING_ON)
+def test_one_that_waits_for_another_in_vain_fails_where_it_can_be_written(
+    workshop: Any, code: Code, register: Any, go_on: Any
+) -> None:
+    def fail(input: Any) -> None:
+        raise TaskError("no")
+
+    register("fail", fail)
+    with workshop.service() as service:
+        first = service.add("fail")
+        order = service.add("ignore", code.module.Order(), after=first)
+        last = service.add("ignore", after=order)
+    code.go()
+    go_on(workshop)
+    go_on(workshop)
+    assert workshop.get(first, "status") == ERROR
+    assert [workshop.get(jobid, "status") for jobid in (order, last)] == [QUEUED, QUEUED]
+    code.come()
+    go_on(workshop)
+    assert [workshop.get(jobid, "status") for jobid in (order, last)] == [ERROR, ERROR]
+    assert f"job {first}, task fail, which was to be completed first" in workshop.get(
+        order, "error"
+    )
+    check_clean(workshop)
+
+
+def test_one_that_was_cancelled_meanwhile_is_not_told(workshop: Any, code: Code) -> None:
+    first = workshop.add("ignore")
+    with workshop.service() as service:
+        orders = [service.add("ignore", code.module.Order(), after=first) for _ in range(2)]
+    code.go()
+    assert workshop.work() == [first]
+    code.come()
+    with workshop.service() as service:
+        service.cancel(orders[0])
+        del service.jobs[orders[1]]
+        service.queue.parked[AWAITING].remove(*list(service.queue.parked[AWAITING])[-1])
+    assert workshop.work() == []
+    assert workshop.get(orders[0], "status") == CANCELLED
+    check_clean(workshop)
+
+
+def test_word_that_is_lost_keeps_nobody_waiting(workshop: Any, code: Code) -> None:
+    first = workshop.add("ignore")
+    with workshop.service() as service:
+        order = service.add("ignore", code.module.Order(), after=first)
+    code.go()
+    assert workshop.work() == [first]
+    with workshop.service() as service:
+        [part] = service.queue.words.pages.entries.values()
+        lost = part._p_oid
+    del workshop.db.storage.changes._data[lost]
+    code.come()
+    with workshop.service() as service:
+        texts = [problem.text for problem in check_all(service, workshop.now, repair=True)]
+    assert "the list of what jobs could not be told lacks 1 of its records" in texts
+    assert f"it waits for job {first}, which is completed" in texts
+    assert workshop.work() == [order]
+
+
+@pytest.mark.parametrize("go_on", GOING_ON)
+def test_what_ends_a_group_runs_where_it_can_be_written(
+    workshop: Any, code: Code, go_on: Any
+) -> None:
+    with workshop.service() as service:
+        groupid = service.add_group("ignore", [1, 2], ("ignore", code.module.Order()))
+    code.go()
+    go_on(workshop)
+    assert workshop.claim() == []
+    before = workshop.last_transaction()
+    assert workshop.claim() == []
+    assert workshop.last_transaction() == before
+    code.come()
+    with workshop.service() as service:
+        assert service.group(groupid).is_ended
+        assert check_all(service, workshop.now, repair=False) == []
+    go_on(workshop)
+    assert workshop.get(groupid, "status") == COMPLETED
+    workshop.claim()
+    check_clean(workshop)
+
+
+@pytest.mark.parametrize("is_group", [False, True])
+def test_one_that_waits_is_told_where_it_can_be_read(
+    workshop: Any, code: Code, monkeypatch: pytest.MonkeyPatch, is_group: bool
+) -> None:
+    with workshop.service() as service:
+        if is_group:
+            jobid = service.add_group("ignore", [1, 2], ("ignore", Picky()))
+        else:
+            jobid = service.add("ignore", Picky(), after=service.add("ignore"))
+    code._forget()
+    monkeypatch.setattr(Picky, "raises", ValueError("no"))
+    assert len(workshop.work()) == 1 + is_group
+    monkeypatch.setattr(Picky, "raises", None)
+    code._forget()
+    assert workshop.work() == [jobid]
+    check_clean(workshop)
 
 
 # -- records that are not there ------------------------------------------------------------------

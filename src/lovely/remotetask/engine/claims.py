@@ -29,6 +29,7 @@ import transaction
 from lovely.remotetask.base.site import ServicePath, entered
 from lovely.remotetask.engine.claim import can_share, claim_of, give_back, reserve, take
 from lovely.remotetask.engine.filing import release, retire_jobs
+from lovely.remotetask.engine.following import tell_late
 from lovely.remotetask.engine.hand import Hand
 from lovely.remotetask.engine.identity import Identity, claimed_by_callers, local_ids
 from lovely.remotetask.engine.news import News
@@ -166,6 +167,7 @@ class Claims(Hand):
         in_turn: Turns | None = {} if self.runs_in_turn else None
         followers: list[Job] = []
         set_aside = 0
+        tell_late(service, now)
         pulled = queue.pull(
             service.jobs, now, start, tasks.knows, limit=limit, turn=self._turn, memory=memory
         )

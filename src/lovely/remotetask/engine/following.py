@@ -24,7 +24,9 @@ from lovely.remotetask.interfaces import COMPLETED, ERROR, PROCESSING
 from lovely.remotetask.job import CronJob, Failure, Job, job_log
 from lovely.remotetask.store.group import is_whole, mark_missed
 from lovely.remotetask.store.links import hold_off, link, take_links
-from lovely.remotetask.store.quarantine import load, load_usable, why_unusable
+from lovely.remotetask.store.lots import AWAITING
+from lovely.remotetask.store.quarantine import load, why_unusable
+from lovely.remotetask.store.words import leave_word, take_words
 
 #: A job waits for no more others than this: its record is written when each of them has ended.
 MAX_AFTER = 100
@@ -207,8 +209,9 @@ def tell_others(
             return
     ended = [(jobid, job)]
     for number, before in ended:  # those that fail in turn are put behind them
-        for follower in _waiting_for(service, number, before):
-            if before is not None and before.status == COMPLETED:
+        is_completed = before is not None and before.status == COMPLETED
+        for follower in _waiting_for(service, number, before, is_completed):
+            if is_completed:
                 _tell_end(service, follower, number, now)
             else:
                 service.queue.remove(follower)
@@ -219,11 +222,29 @@ def tell_others(
     service.queue.file_ended([fallen for _, fallen in ended[1:] if fallen is not None])
 
 
-def _waiting_for(service: Any, jobid: int, job: Job | None) -> Iterator[Job]:
+def _waiting_for(service: Any, jobid: int, job: Job | None, is_completed: bool) -> Iterator[Job]:
+    """Yield those that wait for a job; word is left for such as cannot be written here."""
     for number in take_links(service.queue, jobid, job):
-        follower = load_usable(service.jobs, number)
-        if follower is not None and _is_waiting_for(follower, jobid):
+        follower = load(service.jobs, number)
+        if follower is None:
+            is_usable = False
+            is_waiting = number in service.jobs  # nobody can say more here
+        else:
+            is_usable = why_unusable(follower, number) is None
+            is_waiting = _is_waiting_for(follower, jobid)
+        if is_waiting and not is_usable:
+            leave_word(service.queue, number, jobid, is_completed)
+        elif is_waiting and follower is not None:
             yield follower
+
+
+def tell_late(service: Any, now: float) -> None:
+    """Tell jobs what could not be told them where it happened, if they can be written here."""
+    for ended, is_completed, job in take_words(service.queue, service.jobs):
+        if is_completed and _is_waiting_for(job, ended):
+            _tell_end(service, job, ended, now)
+        elif not is_completed and job.place == AWAITING:
+            service.queue.release(job, now)  # who claims it has the last word
 
 
 def _is_waiting_for(job: Job, jobid: int) -> bool:
@@ -252,14 +273,23 @@ def _fail(service: Any, job: Job, why: str, now: float) -> None:
 def _count_in_group(service: Any, job: Job, now: float) -> None:
     """Write down that a member of a group has ended; after the last one, what ends it may run."""
     group, last = _group_of(service, job)
-    if group is None or job.membership is None:
+    if job.membership is None:
+        return
+    if group is None:
+        lastid = job.membership[0]
+        if lastid in service.jobs and load(service.jobs, lastid) is None:
+            leave_word(service.queue, lastid, job.id, False)
         return
     try:
         group.mark(job.membership[1], job.status)
         has_ended = group.has_ended
     except POSKeyError:  # other jobs have to go on; a check finds it
         return
-    if has_ended and _is_waiting_for(last, last.id) and not why_unusable(last, last.id):
+    if not has_ended or not _is_waiting_for(last, last.id):
+        return
+    if why_unusable(last, last.id):
+        leave_word(service.queue, last.id, last.id, True)
+    else:
         _tell_end(service, last, last.id, now)
 
 

@@ -20,6 +20,7 @@ from lovely.remotetask.base.site import entered, site_of
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.claim import take
 from lovely.remotetask.engine.filing import release
+from lovely.remotetask.engine.following import tell_late
 from lovely.remotetask.engine.identity import (
     caller_of,
     is_caller,
@@ -88,6 +89,7 @@ def claim_inline(
     # Nothing is remembered: the caller's transaction can be aborted, or rolled back to a savepoint.
     until = now if until is None else until
     memory = Memory(math.inf, but, until)
+    tell_late(service, now)
     for job in service.queue.pull(service.jobs, until, turn=turn, memory=memory):
         if job.id in but or not accepts(job):
             continue

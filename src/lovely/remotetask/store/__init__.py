@@ -24,6 +24,7 @@ From top to bottom; each uses only those below it.
 ``pauses``       which tasks are paused
 ``memory``       what a worker remembers of the ready queue
 ``joblog``       what the runs of a job have logged
+``words``        what jobs that wait for others could not be told
 ``timeindex``    where jobs wait for a time
 ``ended``        the index of the jobs that have ended
 ``index``        what both indexes by time are made of

@@ -28,6 +28,7 @@ from lovely.remotetask.store.notes import notes_of, take_note
 from lovely.remotetask.store.problem import LeftAlone, Problem
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.store.tree import fetch
+from lovely.remotetask.store.words import has_word
 
 #: How many jobs one step looks at.
 STEP_SIZE = 1000
@@ -66,7 +67,7 @@ def check_jobs(
             problems.append(problem)
         if not job.is_final and job.awaits:
             missed = why_missed(service, job)
-            if missed is not None:
+            if missed is not None and not has_word(service.queue, jobid):
                 problems.append(Problem(jobid, missed))
                 if repair:  # who claims next looks once more, and has the last word
                     service.queue.release(job, now)

@@ -11,6 +11,10 @@ costs claims nothing.  Who sets it aside declares to have read the records of th
 the slots: it is still so when that is committed.  And whoever files a job that has had a slot
 gives the free slot to the next one in the lot, whose *turn* it is: it is due at once, and goes
 before all others at this gate.  So nobody waits at a gate where nobody is.
+
+A job that is in quarantine where a slot becomes free is passed over.  If that leaves a slot free,
+the gate is *idle*: who claims next gives the slot to the first one in the lot that can be used
+there.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import Any
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 
-from lovely.remotetask.base.ownership import check_sound, stay_current
+from lovely.remotetask.base.ownership import check_sound, stay_current, wrote
 from lovely.remotetask.interfaces import PROCESSING, QUEUED
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.level import TIMED_STATUSES
@@ -61,8 +65,11 @@ class Gates(Persistent):
     Stored: ``jobs`` `JobTree` of the service; ``slots`` `NameTable`: name of a gate -> the ids in
     its `Slots`, with 0 between slots; ``lots`` OOBTree of name -> `TimeIndex`, keyed by creation:
     the jobs that wait at a gate, by gate and priority; ``aside`` dict of status -> `TimeIndex`,
-    keyed by creation: all of them.
+    keyed by creation: all of them; ``idle`` tuple of str: the names of gates with a free slot at
+    which jobs wait that could not be used where it became free.
     """
+
+    idle: tuple[str, ...] = ()
 
     def __init__(self, jobs: Any) -> None:
         self.jobs = jobs
@@ -206,6 +213,16 @@ class Gates(Persistent):
             if gate.removeprefix(LIMIT) not in queue.limits:
                 yield from self.waiting(queue, gate)
 
+    def idle_waiting(self, queue: Any) -> Iterator[Job]:
+        """Yield the jobs that wait at idle gates."""
+        for gate in self.idle:
+            yield from self.waiting(queue, gate)
+
+    def _is_waited_at(self, queue: Any, gate: str) -> bool:
+        """Say whether anybody waits at a gate, of use here or not."""
+        lots = (self.lots.get(f"{gate}\0{priority}") for priority in queue.priorities)
+        return any(lot is not None and lot.first() is not None for lot in lots)
+
     # -- leaving a gate ----------------------------------------------------------------------
 
     def leave(self, queue: Any, jobs: Iterable[Job]) -> None:
@@ -236,21 +253,42 @@ class Gates(Persistent):
         """Let a job that was given back wait in its order, if others wait where it has a slot."""
         for gate in gates_of(job, queue.limits):
             row = self.slots.get(gate)
-            if job.id in row and (len(row) > 1 or next(self.waiting(queue, gate), None)):
+            if job.id in row and (len(row) > 1 or self._is_waited_at(queue, gate)):
                 self._set_aside(queue, job, gate)
                 return
 
     def _pass_on(self, queue: Any, gate: str, but: Collection[int]) -> None:
         """Give free slots to the next jobs."""
         slots = self._slots(gate, but)
-        free = _count(queue, gate) - len(slots)
-        for job in list(islice(self.waiting(queue, gate), max(0, free))):
+        free = max(0, _count(queue, gate) - len(slots))
+        following = list(islice(self.waiting(queue, gate), free))
+        for job in following:
             queue.remove(job)
             if job.due is None:  # not into the ready queue: a job enters that once
                 job.due = min(job.created_at, time.time())
             queue.file_waiting(job)
             slots.append([-job.id])
         self._write(gate, slots, queue)
+        self._note_idle(queue, gate, len(following) < free and self._is_waited_at(queue, gate))
+
+    def _note_idle(self, queue: Any, gate: str, is_idle: bool) -> None:
+        others = tuple(other for other in self.idle if other != gate)
+        if is_idle:  # written even if it is known: somebody else may have come, whom it wakes
+            self.idle = (*others, gate)
+            wrote(queue, self)
+        elif len(others) < len(self.idle):
+            self.idle = others
+            wrote(queue, self)
+
+    def go_on_idle(self, queue: Any) -> None:
+        """Give the slots of idle gates to jobs that can be used here."""
+        if self.idle:
+            self.check_sound()
+        for gate in self.idle:
+            is_free = len(self._slots(gate)) < _count(queue, gate)
+            has_next = is_free and next(self.waiting(queue, gate), None) is not None
+            if has_next or not self._is_waited_at(queue, gate):
+                self._pass_on(queue, gate, ())
 
     def _write(self, gate: str, slots: Slots, queue: Any) -> None:
         row = tuple(_row_of(slots))
@@ -267,7 +305,7 @@ class Gates(Persistent):
     def has_next(self, queue: Any, job: Job) -> bool:
         """Say whether there is somebody to get the slot of a job that is processing no more."""
         return any(
-            next(self.waiting(queue, gate), None) is not None
+            self._is_waited_at(queue, gate)
             and len(self._slots(gate, {job.id})) < _count(queue, gate)
             for gate in gates_of(job, queue.limits)
         )
@@ -289,10 +327,11 @@ class Gates(Persistent):
     def is_stuck(self, queue: Any, job: Job) -> bool:
         """Say whether a job is the first of those that wait at a gate with a free slot.
 
-        It is not as long as a job that has had a slot is to be filed, which gives it to the next.
+        It is not as long as a job that has had a slot is to be filed, which gives it to the next,
+        nor if who claims next does.
         """
         gate = _gate_of(job)
-        if len(self._slots(gate)) >= _count(queue, gate):
+        if gate in self.idle or len(self._slots(gate)) >= _count(queue, gate):
             return False
         for number in self.slots.get(gate):
             holder = load(self.jobs, abs(number))

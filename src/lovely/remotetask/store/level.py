@@ -218,6 +218,15 @@ class Levels(Level):
         for level in self.all_levels():
             yield from level.indexes.items()
 
+    def next_due(self, after: float = -math.inf) -> float | None:
+        """Return when the next waiting job is due, in seconds since the epoch.
+
+        :param after: pass over what is due by then: who has looked for jobs at that time has
+            found none of those to be had.
+        """
+        due = min(level.next_due_here(after) for level in self.all_levels())
+        return None if due == math.inf else due
+
     def awaits_attempt(self, now: float) -> bool:
         """Say whether a job that has begun waits for another attempt, later than `now`."""
         return any(level.indexes[QUEUED].first(now) for level in self.all_levels())

@@ -63,6 +63,8 @@ def check_records(service: Any, repair: bool, with_jobs: bool = True) -> list[Pr
     lost["list of links"] = take_lost_links(queue, _is_lost, repair)
     if queue.expiring is not None:
         lost["index of jobs that expire"] = _take_lost_times(queue.expiring, repair)
+    if queue.words is not None:
+        lost["list of what jobs could not be told"] = _take_lost_times(queue.words, repair)
     for name, notes in notes_of(service).items():
         lost[f"list of {name}"] = _take_lost_values(notes, lambda note: False, repair)
     return [

@@ -48,6 +48,7 @@ from lovely.remotetask.store.quarantine import load_usable
 from lovely.remotetask.store.reason import reason_of
 from lovely.remotetask.store.timeindex import TimeIndex
 from lovely.remotetask.store.tree import JobTree
+from lovely.remotetask.store.words import free_by_word
 
 #: How many waiting jobs are looked at when the clock seems to have been put back.
 RECOUNT_LIMIT = 1000
@@ -62,7 +63,8 @@ class JobQueue(Levels):
     be claimed, or `ALL`.  When first used: ``schedules`` OOBTree of key -> id of the schedule with
     it; ``keys`` `NameTable` of unique key -> id; ``gates`` `Gates`, for locks and limited tasks;
     ``limits`` dict of task -> int; ``expiring`` `TimeIndex`, keyed by the time they expire, of the
-    jobs that do, dropped at that time; ``links`` `Links`: who waits for whom.
+    jobs that do, dropped at that time; ``links`` `Links`: who waits for whom; ``words``
+    `TimeIndex`: what could not be told to those that wait, see `leave_word`.
 
     ``job.place`` says where a waiting job is filed: an int is the key of its segment in a ready
     queue, a float its time in the index of its status, a str the lot it is parked in, or in which
@@ -76,6 +78,7 @@ class JobQueue(Levels):
     limits: dict[str, int] = {}  # noqa: RUF012 (never changed in place)
     expiring: Any = None
     links: Links | None = None
+    words: Any = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +98,9 @@ class JobQueue(Levels):
     @property
     def signals(self) -> list[Persistent]:
         """See `Levels`."""
-        return [*super().signals, self.paused]
+        # The gates are written when a slot is left free.
+        others = [self.gates, None if self.words is None else self.words.signal]
+        return [*super().signals, self.paused, *(part for part in others if part is not None)]
 
     # -- filing ---------------------------------------------------------------------------
 
@@ -279,6 +284,8 @@ class JobQueue(Levels):
             return
         if memory is not None and memory.is_clock_back(now):
             self.recount(jobs, now)
+        if self.gates is not None:
+            self.gates.go_on_idle(self)
         for priority in self.priorities:
             level = self.level(priority)
             part = memory if memory is None or not priority else memory.part(priority)
@@ -358,7 +365,8 @@ class JobQueue(Levels):
             for level in self.all_levels()
         )
         if self.gates is not None:
-            waiting = chain(self.gates.free_waiting(self), waiting)
+            waiting = chain(self.gates.free_waiting(self), self.gates.idle_waiting(self), waiting)
+        waiting = chain(free_by_word(self, jobs), waiting)
         return any(not self.is_held_back(job.task) and not self.is_blocked(job) for job in waiting)
 
     def is_blocked(self, job: Job) -> bool:
@@ -398,12 +406,3 @@ class JobQueue(Levels):
         if job.is_final:
             return not self.is_filed(job)
         return isinstance(job.place, float) and not self.stands_by(job)
-
-    def next_due(self, after: float = -math.inf) -> float | None:
-        """Return when the next waiting job is due, in seconds since the epoch.
-
-        :param after: pass over what is due by then: who has looked for jobs at that time has
-            found none of those to be had.
-        """
-        due = min(level.next_due_here(after) for level in self.all_levels())
-        return None if due == math.inf else due
