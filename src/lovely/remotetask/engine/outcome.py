@@ -25,14 +25,13 @@ from lovely.remotetask.errors import (
     InvalidResult,
     JobCancelled,
     RetryLater,
-    WriteConflicts,
     check_honest,
     describe,
     name_of,
     seconds_of,
 )
 from lovely.remotetask.job import Failure, Job
-from lovely.remotetask.retry import DEFAULT_POLICY, MAX_COLLISIONS, collision_wait_seconds
+from lovely.remotetask.retry import DEFAULT_POLICY
 from lovely.remotetask.store.joblog import add_lines
 from lovely.remotetask.task import TaskContext, check_output, running_in
 
@@ -112,12 +111,13 @@ def settle(
     else:
         job.note_failure(failure)
         job.wait(now + wait)
-    _rest(service, job)
+    rest(service, job)
     note_failed(service, job, now)
     follow_up(service, job)
 
 
-def _rest(service: Any, job: Job) -> None:
+def rest(service: Any, job: Job) -> None:
+    """Let the queue know when a job is due again that has not ended."""
     # Not filed here: the indexes are written by claims too, and a run that collides with
     # one would be repeated for nothing.  `retire` files the job.
     if not job.is_final:
@@ -197,22 +197,7 @@ def finish(service: Any, job: Job, output: Any, now: float, lines: LogLines | No
     """
     job.finish(output, now)
     add_lines(service, job, lines)
-    _rest(service, job)
+    rest(service, job)
     note_completed(service, job, now)
     if job.on_success is not None:
         follow_up(service, job)
-
-
-def postpone(service: Any, job: Job, conflicts: int, error: BaseException, now: float) -> None:
-    """Put back a job that has met write conflicts; one that meets nothing else has failed.
-
-    :param conflicts: how many runs of this attempt have met one.
-    """
-    wrote(service, job)
-    job.conflicts += conflicts
-    job.collisions += conflicts
-    if job.collisions >= MAX_COLLISIONS or job.id in service.requests:
-        settle(service, job, None, WriteConflicts.after(job.collisions, error), now)
-    else:
-        job.postpone(now, collision_wait_seconds(job.collisions))
-        _rest(service, job)
