@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 import resource
+import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,7 +18,9 @@ import ZODB
 from persistent import Persistent
 from persistent.mapping import PersistentMapping
 from ZODB.DemoStorage import DemoStorage
+from ZODB.POSException import StorageError
 
+from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, QUEUED
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.check import check_all
@@ -323,3 +327,91 @@ def test_what_others_raise_in_a_commit_is_the_error_of_the_job(
     jobid = workshop.add("write")
     workshop.work()
     assert workshop.get(jobid, "status", "attempt", "errors", "error") == (ERROR, 1, 1, NO_ROOM)
+
+
+# -- what a failed run holds -------------------------------------------------------------------
+
+
+class Held:
+    """What a task holds: a blob, say, whose file fills the disk."""
+
+
+@pytest.fixture
+def hold() -> Callable[[], None]:
+    """A function that fails, and whose frame holds something."""
+    refs: list[Any] = []
+
+    def hold() -> None:
+        held = Held()
+        refs.append(weakref.ref(held))
+        raise ValueError("it is full")
+
+    hold.is_held = lambda: any(ref() is not None for ref in refs)  # type: ignore[attr-defined]
+    return hold
+
+
+def fail_so(how: str, hold: Callable[[], None]) -> None:
+    """Fail by what holds something, or by what came of that."""
+    try:
+        hold()
+    except ValueError as error:
+        if how == "its cause":
+            raise TaskError("no") from error
+        if how == "its context":
+            raise TaskError("no") from None
+        if how == "its member":
+            raise ExceptionGroup("no", [TaskError("no"), error]) from None  # noqa: F821
+        raise
+
+
+GROUPS = pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no groups before")
+
+
+@pytest.mark.parametrize(
+    "how", ["itself", "its cause", "its context", pytest.param("its member", marks=GROUPS)]
+)
+def test_what_a_failed_run_holds_is_let_go_before_anything_waits(
+    workshop: Any, register: Any, fail_commits: Any, hold: Any, how: str
+) -> None:
+    def fail(input: Any) -> None:
+        fail_commits(StorageError("gone"), StorageError("gone"))
+        fail_so(how, hold)
+
+    held: list[bool] = []
+    workshop.while_pausing = lambda: held.append(hold.is_held())
+    register("fail", fail, retry=RetryPolicy(attempts=1))
+    jobid = workshop.add("fail")
+    assert workshop.step().status == ERROR
+    assert held == [False, False]
+    [failure] = workshop.get(jobid, "failures")
+    assert "in fail_so" in failure.traceback
+    assert ("in hold" in failure.traceback) == (how != "its context")
+
+
+def test_what_a_run_holds_that_could_not_read_is_let_go_before_anything_waits(
+    workshop: Any, register: Any, fail_commits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs, held = [], []
+    storage = workshop.session.connection._storage
+    load = storage.load
+
+    def fail(*arguments: Any) -> Any:
+        monkeypatch.setattr(storage, "load", load)
+        fail_commits(StorageError("gone"))
+        raise OSError(5, "Input/output error")
+
+    def read(context: Any, input: Any) -> int:
+        holding = Held()
+        refs.append(weakref.ref(holding))
+        if len(refs) == 1:
+            monkeypatch.setattr(storage, "load", fail)
+        root = context.service._p_jar.root()
+        root._p_deactivate()
+        return len(root)
+
+    workshop.while_pausing = lambda: held.append(refs[0]() is not None)
+    register("read", read, context=True)
+    jobid = workshop.add("read")
+    assert workshop.step().status == COMPLETED
+    assert held == [False]
+    assert workshop.get(jobid, "attempt", "failures") == (1, ())

@@ -40,7 +40,7 @@ from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.fence import Fenced, check_held, ended_job, held_job
 from lovely.remotetask.engine.finishing import Finish, Finishing, keep
 from lovely.remotetask.engine.joblogs import JobLogs
-from lovely.remotetask.engine.outcome import call_task, finish, settle
+from lovely.remotetask.engine.outcome import call_task, finish, settle, tell_and_let_go
 from lovely.remotetask.engine.progress import context_of
 from lovely.remotetask.engine.protocol import NOT_COPIED, Claim, Deadline, Outcome, Stopping
 from lovely.remotetask.engine.session import Session, is_transient
@@ -179,6 +179,7 @@ class Execution:
                     self._claims.transact.back_off(conflicts)
                     continue
                 is_fault = is_storage_fault(error) if is_outside else is_read_fault(error)
+                text = tell_and_let_go(error)  # before anything waits
                 if transient or is_fault:
                     # The storage's fault or the task's own?  The storage's, if it takes
                     # no heartbeat either; then it was no attempt of the job.  The first
@@ -199,7 +200,7 @@ class Execution:
                     return put_back(self._claims, session, claim, conflicts, error)
                 if no_room:
                     return put_aside(self._claims, session, claim, error)
-                return self.record(session, claim, error)
+                return self.record(session, claim, error, text=text)
 
     def _is_stopped(self, error: BaseException) -> bool:
         """Say whether a run failed as its process comes to an end: no attempt of the job."""
@@ -348,20 +349,27 @@ class Execution:
     # -- record ---------------------------------------------------------------------
 
     def record(
-        self, session: Session, claim: Claim, error: BaseException, lines: LogLines | None = None
+        self,
+        session: Session,
+        claim: Claim,
+        error: BaseException,
+        lines: LogLines | None = None,
+        text: str | None = None,
     ) -> str:
         """Keep a failure; return the job's status.
 
         :param lines: what the run has logged; None are those of the last run that goes on.
+        :param text: the traceback, if it was told before.
         :raises Fenced: the job is no longer held.
         """
+        told = tell_and_let_go(error) if text is None else text
 
         def change(service: Any) -> tuple[str, str]:
             job = held_job(service, claim)
             with entered(session.site(service)):
                 task = service.find_task(job.task)
                 kept = self.logs.of(claim) if lines is None else lines
-                settle(service, job, task, error, self._claims.clock(), kept)
+                settle(service, job, task, error, self._claims.clock(), kept, told)
             return job.status, job.failures[-1].traceback
 
         status, traceback = self._claims.transact(session, change)
