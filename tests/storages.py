@@ -7,6 +7,8 @@ A `Kind` says what a storage can do by itself, a `Storage` is one that a test ha
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,6 +88,17 @@ def open_url(url: str, **options: Any) -> ZODB.DB:
     else:
         storage = FileStorage(place)
     return ZODB.DB(storage, **options)
+
+
+def storing_in(room: list[int], store: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what stores records for which there is room."""
+
+    def store_if_small(oid: bytes, serial: bytes, data: bytes, *arguments: Any) -> Any:
+        if room and len(data) > room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return store(oid, serial, data, *arguments)
+
+    return store_if_small
 
 
 def over(*names: str) -> pytest.MarkDecorator:

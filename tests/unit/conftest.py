@@ -15,6 +15,7 @@ from lovely.remotetask.engine.protocol import Claim, Outcome
 from lovely.remotetask.engine.session import Session
 from lovely.remotetask.engine.zodb import Engine
 from lovely.remotetask.service import TaskService
+from storages import storing_in
 from workplace import Place
 
 
@@ -116,6 +117,18 @@ def workshop(db: ZODB.DB, register: Any) -> Iterator[Workshop]:
     workshop = Workshop(db)
     yield workshop
     workshop.session.close()
+
+
+@pytest.fixture
+def little_room(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let the storage have no room for a record of more than so many bytes; empty there is room.
+
+    Others than the worker find room for all.
+    """
+    room = [10_000]
+    storage: Any = workshop.session.connection._storage
+    monkeypatch.setattr(storage, "store", storing_in(room, storage.store))
+    return room
 
 
 @pytest.fixture

@@ -259,7 +259,7 @@ def check_honest(error: BaseException) -> None:
         raise TaskError(f"{name_of(error)}: {describe(error)}") from None
 
 
-# Nor is an exception asked what it is in the three that follow: it may be any task's.
+# Nor is an exception asked what it is in the four that follow: it may be any task's.
 
 
 def is_storage_fault(error: BaseException) -> bool:
@@ -288,10 +288,24 @@ def is_read_fault(error: BaseException) -> bool:
 
 def is_from_zodb(error: BaseException) -> bool:
     """Say whether an error has come by way of a ZODB connection."""
+    return "ZODB.Connection" in _modules_of(error)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Say whether an error of a commit is that of a storage that could not write: a full disk, say.
+
+    Neither another data manager's is that, nor one of an object that is asked for its state.
+    """
+    if not (issubclass(type(error), OSError) or _is_away(error)):
+        return False
+    *_, after = "".join(f"/{name}" for name in _modules_of(error)).split("/ZODB.Connection")
+    return is_from_zodb(error) and not after.startswith("/ZODB.serialize")
+
+
+def _modules_of(error: BaseException) -> list[str]:
+    """Return the names of the modules by way of which an error has come."""
     traceback = BaseException.__dict__["__traceback__"].__get__(error)
-    return any(
-        frame.f_globals.get("__name__") == "ZODB.Connection" for frame, _ in walk_tb(traceback)
-    )
+    return [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(traceback)]
 
 
 def _is_away(error: BaseException) -> bool:

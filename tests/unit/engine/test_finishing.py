@@ -519,6 +519,45 @@ def test_while_the_storage_cannot_write_the_ends_are_kept(
     assert calls == [0, 1, 2]
 
 
+def test_a_result_for_which_there_is_no_room_keeps_no_others_waiting(
+    pipe: Pipe, register: Any, little_room: list[int]
+) -> None:
+    register("big", lambda input: "x" * 20_000)
+    small = pipe.add(2)
+    [big] = pipe.add(1, "big")
+    small += pipe.add(2)
+    pipe.workshop.while_pausing = lambda: pytest.fail("all wait for room")
+    pipe.run(5)
+    pipe.settle()
+    assert pipe.statuses(small) == [COMPLETED] * 4
+    assert pipe.workshop.get(big, "status", "attempt", "errors") == (QUEUED, 0, 0)
+    assert "No space left" in pipe.workshop.get(big, "error")
+    little_room.clear()
+    pipe.workshop.now += 1.0
+    pipe.workshop.work()
+    assert pipe.workshop.get(big, "status", "attempt") == (COMPLETED, 1)
+
+
+def test_while_there_is_no_room_at_all_the_ends_are_kept(
+    pipe: Pipe, register: Any, little_room: list[int]
+) -> None:
+    calls = calls_of(register)
+    jobids = pipe.add(3, "count")
+    pipe.run(3)
+    little_room[:] = [0]
+    pauses: list[int] = []
+
+    def make_room_soon() -> None:
+        pauses.append(1)
+        if len(pauses) == 3:
+            little_room.clear()
+
+    pipe.workshop.while_pausing = make_room_soon
+    pipe.settle()
+    assert pipe.statuses(jobids) == [COMPLETED] * 3
+    assert calls == [0, 1, 2]
+
+
 def test_who_stops_while_the_storage_cannot_write_can_write_later(
     pipe: Pipe, fail_commits: Any
 ) -> None:

@@ -419,3 +419,21 @@ def test_a_shared_commit_whose_reply_is_lost_is_the_end_of_its_jobs(
     with workshop.service() as service:
         assert service.countJobs()[COMPLETED] == 3
     check_books(workshop)
+
+
+def test_where_there_is_room_for_some_the_others_wait(
+    workshop: Any, register: Any, little_room: list[int]
+) -> None:
+    register("share", lambda input: "x" * input, shared_commit=True)
+    big, small = workshop.add("share", 20_000), workshop.add("share", 5)
+    claims = workshop.reserve()
+    assert workshop.run_together(claims) is None
+    run_one_by_one(workshop, claims)
+    assert workshop.get(small, "status", "attempt") == (COMPLETED, 1)
+    assert workshop.get(big, "status", "attempt", "errors") == (QUEUED, 0, 0)
+    little_room.clear()
+    workshop.now += 1.0
+    workshop.work()
+    assert workshop.get(big, "status", "attempt") == (COMPLETED, 1)
+    workshop.claim()
+    check_books(workshop)

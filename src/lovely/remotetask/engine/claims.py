@@ -293,14 +293,18 @@ class Claims(Hand):
 
     def beat(self, session: Session) -> None:
         """Write a sign of life."""
+        with self.lock:
+            self.write_ended(session)
+            self.beat_alone(session)
+
+    def beat_alone(self, session: Session) -> None:
+        """Do as `beat`, for who has the lock and just writes the ends of runs."""
 
         def change(service: Any) -> None:
             worker_record(service, self.identity.id).beat()
 
-        with self.lock:
-            self.write_ended(session)
-            self.transact(session, change)
-            self.last_sign = self.monotonic()
+        self.transact(session, change)
+        self.last_sign = self.monotonic()
 
     def give_back(self, session: Session, claims: list[Claim], waits: bool = True) -> None:
         """Give back claims that are not run; they count as no attempt.

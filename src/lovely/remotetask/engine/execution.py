@@ -12,8 +12,9 @@ The steps of one job:
 Jobs that were only reserved run by `Execution.run_together`, in one transaction.
 
 A conflict repeats the transaction, not the attempt; a job that meets one after the other is
-put back for a while.  A storage that cannot write is waited for.  Any other failure is the
-job's own, and its retry policy says what follows.
+put back for a while.  So is one for whose run a storage has no room, though it has for others.
+A storage that cannot write at all is waited for.  Any other failure is the job's own, and its
+retry policy says what follows.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ from lovely.remotetask.base.guard import guarded
 from lovely.remotetask.base.loglines import LogLines
 from lovely.remotetask.base.ownership import is_id_again, wrote
 from lovely.remotetask.base.site import entered
+from lovely.remotetask.engine.aside import put_aside, put_back
 from lovely.remotetask.engine.claim import can_share, take
 from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.fence import Fenced, check_held, ended_job, held_job
 from lovely.remotetask.engine.finishing import Finish, Finishing, keep
 from lovely.remotetask.engine.joblogs import JobLogs
-from lovely.remotetask.engine.outcome import call_task, finish, postpone, settle
+from lovely.remotetask.engine.outcome import call_task, finish, settle, tell_and_let_go
 from lovely.remotetask.engine.progress import context_of
 from lovely.remotetask.engine.protocol import NOT_COPIED, Claim, Deadline, Outcome, Stopping
 from lovely.remotetask.engine.session import Session, is_transient
@@ -54,6 +56,7 @@ from lovely.remotetask.errors import (
     describe,
     is_from_zodb,
     is_read_fault,
+    is_refused,
     is_storage_fault,
 )
 from lovely.remotetask.events import JobStarted, is_heard
@@ -164,6 +167,7 @@ class Execution:
                     raise
                 transient = is_transient(session, error)
                 is_outside = session.in_commit or session.in_begin
+                no_room = session.in_commit and not transient and is_refused(error)
                 session.abort(error)
                 if session.is_closed or self._is_stopped(error):
                     raise Stopping from error
@@ -175,12 +179,15 @@ class Execution:
                     self._claims.transact.back_off(conflicts)
                     continue
                 is_fault = is_storage_fault(error) if is_outside else is_read_fault(error)
+                text = tell_and_let_go(error)  # before anything waits
                 if transient or is_fault:
                     # The storage's fault or the task's own?  The storage's, if it takes
                     # no heartbeat either; then it was no attempt of the job.  The first
                     # time it has the benefit of the doubt: it may work again by now.
+                    # A heartbeat is small, and tells nothing of other databases: one who has
+                    # no room for the run alone is not said to be away.
                     waits = self._claims.transact.waits
-                    if is_fault and not transient and is_from_zodb(error):
+                    if is_fault and not transient and not no_room and is_from_zodb(error):
                         self._claims.transact.log(error)
                     self._claims.beat(session)
                     faults += 1
@@ -190,8 +197,10 @@ class Execution:
                     now = self._claims.monotonic()
                     until = now + VAIN_FACTOR * (now - begun)
                     self._hurries_until = max(self._hurries_until, until)
-                    return self._postpone(session, claim, conflicts, error)
-                return self.record(session, claim, error)
+                    return put_back(self._claims, session, claim, conflicts, error)
+                if no_room:
+                    return put_aside(self._claims, session, claim, error)
+                return self.record(session, claim, error, text=text)
 
     def _is_stopped(self, error: BaseException) -> bool:
         """Say whether a run failed as its process comes to an end: no attempt of the job."""
@@ -340,20 +349,27 @@ class Execution:
     # -- record ---------------------------------------------------------------------
 
     def record(
-        self, session: Session, claim: Claim, error: BaseException, lines: LogLines | None = None
+        self,
+        session: Session,
+        claim: Claim,
+        error: BaseException,
+        lines: LogLines | None = None,
+        text: str | None = None,
     ) -> str:
         """Keep a failure; return the job's status.
 
         :param lines: what the run has logged; None are those of the last run that goes on.
+        :param text: the traceback, if it was told before.
         :raises Fenced: the job is no longer held.
         """
+        told = tell_and_let_go(error) if text is None else text
 
         def change(service: Any) -> tuple[str, str]:
             job = held_job(service, claim)
             with entered(session.site(service)):
                 task = service.find_task(job.task)
                 kept = self.logs.of(claim) if lines is None else lines
-                settle(service, job, task, error, self._claims.clock(), kept)
+                settle(service, job, task, error, self._claims.clock(), kept, told)
             return job.status, job.failures[-1].traceback
 
         status, traceback = self._claims.transact(session, change)
@@ -366,30 +382,13 @@ class Execution:
             job_log.log(logging.ERROR if status == ERROR else logging.INFO, text, *facts)
         return status
 
-    def _postpone(
-        self, session: Session, claim: Claim, conflicts: int, error: BaseException
+    def fail(
+        self, session: Session, claim: Claim, error: BaseException, lines: LogLines | None
     ) -> str:
-        """Put back a job that has met conflicts, so that others run; return its status.
-
-        :raises Fenced: the job is no longer held.
-        """
-
-        def change(service: Any) -> str:
-            job = held_job(service, claim)
-            postpone(service, job, conflicts, error, self._claims.clock())
-            return job.status
-
-        status = self._claims.transact(session, change)
-        job_log.log(
-            logging.ERROR if status == ERROR else logging.INFO,
-            "job %s: task %s, attempt %s met %s write conflicts, the last: %s",
-            claim.name,
-            claim.task,
-            claim.attempt,
-            conflicts,
-            describe(error),
-        )
-        return status
+        """Keep that the end of a run could not be written; see `record`."""
+        if is_refused(error):
+            return put_aside(self._claims, session, claim, error)
+        return self.record(session, claim, error, lines)
 
     def expire(self, session: Session, claim: Claim, timeout_seconds: float) -> bool:
         """Give up a job that runs too long: its worker no longer holds it.

@@ -8,7 +8,8 @@ all that was handed over by then.  Who has nothing else to do waits for it.  A t
 claimed further jobs goes on with them: that is the *pipe*, which holds few jobs, and quick ones.
 
 Each end is behind its own fence.  If the commit fails, the ends are written one by one; no task is
-run again for that.
+run again for that, but for one whose result alone the storage has no room for: so it does not keep
+others waiting.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from lovely.remotetask.engine.outcome import finish
 from lovely.remotetask.engine.protocol import Claim, Stopping
 from lovely.remotetask.engine.session import Session, hooks_of, is_closed
 from lovely.remotetask.engine.transactions import attempt
-from lovely.remotetask.errors import ServiceGone
+from lovely.remotetask.errors import ServiceGone, is_refused
 from lovely.remotetask.events import JobCompleted, JobFailed, is_heard
 from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.setting import read
@@ -95,8 +96,8 @@ def keep(session: Session, service: Any, held: list[tuple[Job, Finish]]) -> None
 class Finishing:
     """The ends of one worker's runs that are to be written.
 
-    :param fail: called with a session, a claim, an error and the lines of the run: keeps that it
-        has failed, and returns the job's status.
+    :param fail: called with a session, a claim, an error and the lines of the run: keeps that its
+        end could not be written, and returns the job's status.
     """
 
     def __init__(
@@ -216,11 +217,20 @@ class Finishing:
 
     def _write_one(self, session: Session, finish: Finish) -> str | None:
         try:
-            return self._claims.transact(session, partial(self._keep, session, [finish]))[0]
+            change = partial(self._keep, session, [finish])
+            return self._claims.transact(session, change, partial(self._is_too_large, session))[0]
         except (Stopping, ServiceGone):
             raise
         except Exception as error:  # of what it has returned
             return self._keep_failure(session, finish, error)
+
+    def _is_too_large(self, session: Session, error: Exception) -> bool:
+        """Say whether a storage has no room for an end, though it has for others."""
+        if not is_refused(error):
+            return False
+        waits = self._claims.transact.waits
+        self._claims.beat_alone(session)
+        return self._claims.transact.waits == waits
 
     def _keep_failure(self, session: Session, finish: Finish, error: Exception) -> str | None:
         try:

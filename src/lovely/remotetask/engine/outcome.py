@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import builtins
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -25,14 +27,14 @@ from lovely.remotetask.errors import (
     InvalidResult,
     JobCancelled,
     RetryLater,
-    WriteConflicts,
     check_honest,
     describe,
+    is_kind,
     name_of,
     seconds_of,
 )
 from lovely.remotetask.job import Failure, Job
-from lovely.remotetask.retry import DEFAULT_POLICY, MAX_COLLISIONS, collision_wait_seconds
+from lovely.remotetask.retry import DEFAULT_POLICY
 from lovely.remotetask.store.joblog import add_lines
 from lovely.remotetask.task import TaskContext, check_output, running_in
 
@@ -45,23 +47,65 @@ PACKAGE = "lovely.remotetask."
 
 
 def failure_of(
-    error: BaseException, attempt: int, now: float, message: str | None = None
+    error: BaseException,
+    attempt: int,
+    now: float,
+    message: str | None = None,
+    text: str | None = None,
 ) -> Failure:
     """Describe an exception in text: the exception itself is never stored.
 
     :param message: None is what the exception says.
+    :param text: its traceback, if that was told before.
     """
-    try:
-        text = "".join(traceback.format_exception(type(error), error, _from_task_on(error)))
-    except BaseException:  # see `describe`
-        text = "(the traceback cannot be printed)"
     return Failure(
         attempt,
         now,
         name_of(error),
         (describe(error) if message is None else message)[:MAX_MESSAGE],
-        text[-MAX_TRACEBACK:],
+        _traceback_of(error) if text is None else text,
     )
+
+
+def tell_and_let_go(error: BaseException) -> str:
+    """Return the traceback of an exception as text, and let go of what its frames hold.
+
+    That may be what fills the disk, the file of a blob say, while there is room for nothing else.
+    """
+    text = _traceback_of(error)
+    left: list[Any] = [error]
+    seen = set()
+    while left:
+        each = left.pop()
+        if id(each) in seen or not is_kind(each, BaseException):
+            continue
+        seen.add(id(each))
+        # Not what a class of somebody's makes of these.
+        links = [_of_exceptions(name, each) for name in ("__cause__", "__context__")]
+        left += [*links, *_members_of(each)]
+        with suppress(Exception):  # of what has to end with its frame
+            traceback.clear_frames(_of_exceptions("__traceback__", each))
+    return text
+
+
+def _of_exceptions(name: str, error: BaseException) -> Any:
+    return BaseException.__dict__[name].__get__(error)
+
+
+def _members_of(error: BaseException) -> tuple[Any, ...]:
+    kind: Any = getattr(builtins, "BaseExceptionGroup", None)  # since Python 3.11
+    if kind is None or not is_kind(error, kind):
+        return ()
+    members: tuple[Any, ...] = kind.__dict__["exceptions"].__get__(error)
+    return members
+
+
+def _traceback_of(error: BaseException) -> str:
+    try:
+        text = "".join(traceback.format_exception(type(error), error, _from_task_on(error)))
+    except BaseException:  # see `describe`
+        text = "(the traceback cannot be printed)"
+    return text[-MAX_TRACEBACK:]
 
 
 def _from_task_on(error: BaseException) -> TracebackType | None:
@@ -79,12 +123,14 @@ def settle(
     error: BaseException,
     now: float,
     lines: LogLines | None = None,
+    text: str | None = None,
 ) -> None:
     """Write down that an attempt failed: another one later, or the end of the job.
 
     Nothing that the exception or the retry policy does keeps this from its end.
 
     :param lines: what the attempt has logged.
+    :param text: see `failure_of`.
     """
     wrote(service, job)
     add_lines(service, job, lines)
@@ -92,7 +138,7 @@ def settle(
         message = job.message_of(error)
     except BaseException:  # the code of an adapter
         message = None
-    failure = failure_of(error, job.attempt, now, message)
+    failure = failure_of(error, job.attempt, now, message, text)
     # Not `isinstance`, which asks the exception too what it is.
     if issubclass(type(error), JobCancelled) or job.id in service.requests:
         job.note_failure(failure)
@@ -112,12 +158,13 @@ def settle(
     else:
         job.note_failure(failure)
         job.wait(now + wait)
-    _rest(service, job)
+    rest(service, job)
     note_failed(service, job, now)
     follow_up(service, job)
 
 
-def _rest(service: Any, job: Job) -> None:
+def rest(service: Any, job: Job) -> None:
+    """Let the queue know when a job is due again that has not ended."""
     # Not filed here: the indexes are written by claims too, and a run that collides with
     # one would be repeated for nothing.  `retire` files the job.
     if not job.is_final:
@@ -199,22 +246,7 @@ def finish(service: Any, job: Job, output: Any, now: float, lines: LogLines | No
     """
     job.finish(output, now)
     add_lines(service, job, lines)
-    _rest(service, job)
+    rest(service, job)
     note_completed(service, job, now)
     if job.on_success is not None:
         follow_up(service, job)
-
-
-def postpone(service: Any, job: Job, conflicts: int, error: BaseException, now: float) -> None:
-    """Put back a job that has met write conflicts; one that meets nothing else has failed.
-
-    :param conflicts: how many runs of this attempt have met one.
-    """
-    wrote(service, job)
-    job.conflicts += conflicts
-    job.collisions += conflicts
-    if job.collisions >= MAX_COLLISIONS or job.id in service.requests:
-        settle(service, job, None, WriteConflicts.after(job.collisions, error), now)
-    else:
-        job.postpone(now, collision_wait_seconds(job.collisions))
-        _rest(service, job)

@@ -69,9 +69,15 @@ class Transactor:
         """Whether the storage is waited for, and that was logged."""
         return self._is_away
 
-    def __call__(self, session: SessionBase, change: Callable[[Any], Result]) -> Result:
+    def __call__(
+        self,
+        session: SessionBase,
+        change: Callable[[Any], Result],
+        gives_up: Callable[[Exception], bool] = lambda error: False,
+    ) -> Result:
         """Call ``change(service)`` and commit; repeat it while the storage asks for it.
 
+        :param gives_up: says of a fault of the storage whether it is raised, not waited for.
         :raises Stopping: the processor stops while the storage cannot write.
         :raises ServiceGone: the service was removed.
         """
@@ -91,6 +97,8 @@ class Transactor:
             elif is_storage_fault(error) or transient:
                 if isinstance(error, POSKeyError):
                     _check_reachable(session)
+                if gives_up(error):
+                    raise error
                 faults += 1
                 session.empty_cache()  # in case that what is there is not what is stored
                 self.wait_for_storage(error, faults, is_repeated=True)

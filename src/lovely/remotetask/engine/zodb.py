@@ -19,7 +19,7 @@ class Engine:
     def __init__(self, claims: Claims) -> None:
         self.claims = claims
         self.execution = Execution(claims)
-        self.execution.finishing = Finishing(claims, self.execution.record)
+        self.execution.finishing = Finishing(claims, self.execution.fail)
         self.news = claims.news
         self.upkeep = Upkeep(claims)
 
