@@ -21,12 +21,19 @@ from lovely.remotetask.store import schedulekeys
 from lovely.remotetask.store.awaiting import check_links, why_missed
 from lovely.remotetask.store.expiry import is_watched, watch_expiry
 from lovely.remotetask.store.gates import is_aside
+from lovely.remotetask.store.joblog import LOST, drop_log, find_log
 from lovely.remotetask.store.keys import hold_key, job_with
 from lovely.remotetask.store.lost import check_records
 from lovely.remotetask.store.lots import AWAITING, drop_lot
 from lovely.remotetask.store.notes import notes_of, take_note
 from lovely.remotetask.store.problem import LeftAlone, Problem
-from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
+from lovely.remotetask.store.quarantine import (
+    MISSING,
+    load,
+    load_many,
+    why_unreadable,
+    why_unusable,
+)
 from lovely.remotetask.store.tree import fetch
 
 #: How many jobs one step looks at.
@@ -82,6 +89,29 @@ def check_jobs(
     return problems, jobids[-1] + 1 if len(jobids) == size else 0
 
 
+def check_logs(service: Any, repair: bool, first: int) -> list[Problem]:
+    """Check that the logs of a step's worth of jobs are there; see `check_jobs`.
+
+    Transaction: caller commits, if `repair`; otherwise reads only.
+    """
+    jobids = list(islice(service.jobs.ids_from(first), STEP_SIZE))
+    fetch(service._p_jar, service.jobs.get_many(jobids))
+    jobs = [
+        job for job in load_many(service.jobs, jobids) if job is not None and job.log is not None
+    ]
+    fetch(service._p_jar, [job.log for job in jobs])
+    problems: list[Problem] = []
+    for job in jobs:
+        if find_log(job) is not None:
+            continue
+        # A run that goes on puts a new one there by itself, and must not collide with this.
+        is_mendable = job.status != PROCESSING and why_unusable(job, job.id) is None
+        problems.append((Problem if is_mendable else LeftAlone)(job.id, LOST))
+        if repair and is_mendable:
+            drop_log(service, job)
+    return problems
+
+
 def check_indexes(service: Any, repair: bool) -> list[Problem]:
     """Check all entries of the indexes and their counters.
 
@@ -118,8 +148,9 @@ def check_all(
         return problems  # what else is wrong can be seen when these are mended
     first = 0
     while True:
+        logs = check_logs(service, repair, first)
         found, first = check_jobs(service, now, repair, first)
-        for problem in found:
+        for problem in (*found, *logs):
             if problem.text == MISSING:
                 problem = Problem(*problem)
                 if repair:
