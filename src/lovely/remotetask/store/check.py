@@ -25,7 +25,7 @@ from lovely.remotetask.store.joblog import LOST, drop_log, find_log
 from lovely.remotetask.store.keys import hold_key, job_with
 from lovely.remotetask.store.lost import check_records
 from lovely.remotetask.store.lots import AWAITING, drop_lot
-from lovely.remotetask.store.notes import notes_of, take_note
+from lovely.remotetask.store.notes import notes_of, take_note, why_edit_waits
 from lovely.remotetask.store.problem import LeftAlone, Problem
 from lovely.remotetask.store.quarantine import (
     MISSING,
@@ -69,6 +69,8 @@ def check_jobs(
             if repair:
                 _refile(service, job, now)
             continue
+        if (why := why_edit_waits(service, job)) is not None:
+            problems.append(LeftAlone(jobid, why))
         for problem in _loose_ends(service, job, repair):
             problems.append(problem)
         if not job.is_final and job.awaits:
