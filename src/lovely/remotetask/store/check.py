@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from lovely.remotetask.base.ownership import check_parts
+from ZODB.POSException import POSKeyError
+
+from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
-from lovely.remotetask.job import SCHEDULE_ERRORS, Job
+from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Job
 from lovely.remotetask.store import schedulekeys
 from lovely.remotetask.store.awaiting import check_links, why_missed
 from lovely.remotetask.store.expiry import is_watched, watch_expiry
@@ -69,6 +71,11 @@ def check_jobs(
             if repair:
                 _refile(service, job, now)
             continue
+        if isinstance(job, CronJob) and job.status != PROCESSING and _is_apart(service, job):
+            problems.append(Problem(jobid, "what it is to be is looked for in another place"))
+            if repair:
+                wrote(service, job)
+                job.edits = service.edits
         if (why := why_edit_waits(service, job)) is not None:
             problems.append(LeftAlone(jobid, why))
         for problem in _loose_ends(service, job, repair):
@@ -144,9 +151,11 @@ def check_all(
         check_parts(service)
     except OldRecord as error:
         return [LeftAlone(None, str(error))]
+    except POSKeyError:
+        pass  # of what, the next step tells
     problems = check_records(service, repair)
     commit()
-    if problems and not repair:
+    if not all(repair and problem.is_mendable for problem in problems):
         return problems  # what else is wrong can be seen when these are mended
     first = 0
     while True:
@@ -261,6 +270,11 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
                 yield Problem(jobid, f"an entry of {name} belongs to no running job")
                 if repair:
                     take_note(notes, jobid)
+
+
+def _is_apart(service: Any, job: CronJob) -> bool:
+    """Say whether the edits of a job are kept where nobody heeds them."""
+    return job.edits is not None and not job.is_final and job.edits is not service.edits
 
 
 def _is_held(service: Any, jobid: int) -> bool:
