@@ -18,7 +18,14 @@ from zope.component import getGlobalSiteManager
 from lovely.remotetask.engine.maintenance import Maintenance
 from lovely.remotetask.engine.protocol import Stopping
 from lovely.remotetask.errors import JobNotFound
-from lovely.remotetask.interfaces import COMPLETED, DELAYED, FINAL_STATUSES, ITask
+from lovely.remotetask.interfaces import (
+    COMPLETED,
+    DELAYED,
+    FINAL_STATUSES,
+    PROCESSING,
+    QUEUED,
+    ITask,
+)
 from lovely.remotetask.store import memory
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.lost import check_records
@@ -168,6 +175,117 @@ def test_a_claim_that_comes_to_a_missing_part_calls_for_the_keeper(
         workshop.work()
     assert called
     assert workshop.engine.claims.transact.has_missed
+
+
+# -- the first record of an index or a list ----------------------------------------------------
+
+
+ROOTS: dict[str, Callable[[Any], Any]] = {
+    "list of workers": lambda service: service.workers,
+    "list of requests": lambda service: service.requests,
+    "list of progress": lambda service: service.progress,
+    "list of edits": lambda service: service.edits,
+    "list of lines": lambda service: service.lines,
+    "list of paused tasks": lambda service: service.queue.paused,
+    "list of keys of schedules": lambda service: service.queue.schedules,
+    "table of unique keys": lambda service: service.queue.keys,
+    "index of jobs that expire": lambda service: service.queue.expiring,
+    "index of jobs with priority 1": lambda service: service.queue.levels[1],
+    "index of parked jobs": lambda service: service.queue.parked,
+    "ready queue": lambda service: service.queue.ready,
+    "ready queue of jobs with locks": lambda service: service.queue.in_order,
+    "index of delayed jobs": lambda service: service.queue.indexes[DELAYED],
+    "index of completed jobs": lambda service: service.queue.indexes[COMPLETED],
+    "index of jobs at locks and limits": lambda service: service.queue.gates,
+}
+
+#: What such a record is of no use without.
+BELOW: dict[str, Callable[[Any], Any]] = {
+    "index of delayed jobs": lambda service: service.queue.indexes[DELAYED].pages,
+    "index of completed jobs": lambda service: service.queue.indexes[COMPLETED].lanes[0],
+    "ready queue": lambda service: service.queue.ready.lanes[0],
+    "index of jobs at locks and limits": lambda service: service.queue.gates.slots,
+}
+
+
+@pytest.fixture
+def waiting(workshop: Any, jobids: list[int]) -> list[int]:
+    """Jobs that wait in the other places too; one of them at a lock that another one has."""
+    locked = [workshop.add("echo", lock="a") for _ in range(2)]
+    workshop.claim(50)
+    others = [
+        workshop.add("echo", priority=1),
+        workshop.add("echo", unique_key="key"),
+        workshop.add("echo", expires=workshop.now + 100_000.0),
+        workshop.add("echo", lock="b"),
+    ]
+    with workshop.service() as service:
+        others.append(service.ensure("soon", "echo", delay=0))
+    workshop.now += 1.0
+    return [*jobids, *locked, *others]
+
+
+@pytest.mark.parametrize(("name", "find"), [*ROOTS.items(), *BELOW.items()])
+@pytest.mark.parametrize("is_keeper", [False, True])
+def test_the_first_record_of_an_index_is_made_anew(
+    workshop: Any,
+    waiting: list[int],
+    lose_record: Any,
+    name: str,
+    find: Callable[[Any], Any],
+    is_keeper: bool,
+) -> None:
+    with workshop.service() as service:
+        oid = find(service)._p_oid
+    lose_record(oid)
+    with workshop.service() as service:
+        [problem] = check_all(service, workshop.now, repair=False)
+        assert problem == (None, f"the first record of the {name} is missing")
+        assert problem.is_mendable
+    if is_keeper:  # which leaves it to people to let go on what was paused
+        is_left = name == "list of paused tasks"
+        with workshop.service() as service:
+            [problem] = check_records(service, repair=True, with_jobs=False)
+            assert problem.is_mendable is not is_left
+    with workshop.service() as service:
+        assert (problem in check_all(service, workshop.now, repair=True)) is (
+            not is_keeper or is_left
+        )
+    with workshop.service() as service:
+        check_all(service, workshop.now, repair=True)
+    for claim in list(workshop.engine.claims.in_hand.values()):
+        workshop.run(claim)
+    workshop.now += 10.0
+    assert_all_is_well(workshop, waiting)
+
+
+def test_a_lock_is_held_on_when_nobody_knows_any_more_by_whom(
+    workshop: Any, waiting: list[int], lose_record: Any
+) -> None:
+    with workshop.service() as service:
+        held, waits = (job for job in service.jobs.values() if job.lock == "a")
+        assert (held.status, waits.status) in ((PROCESSING, QUEUED), (QUEUED, PROCESSING))
+        if held.status != PROCESSING:
+            held, waits = waits, held
+        jobid, oid = waits.id, service.queue.gates._p_oid
+    lose_record(oid)
+    with workshop.service() as service:
+        check_all(service, workshop.now, repair=True)
+    workshop.now += 10.0
+    assert jobid not in [claim.jobid for claim in workshop.claim(50)]
+
+
+@pytest.mark.parametrize("name", ["queue", "tree of jobs"])
+def test_what_cannot_be_made_anew_is_named(
+    workshop: Any, jobids: list[int], lose_record: Any, name: str
+) -> None:
+    with workshop.service() as service:
+        oid = (service.queue if name == "queue" else service.jobs)._p_oid
+    lose_record(oid)
+    with workshop.service() as service:
+        [problem] = check_all(service, workshop.now, repair=True)
+        assert problem == (None, f"the first record of the {name} is missing")
+        assert not problem.is_mendable
 
 
 # -- the tree of jobs --------------------------------------------------------------------------

@@ -498,7 +498,7 @@ class CronJob(Job):
             schedule.cron,
             delay,
         )
-        if self.status != PROCESSING or self.edits is None:
+        if not self.is_set_later:
             self._apply(edit)
             return
         change: Edit | CronJob = edit
@@ -514,9 +514,17 @@ class CronJob(Job):
 
     @property
     def pending(self) -> Edit | CronJob | None:
-        """What it is to be after the run: a schedule, or a job like it; None: what it is."""
+        """What it is to be after the run: a schedule, or a job like it; None: what it is.
+
+        So it is until the run was filed too.
+        """
+        return None if self.edits is None or self.is_final else self.edits.get(self.id)
+
+    @property
+    def is_set_later(self) -> bool:
+        """Whether what is set is kept apart: the job runs, or what was set meanwhile still is."""
         runs = self.status == PROCESSING and self.edits is not None
-        return self.edits.get(self.id) if runs else None
+        return runs or self.pending is not None
 
     def is_like(self, other: CronJob) -> bool:
         """Say whether `become` would change nothing; input is compared as it is stored."""
@@ -534,7 +542,7 @@ class CronJob(Job):
 
         While the job runs that is kept apart, and takes effect when the run has ended.
         """
-        if self.status == PROCESSING and self.edits is not None:
+        if self.is_set_later:
             keep_edit(self.edits, self, other)
         else:
             self.take_over(other)

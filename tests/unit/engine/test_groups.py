@@ -16,6 +16,7 @@ from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
     JobNotFound,
+    JobUnusable,
     TaskError,
     TaskNotFound,
 )
@@ -25,6 +26,7 @@ from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.group import PAGE_SIZE, Group, Tally
 from lovely.remotetask.task import SimpleTask
 from lovely.remotetask.testing import ITaskStub, TaskServiceStub
+from lovely.remotetask.web.facts import group_of
 
 
 @pytest.fixture(autouse=True)
@@ -472,6 +474,10 @@ def test_a_group_without_a_part_fails_and_keeps_no_others(workshop: Any, part: s
     assert workshop.get(groupid, "status", "error") == (ERROR, "a part of its group is missing")
     with workshop.service() as service, pytest.raises(InvalidArgument, match="cannot run"):
         service.retry(groupid)
+    with workshop.service() as service:
+        with pytest.raises(JobUnusable, match="a part of its group is missing"):
+            service.group(groupid)
+        assert group_of(service, service.jobs[members[0]]) is None
 
 
 @pytest.mark.parametrize("part", ["links", "lane"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -15,12 +16,12 @@ from ZODB.POSException import ConflictError
 from lovely.remotetask.base import loglines
 from lovely.remotetask.engine.joblogs import NOTE_SECONDS
 from lovely.remotetask.engine.maintenance import Maintenance
-from lovely.remotetask.errors import InvalidArgument, JobNotFound, TaskError
+from lovely.remotetask.errors import InvalidArgument, JobNotFound, RetryLater, TaskError
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, PROCESSING, QUEUED
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.store.check import check_all
-from lovely.remotetask.store.joblog import note_lines
+from lovely.remotetask.store.joblog import kept_lines, note_lines
 
 log = logging.getLogger("shop")
 
@@ -356,6 +357,103 @@ def test_a_job_that_is_cancelled_while_it_runs_keeps_what_it_has_logged(
     workshop.work()
     assert workshop.get(jobid, "status") == CANCELLED
     assert lines_of(workshop, jobid) == [("INFO", 1, "at work")]
+
+
+# -- a log that is lost ------------------------------------------------------------------------
+
+
+def lose_log(workshop: Any, jobid: int) -> None:
+    """Take the record of a job's log out of the storage."""
+    with workshop.service() as service:
+        oid = service.jobs[jobid].log._p_oid
+    del workshop.db.storage.changes._data[oid]
+    workshop.db.cacheMinimize()
+    gc.collect()
+
+
+@pytest.fixture
+def again(workshop: Any, register: Any) -> int:
+    """A job that has logged, waits for its next attempt, and has lost its log."""
+
+    def tell_again(context: Any, input: Any) -> None:
+        log.info("attempt %s", context.attempt)
+        if context.attempt < 3:
+            raise RetryLater(0.0)
+
+    def stop_waiting() -> None:  # one that waits for the record
+        workshop.is_stopping = len(workshop.pauses) > 20
+
+    workshop.while_pausing = stop_waiting
+    register("tell again", tell_again, context=True)
+    jobid: int = workshop.add("tell again")
+    workshop.step()
+    workshop.claim(0)  # files it
+    lose_log(workshop, jobid)
+    return jobid
+
+
+def test_a_lost_log_keeps_neither_its_job_nor_others_waiting(
+    workshop: Any, again: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = workshop.add("tell", 1)
+    workshop.work()
+    assert workshop.get(again, "status", "attempt") == (COMPLETED, 3)
+    assert workshop.get(other, "status") == COMPLETED
+    assert lines_of(workshop, again) == [("INFO", 2, "attempt 2"), ("INFO", 3, "attempt 3")]
+    assert [r.getMessage() for r in caplog.records if r.name == "remotetask.job"][:1] == [
+        f"job {again}: the record of its log is missing, or cannot be read; it has a new one"
+    ]
+    check_books(workshop)
+
+
+def test_the_inline_form_goes_on_without_a_lost_log(workshop: Any, again: int) -> None:
+    workshop.now += 10.0
+    with workshop.service() as service:
+        service.process(workshop.now)
+    with workshop.service() as service:
+        service.process(workshop.now)
+    assert workshop.get(again, "status") == COMPLETED
+    assert [text for _, _, text in lines_of(workshop, again)] == ["attempt 2", "attempt 3"]
+
+
+def test_a_lost_log_is_empty_for_who_reads_it(workshop: Any, again: int) -> None:
+    assert lines_of(workshop, again) == []
+    with workshop.service() as service:
+        assert kept_lines(service.jobs[again]) is None
+
+
+def test_who_frees_a_job_puts_what_was_noted_into_a_new_log(workshop: Any, again: int) -> None:
+    workshop.claim()
+    with workshop.service() as service:
+        note_lines(service, service.jobs[again], ((1.0, "INFO", 2, "the last word"),), 1)
+    assert lines_of(workshop, again) == [("INFO", 2, "the last word")]
+    dead = workshop.engine.claims.identity.id
+    workshop.engine = workshop.new_engine()
+    workshop.engine.upkeep.free(workshop.session, [dead])
+    assert workshop.get(again, "status", "deaths") == (QUEUED, 1)
+    assert lines_of(workshop, again) == [("INFO", 2, "the last word")]
+    check_books(workshop)
+
+
+def test_a_check_names_a_lost_log_and_takes_it_out(workshop: Any, again: int) -> None:
+    with workshop.service() as service:
+        [problem] = check_all(service, workshop.now, repair=False)
+        assert tuple(problem) == (again, "the record of its log is missing, or cannot be read")
+        assert problem.is_mendable
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=True) == [problem]
+    assert workshop.get(again, "log") is None
+    check_books(workshop)
+
+
+def test_a_check_leaves_the_lost_log_of_a_running_job_to_its_run(workshop: Any, again: int) -> None:
+    [claim] = workshop.claim()
+    with workshop.service() as service:
+        [problem] = check_all(service, workshop.now, repair=True)
+        assert not problem.is_mendable
+    workshop.run(claim)
+    workshop.work()
+    check_books(workshop)
 
 
 # -- what was stored before --------------------------------------------------------------------

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
     InvalidSchedule,
+    JobUnusable,
     TaskError,
     TaskNotFound,
     UnknownZone,
@@ -34,8 +36,10 @@ from lovely.remotetask.job import CronJob
 from lovely.remotetask.remote.processor import RemoteProcessor
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
+from lovely.remotetask.store import quarantine
 from lovely.remotetask.store.check import check_all, check_jobs
 from lovely.remotetask.store.schedulekeys import drop, holder_id
+from lovely.remotetask.store.worker import LEFT
 from lovely.remotetask.task import SimpleTask
 
 
@@ -235,13 +239,93 @@ def test_a_worker_that_lacks_the_class_of_a_new_input_goes_on(
     jobid, claim = running
     ensure("nightly", "echo", Unknown(), cron="0 5 * * *")
     workshop.db.cacheMinimize()
-    monkeypatch.delattr(f"{__name__}.Unknown")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.delattr(f"{__name__}.Unknown")
+        workshop.run(claim)
+        workshop.session.connection.cacheMinimize()
+        other = workshop.add("echo", "next")
+        workshop.now += 3600.0
+        assert workshop.work() == [other]
+        assert workshop.get(jobid, "input", "cron") == ("old", "* * * * *")
+        assert "what it is to be from now on: its record cannot be written" in caplog.text
+        with workshop.service() as service:
+            [problem] = check_all(service, workshop.now, repair=True)
+            assert (problem.jobid, problem.is_mendable) == (jobid, False)
+            with pytest.raises(JobUnusable, match="what it is to be from now on"):
+                service.run_now(jobid)
+        workshop.engine.upkeep.free(workshop.session, [LEFT])
+        assert workshop.work() == []
+    free_left(workshop)
+    assert isinstance(workshop.get(jobid, "input"), Unknown)
+    assert workshop.get(jobid, "cron", "status") == ("0 5 * * *", CRONJOB)
+    with workshop.service() as service:
+        assert (len(service.workers), len(service.edits)) == (0, 0)
+        assert check_all(service, workshop.now, repair=False) == []
+
+
+def free_left(workshop: Any) -> None:
+    """Free what was left to who has the code, as a process does that has it."""
+    workshop.db.cacheMinimize()
+    gc.collect()
+    quarantine._quarantine.clear()
+    workshop.new_engine().upkeep.free(workshop.session, [LEFT])
+
+
+@pytest.fixture
+def left(
+    workshop: Any, ensure: Any, running: tuple[int, Any], monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """A schedule that was edited while it ran, and left by a worker that cannot write that."""
+    jobid, claim = running
+    ensure("nightly", "echo", Unknown(), cron="0 5 * * *")
+    workshop.db.cacheMinimize()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.delattr(f"{__name__}.Unknown")
+        workshop.run(claim)
+        workshop.session.connection.cacheMinimize()
+        workshop.claim(0)
+        workshop.db.cacheMinimize()
+    gc.collect()
+    with workshop.service() as service:
+        assert service.workers[LEFT].held == (jobid,)
+    return jobid
+
+
+def test_what_is_set_before_an_edit_counts_takes_its_place(
+    workshop: Any, ensure: Any, left: int
+) -> None:
+    assert ensure("nightly", "echo", "newer", cron="0 6 * * *") == left
+    with workshop.service() as service:
+        service.jobs[left].update(cron="0 7 * * *")
+        service.reschedule(left)
+    free_left(workshop)
+    assert workshop.get(left, "input", "cron", "status") == ("newer", "0 7 * * *", CRONJOB)
+    with workshop.service() as service:
+        assert (len(service.workers), len(service.edits)) == (0, 0)
+        assert check_all(service, workshop.now, repair=False) == []
+
+
+def test_an_edit_that_waits_can_be_cancelled_with_its_job(workshop: Any, left: int) -> None:
+    with workshop.service() as service:
+        service.cancel(left)
+    free_left(workshop)
+    assert workshop.get(left, "status") == CANCELLED
+    with workshop.service() as service:
+        assert (len(service.workers), len(service.edits)) == (0, 0)
+        assert check_all(service, workshop.now, repair=False) == []
+
+
+def test_who_edits_a_schedule_before_its_run_was_filed_is_not_overruled(
+    workshop: Any, ensure: Any, running: tuple[int, Any]
+) -> None:
+    jobid, claim = running
+    ensure("nightly", "echo", "new", cron="0 5 * * *")
     workshop.run(claim)
-    workshop.session.connection.cacheMinimize()
-    workshop.add("echo", "next")
-    assert workshop.work()
-    assert workshop.get(jobid, "input", "cron") == ("old", "* * * * *")
-    assert "what it was to be from now on is of no use here" in caplog.text
+    ensure("nightly", "echo", "newer", cron="0 6 * * *")
+    workshop.claim(0)
+    assert workshop.get(jobid, "input", "cron") == ("newer", "0 6 * * *")
+    with workshop.service() as service:
+        assert check_all(service, workshop.now, repair=False) == []
 
 
 def test_a_delay_that_was_over_can_be_ensured_again(workshop: Any, ensure: Any) -> None:

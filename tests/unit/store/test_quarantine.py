@@ -443,6 +443,29 @@ def test_one_that_would_go_on_by_an_edit_waits_for_who_can_write_it(
         assert len(service.workers) == 0
 
 
+def test_the_rescue_leaves_a_job_whose_edit_cannot_be_written(workshop: Any, code: Code) -> None:
+    with workshop.service() as service:
+        jobid = service.ensure("hourly", "echo", minute=(0,))
+    other = workshop.add("echo")
+    workshop.now = workshop.get(jobid, "due")
+    dead = workshop.engine.claims.identity.id
+    assert {claim.jobid for claim in workshop.claim(2)} == {jobid, other}
+    with workshop.service() as service:
+        service.ensure("hourly", "echo", code.module.Order(), minute=(30,))
+    code.go()
+    workshop.new_engine().upkeep.free(workshop.session, [dead])
+    assert workshop.get(other, "status") == QUEUED
+    assert workshop.get(jobid, "status", "minute") == (PROCESSING, (0,))
+    with workshop.service() as service:
+        assert service.workers[dead].held == (jobid,)
+    code.come()
+    workshop.new_engine().upkeep.free(workshop.session, [dead])
+    assert workshop.get(jobid, "status", "minute") == (CRONJOB, (30,))
+    assert isinstance(workshop.get(jobid, "input"), code.module.Order)
+    with workshop.service() as service:
+        assert (len(service.workers), len(service.edits)) == (0, 0)
+
+
 def test_what_is_broken_is_not_added_anew(workshop: Any, code: Code, add: Any) -> None:
     jobid = add()
     code.go()

@@ -38,6 +38,7 @@ from lovely.remotetask.interfaces import (
 from lovely.remotetask.job import CronJob, Job, keep_edit
 from lovely.remotetask.store import pauses, schedulekeys
 from lovely.remotetask.store.keys import job_with, take_key
+from lovely.remotetask.store.notes import why_edit_waits
 from lovely.remotetask.store.quarantine import MISSING, why_unreadable, why_unusable
 
 #: In the place of an input that stays what it is.
@@ -85,7 +86,7 @@ def reschedule(service: Any, jobid: int) -> None:
     """Count the schedule of a waiting job from now; a running one does when its run has ended."""
     check_begun(service)
     job = find_job(service, jobid)
-    if isinstance(job, CronJob) and job.status == PROCESSING:
+    if isinstance(job, CronJob) and (job.status == PROCESSING or job.is_set_later):
         return
     if not isinstance(job, CronJob) or job.status not in (CRONJOB, DELAYED):
         raise InvalidArgument(f"job {jobid} waits for no time, it is {job.status}")
@@ -103,7 +104,7 @@ def rest(service: Any, jobid: int) -> None:
     job = find_job(service, jobid)
     if not isinstance(job, CronJob) or job.status != CRONJOB:
         raise InvalidArgument(f"job {jobid} is no schedule that waits, it is {job.status}")
-    check_usable(jobid, why_unusable(job, jobid))
+    check_usable(jobid, why_unusable(job, jobid) or why_edit_waits(service, job))
     service.queue.remove(job)
     job.rest()
     service.queue.file(job)
@@ -165,6 +166,7 @@ def find_filed(service: Any, jobid: int) -> Job:
     if job.is_unwanted:
         raise JobNotFound(f"there is no job {jobid}: it is about to be removed")
     if job.status != PROCESSING and service.queue.has_to_be_filed(job):
+        check_usable(jobid, why_edit_waits(service, job))
         for worker_id, worker in list(service.workers.items()):
             if job.id in worker.held:
                 release(service, worker_id, job.id, time.time())

@@ -15,17 +15,18 @@ from lovely.remotetask.interfaces import ERROR, PROCESSING
 from lovely.remotetask.job import SCHEDULE_ERRORS, Job, job_log
 from lovely.remotetask.store.joblog import take_lines
 from lovely.remotetask.store.keys import revive_key
-from lovely.remotetask.store.notes import notes_of, take_note
+from lovely.remotetask.store.notes import notes_of, take_note, why_edit_waits
 from lovely.remotetask.store.quarantine import load, why_unusable
 from lovely.remotetask.store.schedulekeys import let_go
-from lovely.remotetask.store.worker import find_worker, remove_worker
+from lovely.remotetask.store.worker import LEFT, find_worker, remove_worker, worker_record
 
 
 def retire(service: Any, jobid: int, now: float) -> None:
     """File a job whose run has ended, and heed the notes that were made while it ran.
 
     A cancel request that the run did not see holds for what would follow it: a further
-    attempt, or the next run of a cron job.  A schedule that was edited counts from now on.
+    attempt, or the next run of a cron job.  A schedule that was edited counts from now on; if that
+    cannot be written here, the job is left to somebody who can.
     """
     retire_jobs(service, [(jobid, load(service.jobs, jobid))], now, is_at_once=True)
 
@@ -37,11 +38,15 @@ def retire_jobs(
 
     :param is_at_once: they may have ended in the current transaction.
     """
-    to_file, removed = [], []
+    to_file, removed, left = [], [], []
     has_notes = any(notes_of(service).values())  # hardly ever
     for jobid, job in ended:
         if job is not None and job.status == PROCESSING:
             continue  # another worker has it by now, and the notes are about that run
+        if has_notes and job is not None and (why := why_edit_waits(service, job)) is not None:
+            job_log.error("job %s: %s; it waits for who can write it", job.__name__, why)
+            left.append(job)
+            continue
         is_cancelled = has_notes and _heed_notes(service, jobid, job, now)
         if _is_to_file(service, jobid, job, now, is_at_once or is_cancelled) and job is not None:
             to_file.append(job)
@@ -50,6 +55,8 @@ def retire_jobs(
     service.queue.file_ended(to_file)
     if removed:
         service.queue.free(removed)
+    if left:
+        _leave(service, left)
 
 
 def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
@@ -66,6 +73,13 @@ def _heed_notes(service: Any, jobid: int, job: Job | None, now: float) -> bool:
     if edit is not None and job is not None and _is_usable(edit, job):
         _heed_edit(service, job, edit, now)
     return is_cancelled
+
+
+def _leave(service: Any, jobs: list[Job]) -> None:
+    """Leave jobs to somebody who can write what they are to be; nobody waits for them."""
+    service.queue.free(jobs)
+    record = worker_record(service, LEFT)
+    record.held = tuple(dict.fromkeys((*record.held, *(job.id for job in jobs))))
 
 
 def _is_to_file(service: Any, jobid: int, job: Job | None, now: float, is_at_once: bool) -> bool:
@@ -98,7 +112,7 @@ def _heed_edit(service: Any, job: Job, edit: Any, now: float) -> None:
 
 
 def _is_usable(edit: Any, job: Job) -> bool:
-    """Say whether what a job is to be can be stored here; else others would have to wait."""
+    """Say whether what a job is to be can be stored at all; else others would have to wait."""
     reason = why_unusable(edit, job.id) if isinstance(edit, Job) else None
     if reason is not None:
         text = "job %s: what it was to be from now on is of no use here, it stays what it is: %s"

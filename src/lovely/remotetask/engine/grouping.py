@@ -8,10 +8,10 @@ from typing import Any
 
 from lovely.remotetask.engine.adding import add_job, add_ready
 from lovely.remotetask.engine.control import find_job
-from lovely.remotetask.errors import InvalidArgument
+from lovely.remotetask.errors import InvalidArgument, JobUnusable
 from lovely.remotetask.job import Job
 from lovely.remotetask.retry import RetryPolicy
-from lovely.remotetask.store.group import Group, GroupState
+from lovely.remotetask.store.group import Group, GroupState, is_whole
 
 
 def add_group(
@@ -50,8 +50,11 @@ def find_group(service: Any, groupid: int) -> GroupState:
 
     :raises JobNotFound: there is none, or no more.
     :raises InvalidArgument: the job with this id ends no group.
+    :raises JobUnusable: one of its records is missing, or cannot be read here.
     """
     job = find_job(service, groupid)
     if job.members is None:
         raise InvalidArgument(f"job {job.__name__} ends no group")
+    if not is_whole(job.members):
+        raise JobUnusable(f"job {job.__name__}: a part of its group is missing")
     return GroupState(service, job)

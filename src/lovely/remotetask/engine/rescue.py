@@ -16,6 +16,7 @@ from lovely.remotetask.interfaces import PROCESSING
 from lovely.remotetask.job import Failure, Job, job_log
 from lovely.remotetask.retry import DEATH_WAITS_SECONDS
 from lovely.remotetask.setting import read
+from lovely.remotetask.store.notes import why_edit_waits
 from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
 from lovely.remotetask.store.worker import find_worker, remove_worker
 
@@ -73,7 +74,9 @@ def _is_beyond_help(service: Any, jobid: int) -> bool:
     if reason is not None:
         return reason != MISSING
     is_written = not job.is_final or jobid in service.edits
-    return is_written and why_unusable(job, jobid) is not None
+    if is_written and why_unusable(job, jobid) is not None:
+        return True
+    return why_edit_waits(service, job) is not None
 
 
 class Holder(Protocol):

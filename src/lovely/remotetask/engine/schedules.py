@@ -128,8 +128,8 @@ def _change(service: Any, job: CronJob, wanted: CronJob) -> None:
     check_usable(job.id, why_unusable(job, job.id))
     is_same_time = all(getattr(job, name) == getattr(wanted, name) for name in Edit._fields)
     job.become(wanted)
-    if job.status == PROCESSING:
-        return  # it counts anew when its run has ended
+    if job.status == PROCESSING or job.is_set_later:
+        return  # it counts anew when its run has ended, and was filed
     if not is_same_time:
         service.queue.reschedule(job, time.time())
     elif isinstance(job.place, str):  # it waits for another task than it has now

@@ -41,7 +41,7 @@ from lovely.remotetask.errors import CannotUndo, InvalidArgument, ServiceNotStor
 from lovely.remotetask.events import JobCancelled
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, PROCESSING
 from lovely.remotetask.job import Job, job_log
-from lovely.remotetask.store.joblog import restore_lines
+from lovely.remotetask.store.joblog import kept_lines, restore_lines
 from lovely.remotetask.store.notes import take_note
 
 #: So many objects, or jobs, are named in an error.
@@ -131,12 +131,7 @@ def _prepare(session: Session, service: Any, jobid: int) -> _Run:
     claim = _claim_before(session, job, tid)
     check_path(service.requests, jobid)
     service.requests.insert(jobid)
-    return _Run(tid, service.queue.entry_of(job), claim, _lines_of(job))
-
-
-def _lines_of(job: Job) -> Any:
-    """Return what a job has logged, as it is stored."""
-    return None if job.log is None else (job.log.lines, job.log.left_out)
+    return _Run(tid, service.queue.entry_of(job), claim, kept_lines(job))
 
 
 def _claim_before(session: Session, job: Job, tid: bytes) -> tuple[str | None, int]:

@@ -28,9 +28,9 @@ From top to bottom; each uses only those below it.
 ``timeindex``    where jobs wait for a time
 ``ended``        the index of the jobs that have ended
 ``index``        what both indexes by time are made of
+``notes``        what is noted about running jobs
 ``quarantine``   jobs whose records cannot be read or written here
 ``tree``         all jobs by id
-``notes``        what is noted about running jobs
 ``worker``       which process holds which jobs
 ``oldjobs``      jobs that 0.5 has written, as jobs of today
 ``predecessor``  services that 0.5 has written

@@ -13,20 +13,29 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from lovely.remotetask.base.ownership import check_parts
+from ZODB.POSException import POSKeyError
+
+from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.errors import OldRecord
 from lovely.remotetask.interfaces import FINAL_STATUSES, PROCESSING, STARTLATER, STATUSES
-from lovely.remotetask.job import SCHEDULE_ERRORS, Job
+from lovely.remotetask.job import SCHEDULE_ERRORS, CronJob, Job
 from lovely.remotetask.store import schedulekeys
 from lovely.remotetask.store.awaiting import check_links, why_missed
 from lovely.remotetask.store.expiry import is_watched, watch_expiry
 from lovely.remotetask.store.gates import is_aside
+from lovely.remotetask.store.joblog import LOST, drop_log, find_log
 from lovely.remotetask.store.keys import hold_key, job_with
 from lovely.remotetask.store.lost import check_records
 from lovely.remotetask.store.lots import AWAITING, drop_lot
-from lovely.remotetask.store.notes import notes_of, take_note
+from lovely.remotetask.store.notes import notes_of, take_note, why_edit_waits
 from lovely.remotetask.store.problem import LeftAlone, Problem
-from lovely.remotetask.store.quarantine import MISSING, load, why_unreadable, why_unusable
+from lovely.remotetask.store.quarantine import (
+    MISSING,
+    load,
+    load_many,
+    why_unreadable,
+    why_unusable,
+)
 from lovely.remotetask.store.tree import fetch
 from lovely.remotetask.store.words import has_word
 
@@ -63,6 +72,13 @@ def check_jobs(
             if repair:
                 _refile(service, job, now)
             continue
+        if isinstance(job, CronJob) and job.status != PROCESSING and _is_apart(service, job):
+            problems.append(Problem(jobid, "what it is to be is looked for in another place"))
+            if repair:
+                wrote(service, job)
+                job.edits = service.edits
+        if (why := why_edit_waits(service, job)) is not None:
+            problems.append(LeftAlone(jobid, why))
         for problem in _loose_ends(service, job, repair):
             problems.append(problem)
         if not job.is_final and job.awaits:
@@ -81,6 +97,29 @@ def check_jobs(
             if repair and is_mendable:
                 schedulekeys.hold(service.queue, job)
     return problems, jobids[-1] + 1 if len(jobids) == size else 0
+
+
+def check_logs(service: Any, repair: bool, first: int) -> list[Problem]:
+    """Check that the logs of a step's worth of jobs are there; see `check_jobs`.
+
+    Transaction: caller commits, if `repair`; otherwise reads only.
+    """
+    jobids = list(islice(service.jobs.ids_from(first), STEP_SIZE))
+    fetch(service._p_jar, service.jobs.get_many(jobids))
+    jobs = [
+        job for job in load_many(service.jobs, jobids) if job is not None and job.log is not None
+    ]
+    fetch(service._p_jar, [job.log for job in jobs])
+    problems: list[Problem] = []
+    for job in jobs:
+        if find_log(job) is not None:
+            continue
+        # A run that goes on puts a new one there by itself, and must not collide with this.
+        is_mendable = job.status != PROCESSING and why_unusable(job, job.id) is None
+        problems.append((Problem if is_mendable else LeftAlone)(job.id, LOST))
+        if repair and is_mendable:
+            drop_log(service, job)
+    return problems
 
 
 def check_indexes(service: Any, repair: bool) -> list[Problem]:
@@ -113,14 +152,17 @@ def check_all(
         check_parts(service)
     except OldRecord as error:
         return [LeftAlone(None, str(error))]
+    except POSKeyError:
+        pass  # of what, the next step tells
     problems = check_records(service, repair)
     commit()
-    if problems and not repair:
+    if not all(repair and problem.is_mendable for problem in problems):
         return problems  # what else is wrong can be seen when these are mended
     first = 0
     while True:
+        logs = check_logs(service, repair, first)
         found, first = check_jobs(service, now, repair, first)
-        for problem in found:
+        for problem in (*found, *logs):
             if problem.text == MISSING:
                 problem = Problem(*problem)
                 if repair:
@@ -229,6 +271,11 @@ def _check_entries(service: Any, repair: bool) -> Iterator[Problem]:
                 yield Problem(jobid, f"an entry of {name} belongs to no running job")
                 if repair:
                     take_note(notes, jobid)
+
+
+def _is_apart(service: Any, job: CronJob) -> bool:
+    """Say whether the edits of a job are kept where nobody heeds them."""
+    return job.edits is not None and not job.is_final and job.edits is not service.edits
 
 
 def _is_held(service: Any, jobid: int) -> bool:

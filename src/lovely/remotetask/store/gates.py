@@ -312,6 +312,16 @@ class Gates(Persistent):
 
     # -- limits, and mending -----------------------------------------------------------------
 
+    def count_anew(self, queue: Any, jobs: Iterable[Job | None]) -> None:
+        """Give slots to jobs that run, where nobody is known to have one."""
+        rows: dict[str, Slots] = {}
+        for job in jobs:
+            if job is not None and job.status == PROCESSING:
+                for gate in gates_of(job, queue.limits):
+                    rows.setdefault(gate, []).append([job.id])
+        for gate, slots in rows.items():
+            self.slots.put(gate, tuple(_row_of(slots)))
+
     def count_limit(self, queue: Any, task: str, running: Iterable[int]) -> None:
         """Begin to limit a task, some jobs of which run, or limit it otherwise.
 

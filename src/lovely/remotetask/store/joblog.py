@@ -16,8 +16,9 @@ from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.loglines import Line, LogLine, LogLines, last_lines
 from lovely.remotetask.base.ownership import check_path, wrote
 from lovely.remotetask.interfaces import PROCESSING
-from lovely.remotetask.job import Job
+from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.store.notes import take_note
+from lovely.remotetask.store.quarantine import is_known
 
 
 class JobLog(Persistent):
@@ -31,7 +32,16 @@ class JobLog(Persistent):
     left_out: int = 0
 
 
+#: What is said of a job whose log is no more.
+LOST = "the record of its log is missing, or cannot be read"
+
 Lines = TypeVar("Lines", bound=LogLines)
+
+
+def find_log(job: Job) -> JobLog | None:
+    """Return where the lines of a job stand; None if there are none, or they cannot be read."""
+    log = job.log
+    return log if isinstance(log, JobLog) and is_known(log) else None
 
 
 def new_lines(service: Any, name: str, attempt: int, kind: type[Lines]) -> Lines | None:
@@ -50,8 +60,10 @@ def add_lines(service: Any, job: Job, lines: LogLines | None) -> None:
 
 
 def _extend(service: Any, job: Job, lines: tuple[Line, ...], count: int) -> None:
-    log = job.log
+    log = find_log(job)
     if log is None:
+        if job.log is not None:  # the job has to go on
+            job_log.error("job %s: %s; it has a new one", job.__name__, LOST)
         log = job.log = JobLog()
     before = log.lines
     log.lines = last_lines([*before, *lines])
@@ -59,6 +71,18 @@ def _extend(service: Any, job: Job, lines: tuple[Line, ...], count: int) -> None
     if left_out:
         log.left_out = left_out
     wrote(service, log)
+
+
+def kept_lines(job: Job) -> tuple[tuple[Line, ...], int] | None:
+    """Return what a job has logged, as it is stored: lines and how many were left out."""
+    log = find_log(job)
+    return None if log is None else (log.lines, log.left_out)
+
+
+def drop_log(service: Any, job: Job) -> None:
+    """Let a job be without the log that it has."""
+    wrote(service, job)
+    del job.log
 
 
 def restore_lines(service: Any, job: Job, kept: tuple[tuple[Line, ...], int] | None) -> None:
@@ -96,9 +120,7 @@ def log_of(service: Any, job: Job) -> list[LogLine]:
 
     Where lines were left out, the first one says how many.
     """
-    log = job.log
-    lines = () if log is None else log.lines
-    left_out = 0 if log is None else log.left_out
+    lines, left_out = kept_lines(job) or ((), 0)
     note = service.lines.get(job.id) if job.status == PROCESSING else None
     if note is not None:
         newer, count = _unwritten(job, note)
@@ -116,7 +138,7 @@ def log_of(service: Any, job: Job) -> list[LogLine]:
 def _unwritten(job: Job, note: tuple[tuple[Line, ...], int]) -> tuple[tuple[Line, ...], int]:
     """Return the lines of a note that are not written down with the job, and their number."""
     lines, count = note
-    written = () if job.log is None else job.log.lines
+    written, _ = kept_lines(job) or ((), 0)
     if not written:
         return lines, count
     newer = tuple(line for line in lines if line[0] > written[-1][0])

@@ -8,6 +8,9 @@ from typing import Any
 from BTrees.IIBTree import IITreeSet
 
 from lovely.remotetask.base.ownership import check_path
+from lovely.remotetask.interfaces import COMPLETED
+from lovely.remotetask.job import Job
+from lovely.remotetask.store.quarantine import MISSING, why_unusable
 
 
 def notes_of(service: Any) -> dict[str, Any]:
@@ -24,3 +27,17 @@ def take_note(notes: Any, jobid: int) -> Any:
         notes.remove(jobid)
         return True
     return notes.pop(jobid)
+
+
+def why_edit_waits(service: Any, job: Job) -> str | None:
+    """Return why what a job is to be after its run has to wait for who can write it, or None.
+
+    A job that was cancelled, or has failed for good, is to be nothing any more.
+    """
+    edit = service.edits.get(job.id)
+    if not isinstance(edit, Job) or job.id in service.requests:
+        return None
+    if job.is_final and job.status != COMPLETED:
+        return None
+    reason = why_unusable(edit, job.id)
+    return None if reason in (None, MISSING) else f"what it is to be from now on: {reason}"

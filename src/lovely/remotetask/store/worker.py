@@ -39,6 +39,10 @@ class Origin(NamedTuple):
 #: Who has started this process; None where nobody supervises it.  It is for who runs it.
 origin: Origin | None = None
 
+#: In the place of a worker's id: the jobs in this record have ended a run, and wait for who can
+#: file them.  It gives no sign of life, so whoever frees what dead workers hold comes to it.
+LEFT = "left"
+
 #: The tokens of processes that have died: their supervisor, which is that of this one, has waited
 #: for each of them.  It is for who runs this process too.
 ended: set[str] = set()

@@ -13,7 +13,7 @@ from typing import Any
 from lovely.remotetask.engine.undoing import time_of, transaction_of
 from lovely.remotetask.errors import InvalidArgument, shown
 from lovely.remotetask.hosts.autostart import Match
-from lovely.remotetask.store.group import GroupState
+from lovely.remotetask.store.group import GroupState, is_whole
 from lovely.remotetask.store.quarantine import load
 
 #: A value that is nested deeper than this, or has more parts, is shown by its text alone.
@@ -140,9 +140,11 @@ def counts_of(group: GroupState) -> dict[str, Any]:
 
 
 def group_of(service: Any, job: Any) -> GroupState | None:
-    """Return the group that a job belongs to, or ends, if it is there."""
+    """Return the group that a job belongs to, or ends, if it is there, and whole."""
     last = None if job.group is None else load(service.jobs, job.group)
-    return None if last is None or last.members is None else GroupState(service, last)
+    if last is None or last.members is None or not is_whole(last.members):
+        return None
+    return GroupState(service, last)
 
 
 def transaction_text(job: Any) -> str | None:
