@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from transaction.interfaces import TransientError
 
+from lovely.remotetask.base.forking import unforked
 from lovely.remotetask.context import TaskContext, current_context
 from lovely.remotetask.errors import (
     InvalidArgument,
@@ -223,7 +224,10 @@ def call_within(
         with ExitStack() as stack:
             context = current_context(service, job.id)
             for around in arounds:
+                place = unforked()
+                stack.enter_context(place)
                 stack.enter_context(around(job, context))
+                place.check()  # a child has no part in what is within
             try:
                 output = task(service, job.id, input)
             except BaseException as raised:

@@ -18,4 +18,5 @@ From top to bottom; each uses only those below it.
 ``processpool``  functions that run in other processes
 ``coroutine``    coroutines, run to their ends
 ``function``     whether functions can be called as tasks are, and elsewhere
+``forking``      ends forked children that come out of somebody's code
 """

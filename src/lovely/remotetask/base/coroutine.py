@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any
 
+from lovely.remotetask.base.forking import unforked
 from lovely.remotetask.errors import LoopIsRunning
 
 #: Seconds between two looks whether a coroutine is to end.
@@ -42,7 +43,8 @@ def run_to_end(
     # Not `asyncio.run`: it leaves the thread without the loop that the caller may have set.
     loop = asyncio.new_event_loop()
     try:
-        return loop.run_until_complete(_attended(coroutine, why_stop))
+        with unforked():  # a child would end, for its parent, what was left behind
+            return loop.run_until_complete(_attended(coroutine, why_stop))
     finally:
         try:
             _cancel_rest(loop)
@@ -55,7 +57,7 @@ def run_to_end(
 async def _attended(
     coroutine: Coroutine[Any, Any, Any], why_stop: Callable[[], BaseException | None]
 ) -> Any:
-    task = asyncio.ensure_future(coroutine)
+    task = asyncio.ensure_future(_in_one_process(coroutine))
     reason: BaseException | None = None
     try:
         while not (await asyncio.wait({task}, timeout=LOOK_SECONDS))[0]:
@@ -73,6 +75,12 @@ async def _attended(
     if task.cancelled():
         raise concurrent.futures.CancelledError("the coroutine was cancelled from within")
     return task.result()
+
+
+async def _in_one_process(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    # Before the loop goes on: a child has its selector in common with its parent.
+    with unforked():
+        return await coroutine
 
 
 def _cancel_rest(loop: asyncio.AbstractEventLoop) -> None:

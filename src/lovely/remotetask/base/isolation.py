@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, TypeVar
 
+from lovely.remotetask.base.forking import unforked
+
 #: Where libraries keep it, as (module, attribute): a `threading.local`,
 LOCALS = (
     ("zope.component.hooks", "siteinfo"),
@@ -79,7 +81,8 @@ def _places_now() -> _Places:
 def call_isolated(function: Callable[..., Result], *arguments: Any) -> Result:
     """Call a function, and give the thread back as it was, whatever the function does to it.
 
-    Context variables, and with them the decimal context, are those of a copy.
+    Context variables, and with them the decimal context, are those of a copy.  A child process that
+    it forks does not come back.
     """
     places = _places_now()
     thread = threading.get_ident()
@@ -97,7 +100,8 @@ def call_isolated(function: Callable[..., Result], *arguments: Any) -> Result:
     try:
         if len(context):  # else it gets a decimal context of its own when it asks for one
             context.run(_copy_decimal_context)
-        return context.run(function, *arguments)
+        with unforked():
+            return context.run(function, *arguments)
     finally:
         for values, before in kept:
             values.clear()

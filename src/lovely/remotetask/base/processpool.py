@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lovely.remotetask.base.coroutine import is_coroutine, run_to_end
+from lovely.remotetask.base.forking import unforked
 from lovely.remotetask.errors import (
     InvalidArgument,
     InvalidInput,
@@ -229,9 +230,10 @@ def _obey(order: bytes) -> bytes:
     """Do in the other process what was ordered: both ways go bytes that surely can go."""
     function, input = pickle.loads(order)
     try:
-        result = function(input)
-        if is_coroutine(result):
-            result = run_to_end(result)
+        with unforked():  # a child would answer too
+            result = function(input)
+            if is_coroutine(result):
+                result = run_to_end(result)
     except BaseException as error:  # what ended the loop there would break the pool
         return pickle.dumps((None, _Raised.of(error)))
     try:

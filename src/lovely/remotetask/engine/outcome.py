@@ -13,6 +13,7 @@ from typing import Any
 
 from lovely.remotetask.around import around_of, call_within
 from lovely.remotetask.base.coroutine import is_coroutine, run_to_end
+from lovely.remotetask.base.forking import unforked
 from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.loglines import LogLines, keeping_lines
 from lovely.remotetask.base.ownership import wrote
@@ -233,10 +234,11 @@ def _result_of_copy(task: Any, service: Any, jobid: int, input: Any) -> Any:
 
 
 def _result_of(task: Any, service: Any, jobid: int, input: Any) -> Any:
-    output = task(service, jobid, input)
-    if is_coroutine(output):
-        return run_to_end(output, current_context(service, jobid).why_stop)
-    return output
+    with unforked():  # what is around it is left once
+        output = task(service, jobid, input)
+        if is_coroutine(output):
+            return run_to_end(output, current_context(service, jobid).why_stop)
+        return output
 
 
 def finish(service: Any, job: Job, output: Any, now: float, lines: LogLines | None = None) -> None:

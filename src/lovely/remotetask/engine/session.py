@@ -12,6 +12,7 @@ from transaction.interfaces import TransientError
 from ZODB.Connection import noop
 from ZODB.POSException import POSKeyError
 
+from lovely.remotetask.base.forking import unforked
 from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.ownership import check_parts, is_id_again
 from lovely.remotetask.base.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
@@ -31,6 +32,8 @@ log = logging.getLogger("lovely.remotetask")
 class SessionBase:
     """One thread's place at a store, and its transactions.
 
+    It is of one process: a forked child that comes to the end of a transaction here ends itself.
+
     :param manager: the transaction manager; by default the thread's own, so that what
         tasks find as ``transaction.get()`` is the transaction they run in.
     :ivar in_begin: the last transaction has not come further than its begin.
@@ -40,6 +43,7 @@ class SessionBase:
     def __init__(self, manager: Any = None) -> None:
         self.manager = transaction.manager.manager if manager is None else manager
         self.in_begin = self.in_commit = False
+        self._process = unforked()
 
     #: Where the service is, for events: path, name of the database, object id; None: no events.
     place: tuple[str, str, bytes | None] | None = None
@@ -96,12 +100,14 @@ class SessionBase:
 
     def commit(self) -> None:
         """Commit, and tell what has happened."""
+        self._process.check()
         self.in_commit = True
         txn = self.manager.get()
         notes: Notes | None = None
         try:
             if hooks_of(txn):
                 notes = taken_over(txn)
+                txn.addBeforeCommitHook(self._process.check)  # the last one, before all is stored
                 call_isolated(txn.commit)  # the task's hooks are the task's code
             else:
                 self.commit_changes(txn)
@@ -120,6 +126,7 @@ class SessionBase:
 
         :param error: what went wrong.
         """
+        self._process.check(error)
         try:
             call_isolated(self.manager.abort)
         except KeyboardInterrupt:
