@@ -26,9 +26,11 @@ from lovely.remotetask.interfaces import (
     QUEUED,
 )
 from lovely.remotetask.processor import MultiProcessor, SimpleProcessor
+from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.store.worker import Worker
+from meddling import change_status, data_manager_aborts, hook_aborts, raise_fenced
 
 KINDS = [SimpleProcessor, MultiProcessor]
 
@@ -479,6 +481,26 @@ def test_a_step_refuses_to_lose_the_callers_changes(workplace: Any, step: str) -
     assert connection.root()["mine"] == 1
     connection.close()
     assert getattr(processor, step)()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("misdeed", [hook_aborts, data_manager_aborts, change_status, raise_fenced])
+def test_a_job_that_hides_its_end_keeps_nobody_waiting(
+    workplace: Any, register: Any, kind: Any, misdeed: Any
+) -> None:
+    calls = []
+
+    def meddle(context: Any, input: Any) -> None:
+        calls.append(context.jobid)
+        misdeed(context)
+
+    register("meddle", meddle, context=True, retry=RetryPolicy(attempts=1))
+    jobids = [*workplace.add("meddle", 1), *workplace.add("echo", 1, 2)]
+    with workplace.service() as service:
+        service.processorFactory = kind
+    workplace.start()
+    assert workplace.wait_for(jobids) == [ERROR, COMPLETED, COMPLETED]
+    assert calls == jobids[:1]
 
 
 # -- places ------------------------------------------------------------------------------------

@@ -15,8 +15,10 @@ import transaction
 
 from lovely.remotetask.errors import TransactionMeddled
 from lovely.remotetask.interfaces import COMPLETED, ERROR
+from lovely.remotetask.retry import RetryPolicy
+from lovely.remotetask.store.check import check_all
 from lovely.remotetask.task import TaskContext
-from meddling import MEDDLING
+from meddling import ENDING, HIDING, MEDDLING
 
 
 def named(function: Any) -> str:
@@ -76,6 +78,84 @@ def test_a_task_that_swallows_the_refusal_is_an_error_too(
     run_meddler: Callable[..., None], meddle: Callable[[], None]
 ) -> None:
     run_meddler(meddle, is_swallowed=True)
+
+
+# -- what takes effect when the task has come to its end -----------------------------------------
+
+
+def run_alone(workshop: Any) -> None:
+    for _ in range(5):
+        workshop.step()
+
+
+def run_beside(workshop: Any) -> None:
+    """Run what the loop has claimed as its threads do."""
+    claims = workshop.engine.claims
+    claims.desk = workshop.session
+    for _ in range(3):
+        for claim in workshop.claim(limit=2):
+            with claims.open_beside() as session:
+                workshop.engine.execution.run(session, claim)
+
+
+def run_shared(workshop: Any) -> None:
+    for _ in range(3):
+        reserved = workshop.reserve()
+        if reserved and workshop.run_together(reserved) is None:
+            for claim in workshop.claim_reserved(reserved):
+                workshop.run(claim)
+
+
+@pytest.mark.parametrize("run", [run_alone, run_beside, run_shared], ids=named)
+@pytest.mark.parametrize("misdeed", [*ENDING, *HIDING], ids=named)
+def test_a_task_that_meddles_when_it_has_come_to_its_end_is_an_error(
+    workshop: Any, register: Any, misdeed: Callable[[TaskContext], None], run: Any
+) -> None:
+    calls = []
+
+    def task(context: TaskContext, input: Any) -> None:
+        calls.append(context.jobid)
+        context.service._p_jar.root()["written"] = 1
+        misdeed(context)
+
+    is_shared = run is run_shared
+    once = RetryPolicy(attempts=1)
+    register("meddle", task, context=True, shared_commit=is_shared, retry=once)
+    register("follow", lambda input: input, shared_commit=is_shared)
+    jobid, follower = workshop.add("meddle"), workshop.add("follow", "fine")
+    run(workshop)
+    assert calls == [jobid] * (2 if is_shared else 1)
+    assert workshop.get(jobid, "status", "attempt", "output") == (ERROR, 1, None)
+    assert "must not" in workshop.get(jobid, "error")
+    assert workshop.get(follower, "status", "output") == (COMPLETED, "fine")
+    with workshop.transaction() as root:
+        assert "written" not in root
+    with workshop.service() as service:
+        assert not service.workers
+        assert check_all(service, workshop.now, repair=False) == []
+
+
+def test_hooks_and_data_managers_that_end_nothing_are_the_tasks_own_affair(
+    workshop: Any, register: Any
+) -> None:
+    called: list[Any] = []
+
+    def task(context: TaskContext, input: Any) -> None:
+        root = context.service._p_jar.root()
+        txn = transaction.get()
+        txn.addBeforeCommitHook(root.__setitem__, ("kept", 1))
+        txn.addBeforeCommitHook(transaction.savepoint)
+        txn.addBeforeCommitHook(called.append, ("before",))
+        txn.addAfterCommitHook(lambda is_committed: called.append(is_committed))
+        txn.addAfterCommitHook(lambda is_committed: transaction.abort())
+
+    register("hook", task, context=True)
+    jobid, follower = workshop.add("hook"), workshop.add("echo")
+    assert workshop.work() == [jobid, follower]
+    assert called == ["before", True]
+    assert workshop.get(jobid, "status") == COMPLETED
+    with workshop.transaction() as root:
+        assert root["kept"] == 1
 
 
 def test_a_task_that_meddles_and_then_fails_is_not_repeated(workshop: Any, register: Any) -> None:

@@ -26,7 +26,7 @@ from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.service import TaskService
 from lovely.remotetask.store.check import check_all
 from lovely.remotetask.task import TaskContext
-from meddling import MEDDLING
+from meddling import ENDING, MEDDLING, change_owner, change_status, raise_fenced
 
 
 @pytest.fixture
@@ -256,6 +256,41 @@ def test_a_task_that_meddles_is_an_error_and_harms_nobody_else(
     assert root["tasks"].getResult(good) == "fine"
     assert not root["tasks"].workers
     assert check_all(root["tasks"], 0, repair=False) == []
+
+
+@pytest.mark.parametrize("misdeed", [hook for hook in ENDING if hook.__name__.startswith("hook")])
+def test_hooks_of_a_job_do_not_end_the_transaction_of_its_caller(
+    root: Any, register: Any, misdeed: Any
+) -> None:
+    register("meddle", lambda context, input: misdeed(context), context=True)
+    root["tasks"].add("meddle")
+    root["tasks"].process()
+    root["mine"] = 1
+    with pytest.raises(TransactionMeddled):
+        transaction.commit()
+    assert root["mine"] == 1  # and the caller has been told that it is not stored
+    transaction.abort()
+    assert "mine" not in root
+
+
+@pytest.mark.parametrize("misdeed", [raise_fenced, change_status, change_owner])
+def test_a_job_that_hides_itself_is_an_error(root: Any, register: Any, misdeed: Any) -> None:
+    calls = []
+
+    def task(context: TaskContext, input: Any) -> None:
+        calls.append(context.jobid)
+        write(context, input)
+        misdeed(context)
+
+    register("meddle", task, context=True, retry=RetryPolicy(attempts=1))
+    jobid, other = root["tasks"].add("meddle"), root["tasks"].add("echo", "fine")
+    for _ in range(3):
+        root["tasks"].process()
+    assert calls == [jobid]
+    assert root["tasks"].getStatus(jobid) == ERROR
+    assert "written" not in root
+    assert root["tasks"].getResult(other) == "fine"
+    assert not root["tasks"].workers
 
 
 def test_the_caller_can_doom_its_own_transaction(root: Any) -> None:

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from transaction._transaction import Status
 from transaction.interfaces import AlreadyInTransaction, NoTransaction
 
-from lovely.remotetask.errors import TransactionMeddled, describe
+from lovely.remotetask.errors import TransactionMeddled, describe, is_kind
 
 
 def check_begun(written: Any) -> None:
@@ -64,13 +65,13 @@ class guarded:
             # By `manager.free`: whoever is around still goes by the transaction.
             self._manager._txn = self._txn
             self._refusal = TransactionMeddled()
-        elif self._refusal is None and isinstance(error, AlreadyInTransaction):
+        elif self._refusal is None and is_kind(error, AlreadyInTransaction):
             self._refusal = TransactionMeddled()  # by `begin`, of a manager in explicit mode
         if self._refusal is None:
             return
         if error is None:
             raise self._refusal
-        if isinstance(error, Exception) and not isinstance(error, TransactionMeddled):
+        if is_kind(error, Exception) and not is_kind(error, TransactionMeddled):
             raise TransactionMeddled(f"{self._refusal} ({describe(error)})") from error
 
     def _is_freed(self) -> bool:
@@ -94,3 +95,35 @@ class guarded:
     def _refuse(self) -> NoReturn:
         self._refusal = TransactionMeddled()
         raise self._refusal
+
+
+def commit_whole(txn: Any) -> None:
+    """Commit a transaction, which nobody ends before it has come to pass.
+
+    A data manager could, or what is pickled.  The storage would stay locked: what holds the lock
+    would be forgotten.  After the commit it may be ended, and from other threads: see `guarded`.
+
+    :raises TransactionMeddled: a call was refused, and that has ended the commit.
+    """
+    attributes = vars(txn)
+    thread = threading.get_ident()
+    own = {"commit": txn.commit, "abort": txn.abort}
+    before = {name: attributes[name] for name in own if name in attributes}
+
+    def refusing(end: Callable[[], None]) -> Callable[[], None]:
+        def refuse() -> None:
+            is_mine = threading.get_ident() == thread
+            if is_mine and txn.status in (Status.ACTIVE, Status.COMMITTING):
+                raise TransactionMeddled
+            end()
+
+        return refuse
+
+    attributes.update({name: refusing(end) for name, end in own.items()})
+    try:
+        own["commit"]()
+    finally:
+        for name in own:
+            del attributes[name]
+        attributes.update(before)
+        own.clear()  # see `guarded`

@@ -37,8 +37,8 @@ from lovely.remotetask.base.site import entered
 from lovely.remotetask.engine.aside import put_aside, put_back
 from lovely.remotetask.engine.claim import can_share, take
 from lovely.remotetask.engine.claims import Claims
-from lovely.remotetask.engine.fence import Fenced, check_held, ended_job, held_job
-from lovely.remotetask.engine.finishing import Finish, Finishing, keep
+from lovely.remotetask.engine.fence import CHANGED, Fenced, check_held, held_job, no_fence, own_job
+from lovely.remotetask.engine.finishing import Finish, Finishing, commit_written, keep
 from lovely.remotetask.engine.joblogs import JobLogs
 from lovely.remotetask.engine.outcome import call_task, finish, settle, tell_and_let_go
 from lovely.remotetask.engine.progress import context_of
@@ -240,14 +240,12 @@ class Execution:
         task = tasks.get(claim.task)
         if self.finishing and self.finishing.takes(session, service, task, job, end, has_next):
             return end
-        if job is None:
-            job = ended_job(service, claim)
-            wrote(service, job)
-        elif not job.is_held_by(claim.owner, claim.attempt):  # the task has changed it
-            raise Fenced
+        with no_fence():
+            session.call_hooks()  # which are the task's too
+        job = own_job(service, claim, job, self._claims.has(claim))
         keep(session, service, [(job, end)])
         status = job.status
-        session.commit()
+        commit_written(session, [job])
         return status
 
     def _call(
@@ -268,7 +266,7 @@ class Execution:
         task = tasks.get(claim.task)
         if task is None:
             raise RetryLater(1.0, f"task {claim.task!r} is not registered here")
-        with self._deadline(claim, task):
+        with self._deadline(claim, task), no_fence():
             context = partial(context_of, self._claims, service, claim, task)
             output = call_task(service, job, task, context, lines, claim)
         if not session.is_open:
@@ -304,11 +302,14 @@ class Execution:
                     if tells_start:
                         note(service, job, JobStarted, now=now)
                     lines = new_lines(service, claim.name, job.attempt, LogLines)
+                    attempt = job.attempt
                     output = self._call(session, service, job, claim, tasks, lines)
+                    if not job.is_held_by(claim.owner, attempt):
+                        raise TransactionMeddled(CHANGED)
                     finish(service, job, output, clock(), lines)
                     statuses.append(job.status)
             session.manager.get().note(f"remotetask {len(claims)} jobs")
-            session.commit()
+            commit_written(session, jobs)
         except BaseException as error:  # one by one it will be seen what that means
             if _is_interrupt(error):
                 raise

@@ -3,18 +3,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from lovely.remotetask.base.ownership import taken_out
+from lovely.remotetask.base.ownership import taken_out, wrote
 from lovely.remotetask.engine.protocol import Claim
-from lovely.remotetask.errors import is_kind
+from lovely.remotetask.errors import TransactionMeddled, is_kind
 from lovely.remotetask.job import Job
 from lovely.remotetask.store.quarantine import load
 from lovely.remotetask.store.worker import find_worker
 
+#: What a task is told that has done so.
+CHANGED = "a task must not change the record of its own job"
+
 
 class Fenced(Exception):
     """The job is no longer held by this worker."""
+
+
+@contextmanager
+def no_fence() -> Iterator[None]:
+    """Let nothing that a task raises in this block pass for the fence.
+
+    :raises TransactionMeddled: it has raised `Fenced`.
+    """
+    try:
+        yield
+    except Fenced as error:
+        raise TransactionMeddled("a task must not raise Fenced") from error
 
 
 def held_job(service: Any, claim: Claim) -> Job:
@@ -40,6 +57,30 @@ def ended_job(service: Any, claim: Claim) -> Job:
             job: Job = gone
             return job
     raise Fenced
+
+
+def own_job(service: Any, claim: Claim, job: Job | None, is_in_hand: bool) -> Job:
+    """Return the job of a claim whose task has run, to be written.
+
+    One that the task has changed is stored as it was: the next claim would find it held, as if it
+    had not run.  So it is to be a failure; and who keeps that sees whether it is held in truth.
+
+    :param job: None if it was not loaded.
+    :param is_in_hand: whether the worker itself knows of the claim.
+    :raises TransactionMeddled: it is not held, though it is in hand.
+    :raises Fenced: it is no longer held.
+    """
+    try:
+        if job is None:
+            job = ended_job(service, claim)
+            wrote(service, job)
+        elif not job.is_held_by(claim.owner, claim.attempt):
+            raise Fenced
+    except Fenced:
+        if is_in_hand:
+            raise TransactionMeddled(CHANGED) from None
+        raise
+    return job
 
 
 def check_held(service: Any, claim: Claim) -> None:

@@ -25,12 +25,12 @@ from lovely.remotetask.base.ownership import has_written_only, wrote
 from lovely.remotetask.base.site import entered
 from lovely.remotetask.base.storable import is_alone
 from lovely.remotetask.engine.claims import Claims
-from lovely.remotetask.engine.fence import Fenced
+from lovely.remotetask.engine.fence import CHANGED, Fenced, no_fence
 from lovely.remotetask.engine.outcome import finish
 from lovely.remotetask.engine.protocol import Claim, Stopping
 from lovely.remotetask.engine.session import Session, hooks_of, is_closed
 from lovely.remotetask.engine.transactions import attempt
-from lovely.remotetask.errors import ServiceGone, is_refused
+from lovely.remotetask.errors import ServiceGone, TransactionMeddled, is_refused
 from lovely.remotetask.events import JobCompleted, JobFailed, is_heard
 from lovely.remotetask.job import Job, job_log
 from lovely.remotetask.setting import read
@@ -91,6 +91,22 @@ def keep(session: Session, service: Any, held: list[tuple[Job, Finish]]) -> None
             if len(held) == 1:
                 note = f"remotetask {job.task[:MAX_NOTE]} {job.__name__}"
     session.manager.get().note(note)
+
+
+def commit_written(session: Session, jobs: list[Any]) -> None:
+    """Commit the ends of jobs, and check that they were committed with the rest.
+
+    :raises TransactionMeddled: hooks or data managers of a task have changed or dropped them.
+    """
+    statuses = [job.status for job in jobs]
+    serials = [job._p_serial for job in jobs]
+    with no_fence():
+        session.call_hooks()
+        if [job.status for job in jobs] != statuses:
+            raise TransactionMeddled(CHANGED)
+        session.commit()
+    if any(job._p_serial == serial for job, serial in zip(jobs, serials, strict=True)):
+        raise TransactionMeddled("a task must not drop its own job from the transaction")
 
 
 class Finishing:

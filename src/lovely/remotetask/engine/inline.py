@@ -19,6 +19,7 @@ from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import entered, site_of
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.claim import take
+from lovely.remotetask.engine.fence import CHANGED
 from lovely.remotetask.engine.filing import release
 from lovely.remotetask.engine.following import tell_late
 from lovely.remotetask.engine.identity import (
@@ -36,6 +37,7 @@ from lovely.remotetask.errors import (
     JobCancelled,
     LoopIsRunning,
     RetryLater,
+    TransactionMeddled,
     describe,
     is_read_fault,
 )
@@ -243,10 +245,13 @@ def _attempt(
     """Call the task and keep its result; return its error, when nothing of it is kept."""
     manager = _manager(service)
     place = nullcontext() if manager is None else _taken_back(manager, job)
+    owner, attempt = job.owner or "", job.attempt
     try:
         with place:
             context = partial(TaskContext, service, job.id, job.attempt)
             output = call_task(service, job, task, context, lines)
+            if not job.is_held_by(owner, attempt):
+                raise TransactionMeddled(CHANGED)
             finish(service, job, output, clock(), lines)
     except (TransientError, CannotTakeBack):
         raise
@@ -304,6 +309,7 @@ def _taken_back(manager: Any, job: Job) -> Iterator[None]:
         if failures:
             raise failures[0]
         _try_savepoint(txn, optimistic=True)
+        _guard_hooks(manager, *hooks[0])  # after the commit nothing can be ended
     except BaseException as error:
         if isinstance(error, TransientError) or is_read_fault(error):
             with suppress(ValueError):  # it has failed already
@@ -328,6 +334,19 @@ def _taken_back(manager: Any, job: Job) -> Iterator[None]:
                 f" taken back ({describe(fault)}): abort the transaction"
             ) from error
         raise
+
+
+def _guard_hooks(manager: Any, hooks: list[Any], length: int) -> None:
+    """Let the hooks that a job has added not end the transaction that its caller commits."""
+    hooks[length:] = [(_call_hook, (manager, *hook), {}) for hook in hooks[length:]]
+
+
+def _call_hook(manager: Any, hook: Any, arguments: Any, keywords: Any) -> None:
+    hooks = vars(manager.get())[HOOKS[0]]
+    length = len(hooks)
+    with guarded(manager):
+        hook(*arguments, **keywords)
+    _guard_hooks(manager, hooks, length)  # those that it has added are called next
 
 
 def _try_savepoint(txn: Any, optimistic: bool) -> None:

@@ -13,6 +13,7 @@ from ZODB.Connection import noop
 from ZODB.POSException import POSKeyError
 
 from lovely.remotetask.base.forking import unforked
+from lovely.remotetask.base.guard import commit_whole, guarded
 from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.ownership import check_parts, is_id_again
 from lovely.remotetask.base.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
@@ -99,16 +100,20 @@ class SessionBase:
         """End the session."""
 
     def commit(self) -> None:
-        """Commit, and tell what has happened."""
+        """Commit, and tell what has happened.
+
+        :raises TransactionMeddled: a hook or a data manager would have ended the transaction.
+        """
         self._process.check()
         self.in_commit = True
-        txn = self.manager.get()
         notes: Notes | None = None
         try:
+            self.call_hooks()
+            txn = self.manager.get()
             if hooks_of(txn):
                 notes = taken_over(txn)
                 txn.addBeforeCommitHook(self._process.check)  # the last one, before all is stored
-                call_isolated(txn.commit)  # the task's hooks are the task's code
+                call_isolated(commit_whole, txn)  # the task's hooks are the task's code
             else:
                 self.commit_changes(txn)
         except BaseException as error:
@@ -117,9 +122,24 @@ class SessionBase:
         if notes is not None:
             notes.tell()
 
+    def call_hooks(self) -> None:
+        """Call what is to be called before the commit, under the guard: the rest calls it no more.
+
+        :raises TransactionMeddled: a hook would have ended the transaction.
+        """
+        txn = self.manager.get()
+        if next(txn.getBeforeCommitHooks(), None) is not None:
+            self.in_commit = True
+            try:
+                with guarded(self.manager):
+                    call_isolated(txn._callBeforeCommitHooks)
+            except BaseException as error:
+                check_honest(error)
+                raise
+
     def commit_changes(self, txn: Any) -> None:
-        """Commit a transaction in which nobody's code is called."""
-        txn.commit()
+        """Commit a transaction that has no hooks."""
+        commit_whole(txn)
 
     def abort(self, error: BaseException | None = None) -> None:
         """Abort, and let nothing that goes wrong with it hide what went wrong before.
@@ -244,7 +264,7 @@ class Session(SessionBase):
     def commit_changes(self, txn: Any) -> None:
         """See `SessionBase`."""
         with _begun_by_us(self.connection):
-            txn.commit()
+            commit_whole(txn)
 
     def service(self) -> Any:
         """Return the service, in the current transaction."""
