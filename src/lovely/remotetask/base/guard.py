@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from transaction.interfaces import AlreadyInTransaction, NoTransaction
 
-from lovely.remotetask.errors import TransactionMeddled, describe
+from lovely.remotetask.base.isolation import call_isolated
+from lovely.remotetask.errors import TransactionMeddled, describe, is_kind
+
+Result = TypeVar("Result")
 
 
 def check_begun(written: Any) -> None:
@@ -64,13 +67,13 @@ class guarded:
             # By `manager.free`: whoever is around still goes by the transaction.
             self._manager._txn = self._txn
             self._refusal = TransactionMeddled()
-        elif self._refusal is None and isinstance(error, AlreadyInTransaction):
+        elif self._refusal is None and is_kind(error, AlreadyInTransaction):
             self._refusal = TransactionMeddled()  # by `begin`, of a manager in explicit mode
         if self._refusal is None:
             return
         if error is None:
             raise self._refusal
-        if isinstance(error, Exception) and not isinstance(error, TransactionMeddled):
+        if is_kind(error, Exception) and not is_kind(error, TransactionMeddled):
             raise TransactionMeddled(f"{self._refusal} ({describe(error)})") from error
 
     def _is_freed(self) -> bool:
@@ -94,3 +97,19 @@ class guarded:
     def _refuse(self) -> NoReturn:
         self._refusal = TransactionMeddled()
         raise self._refusal
+
+
+def asked(manager: Any, function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call what asks somebody's code, and return its answer.
+
+    The thread is given back as it was, and the transaction cannot be ended.  Whatever else is done
+    to that is the caller's to take back.
+    """
+    answers: list[Result] = []
+    try:
+        with guarded(manager):
+            answers.append(call_isolated(function, *arguments))
+    except TransactionMeddled:
+        if not answers:  # else it was refused to who has an answer all the same
+            raise
+    return answers[0]

@@ -38,10 +38,11 @@ from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.fence import Fenced, check_held, ended_job, held_job
 from lovely.remotetask.engine.finishing import Finish, Finishing, keep
 from lovely.remotetask.engine.joblogs import JobLogs
-from lovely.remotetask.engine.outcome import call_task, finish, postpone, settle
+from lovely.remotetask.engine.outcome import call_task, finish
 from lovely.remotetask.engine.progress import context_of
 from lovely.remotetask.engine.protocol import NOT_COPIED, Claim, Deadline, Outcome, Stopping
 from lovely.remotetask.engine.session import Session, is_transient
+from lovely.remotetask.engine.settling import Settling
 from lovely.remotetask.engine.telling import note, tell_started
 from lovely.remotetask.engine.transactions import ID_BUDGET
 from lovely.remotetask.errors import (
@@ -53,6 +54,7 @@ from lovely.remotetask.errors import (
     TransactionMeddled,
     describe,
     is_from_zodb,
+    is_kind,
     is_read_fault,
     is_storage_fault,
 )
@@ -77,8 +79,7 @@ SHORT_REPEAT_SECONDS = 0.02
 def _is_interrupt(error: BaseException) -> bool:
     """Say whether an error is a user's Ctrl-C; in other threads it can only be a task's own."""
     return (
-        isinstance(error, KeyboardInterrupt)
-        and threading.current_thread() is threading.main_thread()
+        is_kind(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
     )
 
 
@@ -94,6 +95,7 @@ class Execution:
         self.on_deadline: Callable[[], None] = lambda: None
         self.deadlines: list[Deadline] = []
         self._hurries_until = -math.inf
+        self._settling = Settling(claims.transact, claims.clock)
         self.logs = JobLogs(claims.transact, claims.monotonic)
 
     # -- run ------------------------------------------------------------------------
@@ -160,7 +162,7 @@ class Execution:
             except Fenced:
                 raise
             except BaseException as error:  # whatever a task, its result or its commit raises
-                if (isinstance(error, ServiceGone) and session.in_begin) or _is_interrupt(error):
+                if (is_kind(error, ServiceGone) and session.in_begin) or _is_interrupt(error):
                     raise
                 transient = is_transient(session, error)
                 is_outside = session.in_commit or session.in_begin
@@ -195,11 +197,11 @@ class Execution:
 
     def _is_stopped(self, error: BaseException) -> bool:
         """Say whether a run failed as its process comes to an end: no attempt of the job."""
-        if isinstance(error, JobInterrupted):
+        if is_kind(error, JobInterrupted):
             return self._claims.pause(0)
         # From the end of the main thread on Python starts no threads, and its pools no work.
         return (
-            isinstance(error, RuntimeError)
+            is_kind(error, RuntimeError)
             and not threading.main_thread().is_alive()
             and "shutdown" in describe(error)
         )
@@ -303,7 +305,7 @@ class Execution:
         except BaseException as error:  # one by one it will be seen what that means
             if _is_interrupt(error):
                 raise
-            if session.in_commit and not isinstance(error, ConflictError):
+            if session.in_commit and not is_kind(error, ConflictError):
                 self._claims.uncertain.update(claim.jobid for claim in claims)
             session.abort(error)
             if session.is_closed:
@@ -348,17 +350,11 @@ class Execution:
         :raises Fenced: the job is no longer held.
         """
 
-        def change(service: Any) -> tuple[str, str]:
-            job = held_job(service, claim)
-            with entered(session.site(service)):
-                task = service.find_task(job.task)
-                kept = self.logs.of(claim) if lines is None else lines
-                settle(service, job, task, error, self._claims.clock(), kept)
-            return job.status, job.failures[-1].traceback
-
-        status, traceback = self._claims.transact(session, change)
+        kept = self.logs.of(claim) if lines is None else lines
+        verdict, status = self._settling.keep(session, claim, error, kept)
+        traceback = verdict.failure.traceback
         text = "job %s: task %s, attempt %s failed: %s"
-        facts = (claim.name, claim.task, claim.attempt, describe(error))
+        facts = (claim.name, claim.task, claim.attempt, verdict.text)
         if status == ERROR and traceback:
             # As text: what an exception does when it is printed is no matter for a handler.
             job_log.error(text + "\n%s", *facts, traceback.rstrip())
@@ -374,22 +370,18 @@ class Execution:
         :raises Fenced: the job is no longer held.
         """
 
-        def change(service: Any) -> str:
-            job = held_job(service, claim)
-            postpone(service, job, conflicts, error, self._claims.clock())
-            return job.status
-
-        status = self._claims.transact(session, change)
-        job_log.log(
-            logging.ERROR if status == ERROR else logging.INFO,
+        put_back = self._settling.put_back(session, claim, conflicts, error)
+        if put_back.end is not None:
+            return self.record(session, claim, put_back.end)
+        job_log.info(
             "job %s: task %s, attempt %s met %s write conflicts, the last: %s",
             claim.name,
             claim.task,
             claim.attempt,
             conflicts,
-            describe(error),
+            put_back.text,
         )
-        return status
+        return put_back.status
 
     def expire(self, session: Session, claim: Claim, timeout_seconds: float) -> bool:
         """Give up a job that runs too long: its worker no longer holds it.

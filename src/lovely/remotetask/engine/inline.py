@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ import transaction
 from transaction import Savepoint
 from transaction.interfaces import NoTransaction, TransientError
 
-from lovely.remotetask.base.guard import guarded
+from lovely.remotetask.base.guard import asked, guarded
+from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.loglines import LogLines
 from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import entered, site_of
@@ -21,7 +22,7 @@ from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.claim import take
 from lovely.remotetask.engine.filing import release
 from lovely.remotetask.engine.identity import caller_of, is_caller, is_exclusive, note_claimed
-from lovely.remotetask.engine.outcome import call_task, finish, settle
+from lovely.remotetask.engine.outcome import Verdict, call_task, finish, judge, settle
 from lovely.remotetask.engine.rescue import orphans, rescue
 from lovely.remotetask.engine.telling import note
 from lovely.remotetask.errors import (
@@ -47,6 +48,9 @@ AT_ONCE_SECONDS = 1.0
 
 #: Where a transaction keeps the hooks that a job may have added.
 HOOKS = ("_before_commit", "_after_commit", "_before_abort", "_after_abort")
+
+#: Where it keeps what is told of it.
+TOLD = ("_user", "_description")
 
 
 class Ran(NamedTuple):
@@ -218,8 +222,29 @@ def _run_once(service: Any, job: Job, task: Any, clock: Clock) -> BaseException 
     else:
         error = _attempt(service, job, task, clock, lines)
     if error is not None:
-        settle(service, job, task, error, clock(), lines)
+        settle(service, job, _judged(service, job, task, error, clock()), clock(), lines)
     return error
+
+
+class _Answered(Exception):
+    """Who was asked has answered: what they have done to the transaction is taken back."""
+
+
+def _judged(service: Any, job: Job, task: Any, error: BaseException, now: float) -> Verdict:
+    """Ask what is to follow a failure, and keep nothing else of that.
+
+    :raises CannotTakeBack: that is not possible.
+    """
+    manager = _manager(service)
+    if manager is None:
+        return call_isolated(judge, job, task, error, now)
+    if _without_savepoints(manager.get()):
+        return asked(manager, judge, job, task, error, now)
+    verdicts: list[Verdict] = []
+    with suppress(_Answered), _taken_back(manager, job):
+        verdicts.append(asked(manager, judge, job, task, error, now))
+        raise _Answered
+    return verdicts[0]
 
 
 def _is_taken_again(service: Any, job: Job, owner: str, now: float, at_once_seconds: float) -> bool:
@@ -280,6 +305,8 @@ def _taken_back(manager: Any, job: Job) -> Iterator[None]:
     stuck = _without_savepoints(txn)
     point = txn.savepoint(optimistic=True)
     hooks = [(vars(txn)[name], len(vars(txn)[name])) for name in HOOKS]
+    told = {name: vars(txn).get(name) for name in TOLD}
+    extension = dict(txn.extension)
     failures: list[BaseException] = []
 
     def savepoint(optimistic: bool = False) -> Any:
@@ -303,6 +330,8 @@ def _taken_back(manager: Any, job: Job) -> Iterator[None]:
             raise
         for added, length in hooks:
             del added[length:]
+        vars(txn).update((name, value) for name, value in told.items() if value is not None)
+        txn.extension = extension
         if stuck:
             type(txn).doom(txn)  # a guard around this one would refuse its own
             if not isinstance(error, (Exception, SystemExit)):
