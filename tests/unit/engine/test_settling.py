@@ -557,3 +557,55 @@ def test_what_a_class_pretends_to_be_makes_no_conflict(
     else:
         workshop.step()
     assert workshop.get(jobid, "status", "conflicts", "error") == (ERROR, 0, "the error")
+
+
+class Raising:
+    """A synchronizer of the manager, which is called in all transactions of a thread."""
+
+    def newTransaction(self, txn: Any) -> None:
+        raise ValueError("the synchronizer")
+
+    beforeCompletion = afterCompletion = newTransaction
+
+
+@pytest.mark.parametrize("who", ["task", "policy", "text"])
+@pytest.mark.parametrize("is_inline", [False, True])
+def test_no_synchronizer_outlives_who_has_registered_it(
+    workshop: Any, register: Any, monkeypatch: pytest.MonkeyPatch, who: str, is_inline: bool
+) -> None:
+    raising = Raising()
+    error, policy = WHO.get(who, (LookupError, RetryPolicy))
+
+    def fail(input: Any) -> None:
+        if who == "task":
+            Here.misbehave()
+        raise error("the error")
+
+    monkeypatch.setitem(MISDEEDS, "synch", lambda c: manager_of(c).registerSynch(raising))
+    monkeypatch.setattr(Here, "misdeed", "synch", raising=False)
+    register("fail", fail)
+    jobid, other = workshop.add("fail", retry=policy(attempts=1)), workshop.add("echo")
+    if is_inline:
+        with workshop.service() as service:
+            monkeypatch.setattr(Here, "connection", lambda: service._p_jar, raising=False)
+            service.process(workshop.now)
+    else:
+        monkeypatch.setattr(Here, "connection", lambda: workshop.session.connection, raising=False)
+        workshop.step()
+        workshop.step()
+    assert workshop.get(other, "status") == COMPLETED
+    assert workshop.get(jobid, "status") == ERROR
+
+
+def test_a_connection_outlives_that_its_synchronizers_are_cleared(
+    workshop: Any, register: Any
+) -> None:
+    manager = workshop.session.manager
+    register("clear", lambda input: manager.clearSynchs())
+    jobid = workshop.add("clear")
+    workshop.step()
+    assert workshop.get(jobid, "status") == COMPLETED
+    assert manager.registeredSynchs()
+    other = workshop.add("echo")
+    workshop.step()
+    assert workshop.get(other, "status") == COMPLETED
