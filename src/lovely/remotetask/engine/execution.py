@@ -7,7 +7,8 @@ The steps of one job:
 - `Execution.run`: check that the job is still held (the fence), call the task, store result
   and status.  Commit, together with whatever the task wrote.
   If it wrote nothing the end is handed over, to be written with others: `finishing`.
-- `Execution.record`, after a failure only: another attempt later, or the error.  Commit.
+- `Execution.record`, after a failure only: ask what is to follow, and abort; then another attempt
+  later, or the error.  Commit.
 
 Jobs that were only reserved run by `Execution.run_together`, in one transaction.
 

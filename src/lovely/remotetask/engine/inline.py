@@ -58,10 +58,12 @@ class Ran(NamedTuple):
 
     :ivar error: what it has raised.
     :ivar is_over: it has ended for good.
+    :ivar text: what the error says.
     """
 
     error: BaseException | None
     is_over: bool
+    text: str
 
 
 def claim_inline(
@@ -181,21 +183,19 @@ def process_one(
 
 def _run_and_release(service: Any, job: Job, clock: Clock, at_once_seconds: float) -> Ran:
     jobid, owner = job.id, job.owner or ""
-    error = run_inline(service, job, clock, at_once_seconds)
-    is_over = job.is_final
+    ran = run_inline(service, job, clock, at_once_seconds)
     release(service, owner, jobid, clock())
     if service.queue.gates is not None:  # somebody may have waited for what is free now
         registry.wake_after_commit(service)
-    return Ran(error, is_over)
+    return ran
 
 
 def run_inline(
     service: Any, job: Job, clock: Clock, at_once_seconds: float = AT_ONCE_SECONDS
-) -> BaseException | None:
+) -> Ran:
     """Run a claimed job in the caller's transaction; see `ITaskService.processNext`.
 
-    :returns: what it has raised the last time.
-
+    :returns: what has come of it the last time.
     :raises TransientError: the caller's transaction is to be repeated.  So it is where a storage
         that is away raises an error of its own.
     :raises CannotTakeBack: the caller's transaction is to be aborted.
@@ -203,14 +203,16 @@ def run_inline(
     owner = job.owner or ""
     with entered(site_of(service)):
         task = service.find_task(job.task)
-        error = _run_once(service, job, task, clock)
-        while error is not None and _is_taken_again(service, job, owner, clock(), at_once_seconds):
-            error = _run_once(service, job, task, clock)
-        return error
+        ran = _run_once(service, job, task, clock)
+        while ran.error is not None and _is_taken_again(
+            service, job, owner, clock(), at_once_seconds
+        ):
+            ran = _run_once(service, job, task, clock)
+        return ran
 
 
-def _run_once(service: Any, job: Job, task: Any, clock: Clock) -> BaseException | None:
-    """Run the job, and return what it has raised."""
+def _run_once(service: Any, job: Job, task: Any, clock: Clock) -> Ran:
+    """Run the job, and return what has come of it."""
     wrote(service, job)  # before the task runs, for it may take long
     note(service, job, JobStarted, now=clock())
     lines = new_lines(service, job.__name__, job.attempt, LogLines)
@@ -221,9 +223,11 @@ def _run_once(service: Any, job: Job, task: Any, clock: Clock) -> BaseException 
         error = RetryLater(1.0, f"task {job.task!r} is not registered here")
     else:
         error = _attempt(service, job, task, clock, lines)
-    if error is not None:
-        settle(service, job, _judged(service, job, task, error, clock()), clock(), lines)
-    return error
+    if error is None:
+        return Ran(None, job.is_final, "")
+    verdict = _judged(service, job, task, error, clock())
+    settle(service, job, verdict, clock(), lines)
+    return Ran(error, job.is_final, verdict.text)
 
 
 class _Answered(Exception):
