@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 import transaction
+from ZODB.POSException import ConflictError
 
+from lovely.remotetask.engine import outcome
 from lovely.remotetask.engine.outcome import failure_of
 from lovely.remotetask.errors import (
     InvalidArgument,
@@ -324,3 +327,285 @@ def test_a_policy_of_numbers_beyond_all_floats_is_refused(name: str) -> None:
 def test_no_wait_is_longer_than_a_hundred_years() -> None:
     policy = RetryPolicy(first_wait_seconds=1e300, cap_seconds=1e300, jitter=0)
     assert policy.wait_seconds(1, ValueError()) == 100 * 365.25 * 86_400
+
+
+# -- what they do to the transaction, the connection and the thread ----------------------------
+
+
+class Failing:
+    """A data manager whose commit fails."""
+
+    transaction_manager = None
+
+    def sortKey(self) -> str:
+        return "a"
+
+    def abort(self, txn: Any) -> None:
+        pass
+
+    tpc_begin = tpc_vote = tpc_finish = tpc_abort = abort
+
+    def commit(self, txn: Any) -> None:
+        raise ValueError("the commit")
+
+
+def fail_in_hook() -> None:
+    raise ValueError("the hook")
+
+
+class Here:
+    """Where a job runs, and what is to be done there."""
+
+    connection: Callable[[], Any]
+    misdeed: str
+    is_busy = False
+
+    @classmethod
+    def misbehave(cls) -> None:
+        if not cls.is_busy:  # else `transaction` logs the exception meanwhile
+            cls.is_busy = True
+            try:
+                MISDEEDS[cls.misdeed](cls.connection())
+            finally:
+                cls.is_busy = False
+
+
+def manager_of(connection: Any) -> Any:
+    return connection.transaction_manager
+
+
+def end(connection: Any, how: str) -> None:
+    getattr(manager_of(connection), how)()
+
+
+def say_what_cannot_be_stored(connection: Any) -> None:
+    manager_of(connection).get().setExtendedInfo("lock", threading.Lock())
+
+
+MISDEEDS: dict[str, Callable[[Any], Any]] = {
+    "doom": lambda connection: end(connection, "doom"),
+    "abort": lambda connection: end(connection, "abort"),
+    "commit": lambda connection: end(connection, "commit"),
+    "begin": lambda connection: end(connection, "begin"),
+    "free": lambda c: manager_of(c).free(manager_of(c).get()),
+    "hook": lambda connection: manager_of(connection).get().addBeforeCommitHook(fail_in_hook),
+    "data manager": lambda connection: manager_of(connection).get().join(Failing()),
+    "unstorable": lambda connection: connection.root().update(lock=threading.Lock()),
+    "savepoint": lambda c: [c.root().update(lock=threading.Lock()), manager_of(c).savepoint()],
+    "close": lambda connection: connection.close(),
+    "extension": say_what_cannot_be_stored,
+}
+
+
+class Misbehaving(RetryPolicy):
+    def wait_seconds(self, *args: Any, **keywords: Any) -> Any:
+        Here.misbehave()
+        return super().wait_seconds(*args, **keywords)
+
+
+class MisbehavingText(Exception):
+    def __str__(self) -> str:
+        Here.misbehave()
+        return "the error"
+
+
+class MisbehavingKind(Exception):
+    """Its class is honest at first, and at last."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.asked = 0
+
+    @property
+    def __class__(self) -> Any:
+        self.asked += 1
+        if self.asked == 2:
+            Here.misbehave()
+            raise ValueError("no class")
+        return MisbehavingKind
+
+
+WHO: dict[str, tuple[type[BaseException], type[RetryPolicy]]] = {
+    "policy": (LookupError, Misbehaving),
+    "text": (MisbehavingText, RetryPolicy),
+    "kind": (MisbehavingKind, RetryPolicy),
+}
+
+
+@pytest.mark.parametrize("misdeed", MISDEEDS)
+@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("is_inline", [False, True])
+def test_whatever_is_done_to_the_transaction_the_job_is_settled(
+    workshop: Any,
+    register: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    misdeed: str,
+    who: str,
+    is_inline: bool,
+) -> None:
+    error, policy = WHO[who]
+
+    def fail(input: Any) -> None:
+        raise error("the error")
+
+    monkeypatch.setattr(Here, "misdeed", misdeed, raising=False)
+    register("fail", fail)
+    jobid = workshop.add("fail", retry=policy(attempts=1))
+    other = workshop.add("echo")
+    if is_inline:
+        with workshop.service() as service:
+            monkeypatch.setattr(Here, "connection", lambda: service._p_jar, raising=False)
+            service.process(workshop.now)
+    else:
+        monkeypatch.setattr(Here, "connection", lambda: workshop.session.connection, raising=False)
+        for _ in range(4):
+            workshop.step()
+    assert workshop.get(other, "status") == COMPLETED
+    assert workshop.get(jobid, "status", "attempt", "errors") == (ERROR, 1, 1)
+
+
+class Locked(RetryPolicy):
+    def wait_seconds(self, *args: Any, **keywords: Any) -> Any:
+        object.__setattr__(self, "lock", threading.Lock())
+        return super().wait_seconds(*args, **keywords)
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+@pytest.mark.parametrize("is_inline", [False, True])
+def test_a_policy_may_keep_what_cannot_be_stored_in_itself(
+    workshop: Any, register: Any, attempts: int, is_inline: bool
+) -> None:
+    def fail(input: Any) -> None:
+        raise LookupError("the error")
+
+    register("fail", fail)
+    jobid = workshop.add("fail", retry=Locked(attempts=attempts, first_wait_seconds=0.0))
+    other = workshop.add("echo")
+    if is_inline:
+        with workshop.service() as service:
+            service.process(workshop.now)
+            service.process(workshop.now)
+    else:
+        for _ in range(4):
+            workshop.step()
+    assert workshop.get(other, "status") == COMPLETED
+    assert workshop.get(jobid, "status", "attempt", "error") == (ERROR, attempts, "the error")
+
+
+def test_a_policy_is_asked_with_the_exception_itself_and_once(
+    workshop: Any, register: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised = LookupError("the error")
+    asked = []
+
+    def fail(input: Any) -> None:
+        raise raised
+
+    def wait_seconds(policy: Any, failures: int, error: BaseException) -> float:
+        asked.append((failures, error))
+        return 7.0
+
+    monkeypatch.setattr(Odd, "wait_seconds", wait_seconds)
+    register("fail", fail)
+    jobid = workshop.add("fail", retry=Odd())
+    workshop.step()
+    assert asked == [(1, raised)]
+    assert asked[0][1] is raised
+    assert workshop.get(jobid, "status", "due") == (QUEUED, workshop.now + 7.0)
+
+
+@pytest.mark.parametrize("part", ["follow_up", "add_lines"])
+def test_what_cannot_be_written_with_a_failure_ends_the_job(
+    workshop: Any, register: Any, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def fail(input: Any) -> None:
+        raise LookupError("the error")
+
+    def refuse(*args: Any) -> None:
+        raise TypeError("cannot be pickled")
+
+    register("fail", fail)
+    jobid, other = workshop.add("fail"), workshop.add("echo")
+    with monkeypatch.context() as patched:
+        patched.setattr(outcome, part, refuse)
+        workshop.step()
+    workshop.step()
+    assert workshop.get(other, "status") == COMPLETED
+    assert workshop.get(jobid, "status", "error") == (
+        ERROR,
+        "the error (what follows cannot be kept: cannot be pickled)",
+    )
+
+
+@pytest.mark.parametrize("is_inline", [False, True])
+def test_what_a_class_pretends_to_be_makes_no_conflict(
+    workshop: Any, register: Any, is_inline: bool
+) -> None:
+    class Pretends(Exception):
+        @property
+        def __class__(self) -> Any:
+            return ConflictError
+
+    def fail(input: Any) -> None:
+        raise Pretends("the error")
+
+    register("fail", fail, retry=RetryPolicy(attempts=1))
+    jobid = workshop.add("fail")
+    if is_inline:
+        with workshop.service() as service:
+            service.process(workshop.now)
+    else:
+        workshop.step()
+    assert workshop.get(jobid, "status", "conflicts", "error") == (ERROR, 0, "the error")
+
+
+class Raising:
+    """A synchronizer of the manager, which is called in all transactions of a thread."""
+
+    def newTransaction(self, txn: Any) -> None:
+        raise ValueError("the synchronizer")
+
+    beforeCompletion = afterCompletion = newTransaction
+
+
+@pytest.mark.parametrize("who", ["task", "policy", "text"])
+@pytest.mark.parametrize("is_inline", [False, True])
+def test_no_synchronizer_outlives_who_has_registered_it(
+    workshop: Any, register: Any, monkeypatch: pytest.MonkeyPatch, who: str, is_inline: bool
+) -> None:
+    raising = Raising()
+    error, policy = WHO.get(who, (LookupError, RetryPolicy))
+
+    def fail(input: Any) -> None:
+        if who == "task":
+            Here.misbehave()
+        raise error("the error")
+
+    monkeypatch.setitem(MISDEEDS, "synch", lambda c: manager_of(c).registerSynch(raising))
+    monkeypatch.setattr(Here, "misdeed", "synch", raising=False)
+    register("fail", fail)
+    jobid, other = workshop.add("fail", retry=policy(attempts=1)), workshop.add("echo")
+    if is_inline:
+        with workshop.service() as service:
+            monkeypatch.setattr(Here, "connection", lambda: service._p_jar, raising=False)
+            service.process(workshop.now)
+    else:
+        monkeypatch.setattr(Here, "connection", lambda: workshop.session.connection, raising=False)
+        workshop.step()
+        workshop.step()
+    assert workshop.get(other, "status") == COMPLETED
+    assert workshop.get(jobid, "status") == ERROR
+
+
+def test_a_connection_outlives_that_its_synchronizers_are_cleared(
+    workshop: Any, register: Any
+) -> None:
+    manager = workshop.session.manager
+    register("clear", lambda input: manager.clearSynchs())
+    jobid = workshop.add("clear")
+    workshop.step()
+    assert workshop.get(jobid, "status") == COMPLETED
+    assert manager.registeredSynchs()
+    other = workshop.add("echo")
+    workshop.step()
+    assert workshop.get(other, "status") == COMPLETED

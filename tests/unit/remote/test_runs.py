@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+import transaction
 import ZODB
 
 from lovely.remotetask.remote.processor import RemoteProcessor
@@ -56,4 +57,32 @@ def test_the_runs_that_failed_are_counted_of_a_job_that_is_completed_in_the_end(
     assert processor.processNextJob()
     assert (job.status, job.output, job.retryCounter) == ("completed", "done", 2)
     connection.transaction_manager.abort()
+    connection.close()
+
+
+class Dooms(Exception):
+    def __str__(self) -> str:
+        transaction.doom()
+        return "the error"
+
+
+class Doomed(EchoJob):
+    """Its exception dooms the transaction."""
+
+    maxRetries = 0
+
+    def __call__(self, remoteProcessor: Any) -> Any:
+        raise Dooms
+
+
+def test_what_an_exception_says_when_it_is_logged_leaves_the_transaction_alone() -> None:
+    connection = ZODB.connection(None)
+    processor = connection.root()["processor"] = RemoteProcessor()
+    job = Doomed()
+    processor.addJobFactory("doomed", job)
+    added = processor._jobs[processor.addJob("doomed")]
+    transaction.commit()
+    assert processor.processNextJob()
+    transaction.commit()
+    assert added.status == "error"
     connection.close()

@@ -3,14 +3,29 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from transaction._transaction import Status
 from transaction.interfaces import AlreadyInTransaction, NoTransaction
+from ZODB.Connection import Connection
 
+from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.errors import TransactionMeddled, describe, is_kind
+
+Result = TypeVar("Result")
+Kept = TypeVar("Kept")
+
+#: Synchronizers of these classes are connections to databases, which go by what they need.
+_connections: list[type] = [Connection]
+
+
+def stay_registered(kind: type[Kept]) -> type[Kept]:
+    """Take note that synchronizers of a class are to outlive what has registered them."""
+    _connections.append(kind)
+    return kind
 
 
 def check_begun(written: Any) -> None:
@@ -37,6 +52,9 @@ class guarded:
     From other threads an abort goes through: closing the database aborts the transactions of
     all threads, and that is not the task's doing.
 
+    The synchronizers of the manager, which are called in all transactions to come, are given back
+    as they were.
+
     :param methods: further methods that take the place of the transaction's own.
     :raises TransactionMeddled: a call was refused, whatever was made of that in the block.
     """
@@ -48,6 +66,7 @@ class guarded:
     def __enter__(self) -> None:
         self._txn = self._manager.get()
         self._thread = threading.get_ident()
+        self._synchs = _synchs_of(self._manager)
         self._refusal: TransactionMeddled | None = None
         attributes = vars(self._txn)
         self._methods.update(commit=self._commit, abort=self._abort, doom=self._doom)
@@ -60,6 +79,8 @@ class guarded:
         for name in self._methods:
             del attributes[name]
         attributes.update(self._before)
+        _give_back(self._manager, self._synchs)
+        self._synchs = []
         self._methods.clear()  # which refer to this guard: nobody is to look for such circles
         if self._is_freed():
             # By `manager.free`: whoever is around still goes by the transaction.
@@ -127,3 +148,44 @@ def commit_whole(txn: Any) -> None:
             del attributes[name]
         attributes.update(before)
         own.clear()  # see `guarded`
+
+
+def _synchs_of(manager: Any) -> list[Any]:
+    """Return the synchronizers of a manager, which it keeps to itself."""
+    synchs = getattr(manager, "_synchs", None)
+    if synchs is None:
+        return []
+    found = (reference() for reference in synchs.as_weakref_list())
+    return [synch for synch in found if synch is not None]
+
+
+def _give_back(manager: Any, before: list[Any]) -> None:
+    """Let a manager have the synchronizers that it had before; those of connections stay."""
+    now = _synchs_of(manager)
+    if len(now) == len(before) and all(map(operator.is_, now, before)):
+        return
+    kept = {*map(id, before)}
+    there = {*map(id, now)}
+    for synch in now:
+        if id(synch) not in kept and not is_kind(synch, tuple(_connections)):
+            manager.unregisterSynch(synch)
+    for synch in before:
+        # A connection that was closed meanwhile has left.
+        if id(synch) not in there and getattr(synch, "transaction_manager", manager) is manager:
+            manager._synchs.add(synch)
+
+
+def asked(manager: Any, function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call what asks somebody's code, and return its answer.
+
+    The thread is given back as it was, and the transaction cannot be ended.  Whatever else is done
+    to that is the caller's to take back.
+    """
+    answers: list[Result] = []
+    try:
+        with guarded(manager):
+            answers.append(call_isolated(function, *arguments))
+    except TransactionMeddled:
+        if not answers:  # else it was refused to who has an answer all the same
+            raise
+    return answers[0]

@@ -27,7 +27,7 @@ from transaction.interfaces import TransactionError
 from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError
 from ZODB.utils import z64
 
-from lovely.remotetask.errors import StrayObject, describe
+from lovely.remotetask.errors import StrayObject, is_kind
 
 #: A transaction that has taken longer than this many seconds looks whether the record is still
 #: there of what it has written first, which is the job that it runs; one that has taken longer than
@@ -171,12 +171,15 @@ def is_id_again(error: BaseException) -> bool:
     A client keeps a hundred ids in advance, so this may come to pass many times in a row,
     and is nobody's fault.
     """
-    if isinstance(error, ConflictError):
-        return bool(error.serials and error.serials[1] == z64)
+    # Not `isinstance`, which asks the exception too what it is: it may be any task's.
+    if is_kind(error, ConflictError):
+        serials = vars(error).get("serials")
+        return bool(serials and serials[1] == z64)
     # `transaction` tells it once more, as text, to who goes on after a savepoint has failed.
-    return isinstance(
-        error, (ValueError, TransactionError)
-    ) and "already has the same oid" in describe(error)
+    return is_kind(error, (ValueError, TransactionError)) and any(
+        type(text) is str and "already has the same oid" in text
+        for text in BaseException.__dict__["args"].__get__(error)
+    )
 
 
 def _ownership_of(connection: Any) -> Ownership:

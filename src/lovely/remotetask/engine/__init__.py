@@ -11,7 +11,8 @@ From top to bottom; each uses only those below it.
 ``upkeep``        what is done for all workers, in steps
 ``execution``     runs what was claimed
 ``finishing``     writes the ends of runs, several in one commit
-``aside``         puts jobs back, so that others run
+``settling``      writes what becomes of failed runs, and asks before
+``aside``         puts jobs aside for which a storage has no room
 ``claims``        what one worker has in hand
 ``rivals``        what a worker knows of those beside it
 ``hand``          what a worker of any store has in hand

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: ZPL-2.1
-"""Jobs that are put back, so that others run: what became of their runs is no attempt.
+"""Jobs that are put aside, as a storage has no room for what their runs have written.
 
-It is either write conflicts that they have met, or a storage that has no room for what they have
-written.  That one has room for less, and other databases have room of their own, so there is no
-reason to wait with all.
+It has room for less, and other databases have room of their own, so there is no reason to wait with
+all.  It is no attempt of such a job.
 """
 
 from __future__ import annotations
@@ -14,56 +13,15 @@ from typing import Any
 from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.engine.fence import held_job
 from lovely.remotetask.engine.hand import Hand
-from lovely.remotetask.engine.outcome import MAX_MESSAGE, rest, settle
+from lovely.remotetask.engine.outcome import MAX_MESSAGE, judge, rest, settle
 from lovely.remotetask.engine.protocol import Claim
 from lovely.remotetask.engine.session import Session
-from lovely.remotetask.errors import WriteConflicts, describe, name_of
-from lovely.remotetask.interfaces import ERROR
+from lovely.remotetask.errors import describe, name_of
 from lovely.remotetask.job import Failure, Job, job_log
-from lovely.remotetask.retry import MAX_COLLISIONS, collision_wait_seconds
 
 #: A job for whose run there is no room is put aside for so many seconds at first, and at last.
 ASIDE_SECONDS = 1.0
 ASIDE_CAP_SECONDS = 15.0
-
-
-def put_back(
-    claims: Hand, session: Session, claim: Claim, conflicts: int, error: BaseException
-) -> str:
-    """Put back a job that has met write conflicts, and commit; return its status.
-
-    :param conflicts: how many runs of this attempt have met one.
-    :raises Fenced: the job is no longer held.
-    """
-
-    def change(service: Any) -> str:
-        job = held_job(service, claim)
-        _postpone(service, job, conflicts, error, claims.clock())
-        return job.status
-
-    status = claims.transact(session, change)
-    job_log.log(
-        logging.ERROR if status == ERROR else logging.INFO,
-        "job %s: task %s, attempt %s met %s write conflicts, the last: %s",
-        claim.name,
-        claim.task,
-        claim.attempt,
-        conflicts,
-        describe(error),
-    )
-    return status
-
-
-def _postpone(service: Any, job: Job, conflicts: int, error: BaseException, now: float) -> None:
-    """Put back a job that has met write conflicts; one that meets nothing else has failed."""
-    wrote(service, job)
-    job.conflicts += conflicts
-    job.collisions += conflicts
-    if job.collisions >= MAX_COLLISIONS or job.id in service.requests:
-        settle(service, job, None, WriteConflicts.after(job.collisions, error), now)
-    else:
-        job.postpone(now, collision_wait_seconds(job.collisions))
-        rest(service, job)
 
 
 def put_aside(claims: Hand, session: Session, claim: Claim, error: BaseException) -> str:
@@ -101,7 +59,7 @@ def _wait_for_room(service: Any, job: Job, error: BaseException, now: float) -> 
     kind = name_of(error)
     noted = [f for f in job.failures[-1:] if (f.attempt, f.type) == (job.attempt, kind)]
     if job.id in service.requests:
-        settle(service, job, None, error, now)
+        settle(service, job, judge(job, None, error, now), now)
         return bool(noted)
     if not noted:
         job.note_failure(Failure(job.attempt, now, kind, describe(error)[:MAX_MESSAGE], ""))

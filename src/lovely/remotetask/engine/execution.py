@@ -7,7 +7,8 @@ The steps of one job:
 - `Execution.run`: check that the job is still held (the fence), call the task, store result
   and status.  Commit, together with whatever the task wrote.
   If it wrote nothing the end is handed over, to be written with others: `finishing`.
-- `Execution.record`, after a failure only: another attempt later, or the error.  Commit.
+- `Execution.record`, after a failure only: ask what is to follow, and abort; then another attempt
+  later, or the error.  Commit.
 
 Jobs that were only reserved run by `Execution.run_together`, in one transaction.
 
@@ -34,16 +35,17 @@ from lovely.remotetask.base.guard import guarded
 from lovely.remotetask.base.loglines import LogLines
 from lovely.remotetask.base.ownership import is_id_again, wrote
 from lovely.remotetask.base.site import entered
-from lovely.remotetask.engine.aside import put_aside, put_back
+from lovely.remotetask.engine.aside import put_aside
 from lovely.remotetask.engine.claim import can_share, take
 from lovely.remotetask.engine.claims import Claims
 from lovely.remotetask.engine.fence import CHANGED, Fenced, check_held, held_job, no_fence, own_job
 from lovely.remotetask.engine.finishing import Finish, Finishing, commit_written, keep
 from lovely.remotetask.engine.joblogs import JobLogs
-from lovely.remotetask.engine.outcome import call_task, finish, settle, tell_and_let_go
+from lovely.remotetask.engine.outcome import call_task, finish, tell_and_let_go
 from lovely.remotetask.engine.progress import context_of
 from lovely.remotetask.engine.protocol import NOT_COPIED, Claim, Deadline, Outcome, Stopping
 from lovely.remotetask.engine.session import Session, is_transient
+from lovely.remotetask.engine.settling import Settling
 from lovely.remotetask.engine.telling import note, tell_started
 from lovely.remotetask.engine.transactions import ID_BUDGET
 from lovely.remotetask.errors import (
@@ -55,6 +57,7 @@ from lovely.remotetask.errors import (
     TransactionMeddled,
     describe,
     is_from_zodb,
+    is_kind,
     is_read_fault,
     is_refused,
     is_storage_fault,
@@ -80,8 +83,7 @@ SHORT_REPEAT_SECONDS = 0.02
 def _is_interrupt(error: BaseException) -> bool:
     """Say whether an error is a user's Ctrl-C; in other threads it can only be a task's own."""
     return (
-        isinstance(error, KeyboardInterrupt)
-        and threading.current_thread() is threading.main_thread()
+        is_kind(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
     )
 
 
@@ -97,6 +99,7 @@ class Execution:
         self.on_deadline: Callable[[], None] = lambda: None
         self.deadlines: list[Deadline] = []
         self._hurries_until = -math.inf
+        self._settling = Settling(claims.transact, claims.clock)
         self.logs = JobLogs(claims.transact, claims.monotonic)
 
     # -- run ------------------------------------------------------------------------
@@ -163,7 +166,7 @@ class Execution:
             except Fenced:
                 raise
             except BaseException as error:  # whatever a task, its result or its commit raises
-                if (isinstance(error, ServiceGone) and session.in_begin) or _is_interrupt(error):
+                if (is_kind(error, ServiceGone) and session.in_begin) or _is_interrupt(error):
                     raise
                 transient = is_transient(session, error)
                 is_outside = session.in_commit or session.in_begin
@@ -197,18 +200,19 @@ class Execution:
                     now = self._claims.monotonic()
                     until = now + VAIN_FACTOR * (now - begun)
                     self._hurries_until = max(self._hurries_until, until)
-                    return put_back(self._claims, session, claim, conflicts, error)
+                    status, vain = self._settling.put_back(session, claim, conflicts, error)
+                    return status if vain is None else self.record(session, claim, vain)
                 if no_room:
                     return put_aside(self._claims, session, claim, error)
                 return self.record(session, claim, error, text=text)
 
     def _is_stopped(self, error: BaseException) -> bool:
         """Say whether a run failed as its process comes to an end: no attempt of the job."""
-        if isinstance(error, JobInterrupted):
+        if is_kind(error, JobInterrupted):
             return self._claims.pause(0)
         # From the end of the main thread on Python starts no threads, and its pools no work.
         return (
-            isinstance(error, RuntimeError)
+            is_kind(error, RuntimeError)
             and not threading.main_thread().is_alive()
             and "shutdown" in describe(error)
         )
@@ -313,7 +317,7 @@ class Execution:
         except BaseException as error:  # one by one it will be seen what that means
             if _is_interrupt(error):
                 raise
-            if session.in_commit and not isinstance(error, ConflictError):
+            if session.in_commit and not is_kind(error, ConflictError):
                 self._claims.uncertain.update(claim.jobid for claim in claims)
             session.abort(error)
             if session.is_closed:
@@ -365,17 +369,11 @@ class Execution:
         """
         told = tell_and_let_go(error) if text is None else text
 
-        def change(service: Any) -> tuple[str, str]:
-            job = held_job(service, claim)
-            with entered(session.site(service)):
-                task = service.find_task(job.task)
-                kept = self.logs.of(claim) if lines is None else lines
-                settle(service, job, task, error, self._claims.clock(), kept, told)
-            return job.status, job.failures[-1].traceback
-
-        status, traceback = self._claims.transact(session, change)
+        kept = self.logs.of(claim) if lines is None else lines
+        verdict, status = self._settling.keep(session, claim, error, kept, told)
+        traceback = verdict.failure.traceback
         text = "job %s: task %s, attempt %s failed: %s"
-        facts = (claim.name, claim.task, claim.attempt, describe(error))
+        facts = (claim.name, claim.task, claim.attempt, verdict.text)
         if status == ERROR and traceback:
             # As text: what an exception does when it is printed is no matter for a handler.
             job_log.error(text + "\n%s", *facts, traceback.rstrip())

@@ -13,7 +13,8 @@ import transaction
 from transaction import Savepoint
 from transaction.interfaces import NoTransaction, TransientError
 
-from lovely.remotetask.base.guard import guarded
+from lovely.remotetask.base.guard import asked, guarded
+from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.loglines import LogLines
 from lovely.remotetask.base.ownership import check_parts, wrote
 from lovely.remotetask.base.site import entered, site_of
@@ -29,7 +30,7 @@ from lovely.remotetask.engine.identity import (
     leave_claimed,
     note_claimed,
 )
-from lovely.remotetask.engine.outcome import call_task, finish, settle
+from lovely.remotetask.engine.outcome import Verdict, call_task, finish, judge, settle
 from lovely.remotetask.engine.rescue import orphans, rescue
 from lovely.remotetask.engine.telling import note
 from lovely.remotetask.errors import (
@@ -39,6 +40,7 @@ from lovely.remotetask.errors import (
     RetryLater,
     TransactionMeddled,
     describe,
+    is_kind,
     is_read_fault,
 )
 from lovely.remotetask.events import JobStarted
@@ -57,16 +59,21 @@ AT_ONCE_SECONDS = 1.0
 #: Where a transaction keeps the hooks that a job may have added.
 HOOKS = ("_before_commit", "_after_commit", "_before_abort", "_after_abort")
 
+#: Where it keeps what is told of it.
+TOLD = ("_user", "_description")
+
 
 class Ran(NamedTuple):
     """A job was run.
 
     :ivar error: what it has raised.
     :ivar is_over: it has ended for good.
+    :ivar text: what the error says.
     """
 
     error: BaseException | None
     is_over: bool
+    text: str
 
 
 def claim_inline(
@@ -187,21 +194,19 @@ def process_one(
 
 def _run_and_release(service: Any, job: Job, clock: Clock, at_once_seconds: float) -> Ran:
     jobid, owner = job.id, job.owner or ""
-    error = run_inline(service, job, clock, at_once_seconds)
-    is_over = job.is_final
+    ran = run_inline(service, job, clock, at_once_seconds)
     release(service, owner, jobid, clock())
     if service.queue.gates is not None:  # somebody may have waited for what is free now
         registry.wake_after_commit(service)
-    return Ran(error, is_over)
+    return ran
 
 
 def run_inline(
     service: Any, job: Job, clock: Clock, at_once_seconds: float = AT_ONCE_SECONDS
-) -> BaseException | None:
+) -> Ran:
     """Run a claimed job in the caller's transaction; see `ITaskService.processNext`.
 
-    :returns: what it has raised the last time.
-
+    :returns: what has come of it the last time.
     :raises TransientError: the caller's transaction is to be repeated.  So it is where a storage
         that is away raises an error of its own.
     :raises CannotTakeBack: the caller's transaction is to be aborted.
@@ -209,14 +214,16 @@ def run_inline(
     owner = job.owner or ""
     with entered(site_of(service)):
         task = service.find_task(job.task)
-        error = _run_once(service, job, task, clock)
-        while error is not None and _is_taken_again(service, job, owner, clock(), at_once_seconds):
-            error = _run_once(service, job, task, clock)
-        return error
+        ran = _run_once(service, job, task, clock)
+        while ran.error is not None and _is_taken_again(
+            service, job, owner, clock(), at_once_seconds
+        ):
+            ran = _run_once(service, job, task, clock)
+        return ran
 
 
-def _run_once(service: Any, job: Job, task: Any, clock: Clock) -> BaseException | None:
-    """Run the job, and return what it has raised."""
+def _run_once(service: Any, job: Job, task: Any, clock: Clock) -> Ran:
+    """Run the job, and return what has come of it."""
     wrote(service, job)  # before the task runs, for it may take long
     note(service, job, JobStarted, now=clock())
     lines = new_lines(service, job.__name__, job.attempt, LogLines)
@@ -227,9 +234,32 @@ def _run_once(service: Any, job: Job, task: Any, clock: Clock) -> BaseException 
         error = RetryLater(1.0, f"task {job.task!r} is not registered here")
     else:
         error = _attempt(service, job, task, clock, lines)
-    if error is not None:
-        settle(service, job, task, error, clock(), lines)
-    return error
+    if error is None:
+        return Ran(None, job.is_final, "")
+    verdict = _judged(service, job, task, error, clock())
+    settle(service, job, verdict, clock(), lines)
+    return Ran(error, job.is_final, verdict.text)
+
+
+class _Answered(Exception):
+    """Who was asked has answered: what they have done to the transaction is taken back."""
+
+
+def _judged(service: Any, job: Job, task: Any, error: BaseException, now: float) -> Verdict:
+    """Ask what is to follow a failure, and keep nothing else of that.
+
+    :raises CannotTakeBack: that is not possible.
+    """
+    manager = _manager(service)
+    if manager is None:
+        return call_isolated(judge, job, task, error, now)
+    if _without_savepoints(manager.get()):
+        return asked(manager, judge, job, task, error, now)
+    verdicts: list[Verdict] = []
+    with suppress(_Answered), _taken_back(manager, job):
+        verdicts.append(asked(manager, judge, job, task, error, now))
+        raise _Answered
+    return verdicts[0]
 
 
 def _is_taken_again(service: Any, job: Job, owner: str, now: float, at_once_seconds: float) -> bool:
@@ -293,6 +323,8 @@ def _taken_back(manager: Any, job: Job) -> Iterator[None]:
     stuck = _without_savepoints(txn)
     point = txn.savepoint(optimistic=True)
     hooks = [(vars(txn)[name], len(vars(txn)[name])) for name in HOOKS]
+    told = {name: vars(txn).get(name) for name in TOLD}
+    extension = dict(txn.extension)
     failures: list[BaseException] = []
 
     def savepoint(optimistic: bool = False) -> Any:
@@ -311,12 +343,14 @@ def _taken_back(manager: Any, job: Job) -> Iterator[None]:
         _try_savepoint(txn, optimistic=True)
         _guard_hooks(manager, *hooks[0])  # after the commit nothing can be ended
     except BaseException as error:
-        if isinstance(error, TransientError) or is_read_fault(error):
+        if is_kind(error, TransientError) or is_read_fault(error):
             with suppress(ValueError):  # it has failed already
                 type(txn).doom(txn)  # what was done up to there is not to be kept by anybody
             raise
         for added, length in hooks:
             added[length:] = [hook for hook in added[length:] if hook[0] is leave_claimed]
+        vars(txn).update((name, value) for name, value in told.items() if value is not None)
+        txn.extension = extension
         if stuck:
             type(txn).doom(txn)  # a guard around this one would refuse its own
             if not isinstance(error, (Exception, SystemExit)):

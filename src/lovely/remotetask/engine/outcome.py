@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from lovely.remotetask.around import around_of, call_within
 from lovely.remotetask.base.coroutine import is_coroutine, run_to_end
@@ -24,6 +24,7 @@ from lovely.remotetask.engine.following import follow_up
 from lovely.remotetask.engine.protocol import NOT_COPIED, Claim
 from lovely.remotetask.engine.telling import note_completed, note_failed
 from lovely.remotetask.errors import (
+    InvalidArgument,
     InvalidInput,
     InvalidResult,
     JobCancelled,
@@ -35,7 +36,12 @@ from lovely.remotetask.errors import (
     seconds_of,
 )
 from lovely.remotetask.job import Failure, Job
-from lovely.remotetask.retry import DEFAULT_POLICY
+from lovely.remotetask.retry import (
+    DEFAULT_POLICY,
+    MAX_COLLISIONS,
+    RetryPolicy,
+    collision_wait_seconds,
+)
 from lovely.remotetask.store.joblog import add_lines
 from lovely.remotetask.task import TaskContext, check_output, running_in
 
@@ -117,51 +123,99 @@ def _from_task_on(error: BaseException) -> TracebackType | None:
     return error.__traceback__ if place is None else place
 
 
+class Verdict(NamedTuple):
+    """What is made of a failure, before anything of it is written.
+
+    :ivar failure: the failure, in text.
+    :ivar wait: seconds until another attempt; None: it is the end of the job.
+    :ivar is_error: it counts as an error of the job: it is no wish of the task.
+    :ivar is_cancelled: the task has heeded that its job is cancelled.
+    :ivar text: what the exception says, for the log.
+    """
+
+    failure: Failure
+    wait: float | None
+    is_error: bool
+    is_cancelled: bool
+    text: str
+
+    def as_end(self, fault: BaseException) -> Verdict:
+        """Return the verdict that it is the end of the job, as this one could not be kept.
+
+        :param fault: what was raised instead; its code is called, as with `judge`.
+        """
+        remark = f"what follows cannot be kept: {describe(fault)}"
+        return self._replace(failure=_with_remark(self.failure, remark), wait=None)
+
+
+def judge(
+    job: Job, task: Any, error: BaseException, now: float, told: str | None = None
+) -> Verdict:
+    """Ask what is to follow a failure: the exception, the retry policy, and who words messages.
+
+    It calls their code, so it is to be called by way of `asked`, and nothing that they do to the
+    transaction must be kept.
+
+    :param told: the traceback, see `failure_of`.
+    """
+    text = describe(error)
+    try:
+        message = job.message_of(error)
+    except BaseException:  # the code of an adapter
+        message = None
+    failure = failure_of(error, job.attempt, now, text if message is None else message, told)
+    is_cancelled = is_kind(error, JobCancelled)
+    is_error = not is_kind(error, RetryLater)
+    wait = None
+    if not is_cancelled:
+        try:
+            wait = _wait_seconds(job, task, job.errors + is_error, error)
+        except BaseException as fault:  # the code of a policy, or of a `RetryLater`
+            failure = _with_remark(failure, f"when to try again cannot be told: {describe(fault)}")
+    return Verdict(failure, wait, is_error, is_cancelled, text)
+
+
+def _with_remark(failure: Failure, remark: str) -> Failure:
+    return failure._replace(message=f"{failure.message} ({remark})"[:MAX_MESSAGE])
+
+
 def settle(
-    service: Any,
-    job: Job,
-    task: Any,
-    error: BaseException,
-    now: float,
-    lines: LogLines | None = None,
-    text: str | None = None,
+    service: Any, job: Job, verdict: Verdict, now: float, lines: LogLines | None = None
 ) -> None:
     """Write down that an attempt failed: another one later, or the end of the job.
 
-    Nothing that the exception or the retry policy does keeps this from its end.
+    No code of the exception or of the retry policy is called, which could keep it from its end.
 
     :param lines: what the attempt has logged.
     :param text: see `failure_of`.
     """
     wrote(service, job)
     add_lines(service, job, lines)
-    try:
-        message = job.message_of(error)
-    except BaseException:  # the code of an adapter
-        message = None
-    failure = failure_of(error, job.attempt, now, message, text)
-    # Not `isinstance`, which asks the exception too what it is.
-    if issubclass(type(error), JobCancelled) or job.id in service.requests:
-        job.note_failure(failure)
+    if verdict.is_cancelled or job.id in service.requests:
+        job.note_failure(verdict.failure)
         job.cancel(now)
         note_failed(service, job, now)
         return
-    if not issubclass(type(error), RetryLater):
+    _keep_failure(service, job, verdict, now)
+    follow_up(service, job)
+
+
+def settle_plainly(service: Any, job: Job, verdict: Verdict, now: float) -> None:
+    """Write down no more than that a job has failed, as `settle` could not be committed."""
+    wrote(service, job)
+    _keep_failure(service, job, verdict, now)
+
+
+def _keep_failure(service: Any, job: Job, verdict: Verdict, now: float) -> None:
+    if verdict.is_error:
         job.errors += 1
-    try:
-        wait = _wait_seconds(job, task, error)
-    except BaseException as fault:  # the code of a policy, or of a `RetryLater`
-        message = f"{failure.message} (when to try again cannot be told: {describe(fault)})"
-        failure = failure._replace(message=message[:MAX_MESSAGE])
-        wait = None
-    if wait is None:
-        job.fail(failure, now)
+    if verdict.wait is None:
+        job.fail(verdict.failure, now)
     else:
-        job.note_failure(failure)
-        job.wait(now + wait)
+        job.note_failure(verdict.failure)
+        job.wait(now + verdict.wait)
     rest(service, job)
     note_failed(service, job, now)
-    follow_up(service, job)
 
 
 def rest(service: Any, job: Job) -> None:
@@ -172,13 +226,16 @@ def rest(service: Any, job: Job) -> None:
         service.queue.assign(job)
 
 
-def _wait_seconds(job: Job, task: Any, error: BaseException) -> float | None:
-    policy = job.retry
+def _wait_seconds(job: Job, task: Any, errors: int, error: BaseException) -> float | None:
+    policy: Any = job.retry
     if policy is None:
         policy = getattr(task, "retry", None)
+    elif type(policy) is not RetryPolicy:
+        # A copy: what it does to itself must not be stored with the job.
+        policy = check_storable(policy, InvalidArgument, "the retry policy")
     if policy is None:
         policy = DEFAULT_POLICY
-    wait = policy.wait_seconds(job.errors, error)
+    wait = policy.wait_seconds(errors, error)
     return None if wait is None else seconds_of(wait, "the wait")
 
 
@@ -252,3 +309,18 @@ def finish(service: Any, job: Job, output: Any, now: float, lines: LogLines | No
     note_completed(service, job, now)
     if job.on_success is not None:
         follow_up(service, job)
+
+
+def postpone(service: Any, job: Job, conflicts: int, now: float) -> bool:
+    """Put back a job that has met write conflicts; say no of one that meets nothing else.
+
+    :param conflicts: how many runs of this attempt have met one.
+    """
+    wrote(service, job)
+    job.conflicts += conflicts
+    job.collisions += conflicts
+    if job.collisions >= MAX_COLLISIONS or job.id in service.requests:
+        return False
+    job.postpone(now, collision_wait_seconds(job.collisions))
+    rest(service, job)
+    return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import transaction
 from transaction.interfaces import TransientError
@@ -13,7 +14,7 @@ from ZODB.Connection import noop
 from ZODB.POSException import POSKeyError
 
 from lovely.remotetask.base.forking import unforked
-from lovely.remotetask.base.guard import commit_whole, guarded
+from lovely.remotetask.base.guard import asked, commit_whole, guarded
 from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.ownership import check_parts, is_id_again
 from lovely.remotetask.base.site import ROOT_NAME, ServicePath, is_reachable, site_of, traverse
@@ -25,9 +26,12 @@ from lovely.remotetask.errors import (
     StrayObject,
     TransactionInProgress,
     check_honest,
+    is_kind,
 )
 
 log = logging.getLogger("lovely.remotetask")
+
+Result = TypeVar("Result")
 
 
 class SessionBase:
@@ -153,6 +157,15 @@ class SessionBase:
             raise
         except BaseException:  # of the task's hooks and data managers
             log.debug("abort failed", exc_info=True)
+
+    def ask(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call what asks somebody's code, and return its answer.
+
+        The transaction ends with that: nothing that was done to it is kept.
+        """
+        answer = asked(self.manager, function, *arguments)
+        self.abort()
+        return answer
 
     def __enter__(self) -> Any:
         return self
@@ -306,7 +319,7 @@ class Session(SessionBase):
     def abort(self, error: BaseException | None = None) -> None:
         """See `SessionBase`."""
         super().abort(error)
-        if error is not None and (isinstance(error, StrayObject) or is_id_again(error)):
+        if error is not None and (is_kind(error, StrayObject) or is_id_again(error)):
             drop_ids(self.db.storage)
             self.empty_cache()
 
@@ -365,7 +378,7 @@ def check_no_transaction() -> None:
 
 def is_transient(session: SessionBase, error: BaseException) -> bool:
     """Say whether the transaction may succeed when it is repeated; ask before abort."""
-    if is_id_again(error) or isinstance(error, TransientError):
+    if is_id_again(error) or is_kind(error, TransientError):
         return True
     try:
         return bool(session.manager.get().isRetryableError(error))

@@ -234,7 +234,7 @@ class ProcessorBase:
         if ran is None:
             return False
         if ran.error is not None:
-            log.error("a job has failed: %s", describe(ran.error))
+            log.error("a job has failed: %s", ran.text)
             if not ran.is_over:
                 raise ran.error
         return True

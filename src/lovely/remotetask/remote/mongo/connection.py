@@ -22,6 +22,7 @@ from typing import Any
 
 from bson import decode
 
+from lovely.remotetask.base.guard import stay_registered
 from lovely.remotetask.base.ownership import Savepoint
 from lovely.remotetask.engine import registry
 from lovely.remotetask.errors import InvalidArgument, JobNotFound, StaleDocument, shown
@@ -43,6 +44,7 @@ log = logging.getLogger("lovely.remotetask.remote")
 MAX_DELETED = 10_000
 
 
+@stay_registered
 class Connection:
     """One thread's view of a database; see the module's text.
 

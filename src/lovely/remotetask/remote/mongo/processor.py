@@ -182,8 +182,7 @@ class MongoRemoteProcessor(ProcessorBase, Location):
 
     def _run(self, record: Any) -> Ran:
         self.connection.join()  # before a savepoint is made, whose rollback would forget the record
-        error = run_inline(self, record, time.time, -1.0)
-        return Ran(error, record.is_final)
+        return run_inline(self, record, time.time, -1.0)
 
     def forget_untold(self, job: Any) -> None:
         """See `ProcessorBase`."""
