@@ -182,7 +182,7 @@ class Execution:
                     self._claims.transact.back_off(conflicts)
                     continue
                 is_fault = is_storage_fault(error) if is_outside else is_read_fault(error)
-                text = tell_and_let_go(error)  # before anything waits
+                text = session.ask(tell_and_let_go, error)  # before anything waits
                 if transient or is_fault:
                     # The storage's fault or the task's own?  The storage's, if it takes
                     # no heartbeat either; then it was no attempt of the job.  The first
@@ -367,7 +367,7 @@ class Execution:
         :param text: the traceback, if it was told before.
         :raises Fenced: the job is no longer held.
         """
-        told = tell_and_let_go(error) if text is None else text
+        told = session.ask(tell_and_let_go, error) if text is None else text
 
         kept = self.logs.of(claim) if lines is None else lines
         verdict, status = self._settling.keep(session, claim, error, kept, told)
