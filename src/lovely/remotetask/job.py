@@ -390,7 +390,8 @@ def keep_edit(edits: Any, job: Job, edit: Any) -> None:
         job._p_jar.readCurrent(job)
         if isinstance(edit, Persistent):
             wrote(job, edit)
-        if isinstance(before := edits.get(job.id), Persistent):
+        before = edits.get(job.id) if isinstance(edits, Persistent) else None  # in another store
+        if isinstance(before, Persistent):
             removed(job, before)
     edits[job.id] = edit
 
