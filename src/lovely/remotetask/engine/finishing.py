@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ZODB.utils import z64
+
 from lovely.remotetask.base.loglines import LogLines
 from lovely.remotetask.base.ownership import has_written_only, wrote
 from lovely.remotetask.base.site import entered
@@ -99,13 +101,13 @@ def commit_written(session: Session, jobs: list[Any]) -> None:
     :raises TransactionMeddled: hooks or data managers of a task have changed or dropped them.
     """
     statuses = [job.status for job in jobs]
-    serials = [job._p_serial for job in jobs]
+    serials = [job._p_serial for job in jobs]  # in another store there are none
     with no_fence():
         session.call_hooks()
         if [job.status for job in jobs] != statuses:
             raise TransactionMeddled(CHANGED)
         session.commit()
-    if any(job._p_serial == serial for job, serial in zip(jobs, serials, strict=True)):
+    if any(job._p_serial == old != z64 for job, old in zip(jobs, serials, strict=True)):
         raise TransactionMeddled("a task must not drop its own job from the transaction")
 
 
