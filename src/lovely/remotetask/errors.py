@@ -39,6 +39,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import operator
 from collections.abc import Iterable, Iterator
@@ -55,6 +56,11 @@ MAX_WAIT_SECONDS = 100 * 365.25 * 86_400.0
 #: What a storage in a relational database raises when the database is away, or has ended the
 #: session: the names of PEP 249, and RelStorage's own.  Each driver has classes of its own.
 AWAY_NAMES = frozenset({"OperationalError", "InterfaceError", "ReplicaClosedException"})
+
+#: What an `OSError` says where there is no room: on the disk, in a quota, in a file.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: And what the drivers of databases say: PostgreSQL's, and SQLite's.
+NO_ROOM_TOLD = ("No space left on device", "disk is full")
 
 #: No time lies later, in seconds since the epoch: the end of the year 9899.  Schedules are
 #: searched a hundred years ahead, and Python knows no year after 9999.
@@ -292,11 +298,16 @@ def is_from_zodb(error: BaseException) -> bool:
 
 
 def is_refused(error: BaseException) -> bool:
-    """Say whether an error of a commit is that of a storage that could not write: a full disk, say.
+    """Say whether an error of a commit is that of a storage which has no room: of a full disk.
 
-    Neither another data manager's is that, nor one of an object that is asked for its state.
+    Neither another data manager's is that, nor one of an object that is asked for its state; nor
+    is one of a storage that cannot write for another reason, as its server is away.
     """
-    if not (issubclass(type(error), OSError) or _is_away(error)):
+    if issubclass(type(error), OSError):
+        is_full = OSError.__dict__["errno"].__get__(error) in NO_ROOM
+    else:
+        is_full = _is_away(error) and any(words in describe(error) for words in NO_ROOM_TOLD)
+    if not is_full:
         return False
     *_, after = "".join(f"/{name}" for name in _modules_of(error)).split("/ZODB.Connection")
     return is_from_zodb(error) and not after.startswith("/ZODB.serialize")
