@@ -212,6 +212,36 @@ def test_a_run_for_which_there_is_no_room_waits_and_others_run(
         assert check_all(service, workshop.now, repair=False) == []
 
 
+@pytest.mark.parametrize(
+    "error", [OperationalError("the server has gone"), OSError(5, "Input/output error")], ids=repr
+)
+def test_a_storage_that_cannot_write_for_another_reason_is_told_to_be_away(
+    workshop: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    caplog.set_level(logging.INFO)
+    workshop.add("echo")
+    [claim] = workshop.claim()
+    storage: Any = workshop.session.connection._storage
+    store = storage.store
+    errors = [error]
+
+    def fail_once(*arguments: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return store(*arguments)
+
+    monkeypatch.setattr(storage, "store", fail_once)
+    assert workshop.run(claim).status == COMPLETED
+    assert ["does not work" in text or "works again" in text for text in caplog.messages] == [
+        True,
+        True,
+    ]
+    assert workshop.get(claim.jobid, "attempt", "failures") == (1, ())
+
+
 def test_a_run_for_which_a_full_disk_has_no_room_counts_no_attempt(
     file_workshop: Any, runs: list[Any], tmp_path: Path
 ) -> None:
