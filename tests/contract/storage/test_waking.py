@@ -206,7 +206,12 @@ def test_services_are_woken_each_by_its_own_jobs(
 @over("zeo")
 @pytest.mark.parametrize("count", [1, 100])
 def test_little_is_fetched_beforehand_and_much_is_not(
-    here: Any, elsewhere: Any, monkeypatch: pytest.MonkeyPatch, count: int
+    here: Any,
+    elsewhere: Any,
+    until: Any,
+    claims: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
 ) -> None:
     # A slow commit looks at what it has written, and that is fetched together too.
     monkeypatch.setattr(ownership, "MAX_LOOK_SECONDS", math.inf)
@@ -221,6 +226,9 @@ def test_little_is_fetched_beforehand_and_much_is_not(
 
     monkeypatch.setattr(Connection, "prefetch", note)
     here.start(waitTime=NEVER_SECONDS)
+    until(
+        lambda: len(claims) >= 1
+    )  # else the first look would find them
     jobids = elsewhere.add("echo", *range(count))
     assert set(elsewhere.wait_for(jobids)) == {COMPLETED}
     assert len(fetched) == (1 if count == 1 else 0)
