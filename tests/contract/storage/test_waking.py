@@ -226,9 +226,7 @@ def test_little_is_fetched_beforehand_and_much_is_not(
 
     monkeypatch.setattr(Connection, "prefetch", note)
     here.start(waitTime=NEVER_SECONDS)
-    until(
-        lambda: len(claims) >= 1
-    )  # else the first look would find them
+    until(lambda: len(claims) >= 1)  # else the first look would find them
     jobids = elsewhere.add("echo", *range(count))
     assert set(elsewhere.wait_for(jobids)) == {COMPLETED}
     assert len(fetched) == (1 if count == 1 else 0)
