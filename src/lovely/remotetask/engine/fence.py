@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from lovely.remotetask.base.ownership import taken_out, wrote
@@ -22,16 +20,18 @@ class Fenced(Exception):
     """The job is no longer held by this worker."""
 
 
-@contextmanager
-def no_fence() -> Iterator[None]:
-    """Let nothing that a task raises in this block pass for the fence.
+class no_fence:
+    """Let nothing that a task raises in a ``with`` block pass for the fence.
 
     :raises TransactionMeddled: it has raised `Fenced`.
     """
-    try:
-        yield
-    except Fenced as error:
-        raise TransactionMeddled("a task must not raise Fenced") from error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        if kind is not None and issubclass(kind, Fenced):
+            raise TransactionMeddled("a task must not raise Fenced") from error
 
 
 def held_job(service: Any, claim: Claim) -> Job:
