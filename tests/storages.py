@@ -8,7 +8,9 @@ A `Kind` says what a storage can do by itself, a `Storage` is one that a test ha
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,6 +101,17 @@ def storing_in(room: list[int], store: Callable[..., Any]) -> Callable[..., Any]
         return store(oid, serial, data, *arguments)
 
     return store_if_small
+
+
+@contextmanager
+def room_for(n_bytes: int, path: Path) -> Iterator[None]:
+    """Let no file of this process get larger than one is, and some bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def over(*names: str) -> pytest.MarkDecorator:

@@ -229,7 +229,8 @@ def call_within(
                 stack.enter_context(around(job, context))
                 place.check()  # a child has no part in what is within
             try:
-                output = task(service, job.id, input)
+                with unforked():  # what is around it is left once
+                    output = task(service, job.id, input)
             except BaseException as raised:
                 error = raised
                 raise

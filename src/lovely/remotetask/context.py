@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from lovely.remotetask.base.coroutine import is_coroutine, run_to_end
 from lovely.remotetask.base.loglines import keep_unseen
 from lovely.remotetask.errors import (
     JobCancelled,
@@ -227,3 +228,10 @@ def current_context(service: Any, jobid: int) -> TaskContext:
     """Return the context of the job that runs in this thread; another one for another job."""
     job = running_job()
     return TaskContext(service, jobid) if job is None or job.jobid != jobid else job.context
+
+
+def awaited(service: Any, jobid: int, output: Any) -> Any:
+    """Return what a task has returned; a coroutine is run to its end, or ended with its job."""
+    if is_coroutine(output):
+        return run_to_end(output, current_context(service, jobid).why_stop)
+    return output

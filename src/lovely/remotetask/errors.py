@@ -62,6 +62,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: And what the drivers of databases say: PostgreSQL's, and SQLite's.
 NO_ROOM_TOLD = ("No space left on device", "disk is full")
 
+_CONNECTION = "ZODB.Connection"
+
 #: No time lies later, in seconds since the epoch: the end of the year 9899.  Schedules are
 #: searched a hundred years ahead, and Python knows no year after 9999.
 LAST_MOMENT = 250_246_627_200.0
@@ -294,7 +296,7 @@ def is_read_fault(error: BaseException) -> bool:
 
 def is_from_zodb(error: BaseException) -> bool:
     """Say whether an error has come by way of a ZODB connection."""
-    return "ZODB.Connection" in _modules_of(error)
+    return _CONNECTION in _modules_of(error)
 
 
 def is_refused(error: BaseException) -> bool:
@@ -303,19 +305,27 @@ def is_refused(error: BaseException) -> bool:
     Neither another data manager's is that, nor one of an object that is asked for its state; nor
     is one of a storage that cannot write for another reason, as its server is away.
     """
-    if issubclass(type(error), OSError):
-        is_full = OSError.__dict__["errno"].__get__(error) in NO_ROOM
+    if is_kind(error, OSError):
+        is_full = attribute_of(OSError, "errno", error) in NO_ROOM
     else:
         is_full = _is_away(error) and any(words in describe(error) for words in NO_ROOM_TOLD)
-    if not is_full:
+    inwards = _modules_of(error)[::-1]  # from where it was raised
+    if not is_full or _CONNECTION not in inwards:
         return False
-    *_, after = "".join(f"/{name}" for name in _modules_of(error)).split("/ZODB.Connection")
-    return is_from_zodb(error) and not after.startswith("/ZODB.serialize")
+    return "ZODB.serialize" not in inwards[: inwards.index(_CONNECTION)][-1:]
+
+
+def attribute_of(kind: type, name: str, error: BaseException) -> Any:
+    """Return an attribute that Python gives to exceptions, whatever their own classes make of it.
+
+    :param kind: the class that has it.
+    """
+    return kind.__dict__[name].__get__(error)
 
 
 def _modules_of(error: BaseException) -> list[str]:
     """Return the names of the modules by way of which an error has come."""
-    traceback = BaseException.__dict__["__traceback__"].__get__(error)
+    traceback = attribute_of(BaseException, "__traceback__", error)
     return [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(traceback)]
 
 

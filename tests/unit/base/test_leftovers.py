@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,7 @@ from ZODB.FileStorage import FileStorage
 from ZODB.POSException import ConflictError
 
 from lovely.remotetask.service import TaskService
-
-
-@contextmanager
-def room_for(n_bytes: int, path: Path) -> Iterator[None]:
-    """Let no file of this process get larger than one is, and some bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from storages import room_for
 
 
 def opened(path: Path, layer: str) -> ZODB.DB:

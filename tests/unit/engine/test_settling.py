@@ -432,6 +432,18 @@ WHO: dict[str, tuple[type[BaseException], type[RetryPolicy]]] = {
 }
 
 
+def run_here(workshop: Any, monkeypatch: pytest.MonkeyPatch, is_inline: bool, n_runs: int) -> None:
+    """Run jobs, inline or as a worker does, and tell what misbehaves its connection."""
+    if is_inline:
+        with workshop.service() as service:
+            monkeypatch.setattr(Here, "connection", lambda: service._p_jar, raising=False)
+            service.process(workshop.now)
+    else:
+        monkeypatch.setattr(Here, "connection", lambda: workshop.session.connection, raising=False)
+        for _ in range(n_runs):
+            workshop.step()
+
+
 @pytest.mark.parametrize("misdeed", MISDEEDS)
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("is_inline", [False, True])
@@ -452,14 +464,7 @@ def test_whatever_is_done_to_the_transaction_the_job_is_settled(
     register("fail", fail)
     jobid = workshop.add("fail", retry=policy(attempts=1))
     other = workshop.add("echo")
-    if is_inline:
-        with workshop.service() as service:
-            monkeypatch.setattr(Here, "connection", lambda: service._p_jar, raising=False)
-            service.process(workshop.now)
-    else:
-        monkeypatch.setattr(Here, "connection", lambda: workshop.session.connection, raising=False)
-        for _ in range(4):
-            workshop.step()
+    run_here(workshop, monkeypatch, is_inline, 4)
     assert workshop.get(other, "status") == COMPLETED
     assert workshop.get(jobid, "status", "attempt", "errors") == (ERROR, 1, 1)
 
@@ -585,14 +590,7 @@ def test_no_synchronizer_outlives_who_has_registered_it(
     monkeypatch.setattr(Here, "misdeed", "synch", raising=False)
     register("fail", fail)
     jobid, other = workshop.add("fail", retry=policy(attempts=1)), workshop.add("echo")
-    if is_inline:
-        with workshop.service() as service:
-            monkeypatch.setattr(Here, "connection", lambda: service._p_jar, raising=False)
-            service.process(workshop.now)
-    else:
-        monkeypatch.setattr(Here, "connection", lambda: workshop.session.connection, raising=False)
-        workshop.step()
-        workshop.step()
+    run_here(workshop, monkeypatch, is_inline, 2)
     assert workshop.get(other, "status") == COMPLETED
     assert workshop.get(jobid, "status") == ERROR
 

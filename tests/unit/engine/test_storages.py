@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import logging
-import resource
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from lovely.remotetask.errors import TaskError
 from lovely.remotetask.interfaces import CANCELLED, COMPLETED, ERROR, QUEUED
 from lovely.remotetask.retry import RetryPolicy
 from lovely.remotetask.store.check import check_all
-from storages import storing_in
+from storages import room_for, storing_in
 
 
 class DatabaseError(Exception):
@@ -256,17 +255,6 @@ def test_a_run_for_which_a_full_disk_has_no_room_counts_no_attempt(
     workshop.now += 1.0
     workshop.work()
     assert workshop.get(big, "status", "attempt") == (COMPLETED, 1)
-
-
-@contextmanager
-def room_for(n_bytes: int, path: Path) -> Iterator[None]:
-    """Let no file of this process get larger than one is, and some bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_run_for_which_another_database_has_no_room_waits(workshop: Any, register: Any) -> None:

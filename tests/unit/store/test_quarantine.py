@@ -767,9 +767,8 @@ def test_a_slot_that_was_left_is_given_once_and_in_order(
     check_clean(workshop)
 
 
-def test_a_slot_is_not_given_while_somebody_has_it_who_came_after_it_was_left(
-    workshop: Any, code: Code
-) -> None:
+def leave_slot(workshop: Any, code: Code) -> int:
+    """Let a slot be left where the one that waits for it cannot be used; return that one's id."""
     add_at_gate(workshop, "lock", None)
     [claim] = workshop.claim()
     [order] = add_at_gate(workshop, "lock", code.module.Order())
@@ -777,6 +776,14 @@ def test_a_slot_is_not_given_while_somebody_has_it_who_came_after_it_was_left(
     code.go()
     workshop.run(claim)
     assert workshop.claim() == []
+    jobid: int = order
+    return jobid
+
+
+def test_a_slot_is_not_given_while_somebody_has_it_who_came_after_it_was_left(
+    workshop: Any, code: Code
+) -> None:
+    order = leave_slot(workshop, code)
     [late] = add_at_gate(workshop, "lock", None)
     [claim] = workshop.claim()
     assert claim.jobid == late
@@ -791,13 +798,7 @@ def test_a_slot_is_not_given_while_somebody_has_it_who_came_after_it_was_left(
 def test_of_who_gives_a_slot_that_was_left_and_who_takes_it_one_commits(
     workshop: Any, code: Code
 ) -> None:
-    add_at_gate(workshop, "lock", None)
-    [claim] = workshop.claim()
-    [order] = add_at_gate(workshop, "lock", code.module.Order())
-    assert workshop.claim() == []
-    code.go()
-    workshop.run(claim)
-    assert workshop.claim() == []
+    order = leave_slot(workshop, code)
     [late] = add_at_gate(workshop, "lock", None)
     with pytest.raises(ConflictError), workshop.service() as service:  # noqa: PT012
         assert service.claimNextJob(workshop.now) == late
@@ -841,13 +842,7 @@ def test_a_slot_is_left_at_once_by_a_worker_that_has_more_in_hand(
 def test_a_slot_that_was_left_is_forgotten_when_nobody_waits_for_it(
     workshop: Any, code: Code
 ) -> None:
-    add_at_gate(workshop, "lock", None)
-    [claim] = workshop.claim()
-    [order] = add_at_gate(workshop, "lock", code.module.Order())
-    assert workshop.claim() == []
-    code.go()
-    workshop.run(claim)
-    assert workshop.claim() == []
+    order = leave_slot(workshop, code)
     code.come()
     with workshop.service() as service:
         service.cancel(order)

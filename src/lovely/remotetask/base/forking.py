@@ -47,8 +47,7 @@ class unforked:
     def __exit__(
         self, kind: object, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if _forks != self._forks:
-            _end(error)
+        self.check(error)
 
 
 def _end(error: BaseException | None) -> None:

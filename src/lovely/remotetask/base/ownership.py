@@ -27,7 +27,7 @@ from transaction.interfaces import TransactionError
 from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError
 from ZODB.utils import z64
 
-from lovely.remotetask.errors import StrayObject, is_kind
+from lovely.remotetask.errors import StrayObject, attribute_of, is_kind
 
 #: A transaction that has taken longer than this many seconds looks whether the record is still
 #: there of what it has written first, which is the job that it runs; one that has taken longer than
@@ -178,7 +178,7 @@ def is_id_again(error: BaseException) -> bool:
     # `transaction` tells it once more, as text, to who goes on after a savepoint has failed.
     return is_kind(error, (ValueError, TransactionError)) and any(
         type(text) is str and "already has the same oid" in text
-        for text in BaseException.__dict__["args"].__get__(error)
+        for text in attribute_of(BaseException, "args", error)
     )
 
 

@@ -182,7 +182,7 @@ class Execution:
                     self._claims.transact.back_off(conflicts)
                     continue
                 is_fault = is_storage_fault(error) if is_outside else is_read_fault(error)
-                text = session.ask(tell_and_let_go, error)  # before anything waits
+                told = session.ask(tell_and_let_go, error)  # before anything waits
                 if transient or is_fault:
                     # The storage's fault or the task's own?  The storage's, if it takes
                     # no heartbeat either; then it was no attempt of the job.  The first
@@ -204,7 +204,7 @@ class Execution:
                     return status if vain is None else self.record(session, claim, vain)
                 if no_room:
                     return put_aside(self._claims, session, claim, error)
-                return self.record(session, claim, error, text=text)
+                return self.record(session, claim, error, told=told)
 
     def _is_stopped(self, error: BaseException) -> bool:
         """Say whether a run failed as its process comes to an end: no attempt of the job."""
@@ -359,16 +359,16 @@ class Execution:
         claim: Claim,
         error: BaseException,
         lines: LogLines | None = None,
-        text: str | None = None,
+        told: str | None = None,
     ) -> str:
         """Keep a failure; return the job's status.
 
         :param lines: what the run has logged; None are those of the last run that goes on.
-        :param text: the traceback, if it was told before.
+        :param told: the traceback, if it was told before.
         :raises Fenced: the job is no longer held.
         """
-        told = session.ask(tell_and_let_go, error) if text is None else text
-
+        if told is None:
+            told = session.ask(tell_and_let_go, error)
         kept = self.logs.of(claim) if lines is None else lines
         verdict, status = self._settling.keep(session, claim, error, kept, told)
         traceback = verdict.failure.traceback

@@ -12,14 +12,12 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from lovely.remotetask.around import around_of, call_within
-from lovely.remotetask.base.coroutine import is_coroutine, run_to_end
-from lovely.remotetask.base.forking import unforked
 from lovely.remotetask.base.isolation import call_isolated
 from lovely.remotetask.base.loglines import LogLines, keeping_lines
 from lovely.remotetask.base.ownership import wrote
 from lovely.remotetask.base.reference import resolved
 from lovely.remotetask.base.storable import check_storable
-from lovely.remotetask.context import current_context
+from lovely.remotetask.context import awaited
 from lovely.remotetask.engine.following import follow_up
 from lovely.remotetask.engine.protocol import NOT_COPIED, Claim
 from lovely.remotetask.engine.telling import note_completed, note_failed
@@ -29,6 +27,7 @@ from lovely.remotetask.errors import (
     InvalidResult,
     JobCancelled,
     RetryLater,
+    attribute_of,
     check_honest,
     describe,
     is_kind,
@@ -88,22 +87,18 @@ def tell_and_let_go(error: BaseException) -> str:
             continue
         seen.add(id(each))
         # Not what a class of somebody's makes of these.
-        links = [_of_exceptions(name, each) for name in ("__cause__", "__context__")]
+        links = [attribute_of(BaseException, name, each) for name in ("__cause__", "__context__")]
         left += [*links, *_members_of(each)]
         with suppress(Exception):  # of what has to end with its frame
-            traceback.clear_frames(_of_exceptions("__traceback__", each))
+            traceback.clear_frames(attribute_of(BaseException, "__traceback__", each))
     return text
-
-
-def _of_exceptions(name: str, error: BaseException) -> Any:
-    return BaseException.__dict__[name].__get__(error)
 
 
 def _members_of(error: BaseException) -> tuple[Any, ...]:
     kind: Any = getattr(builtins, "BaseExceptionGroup", None)  # since Python 3.11
     if kind is None or not is_kind(error, kind):
         return ()
-    members: tuple[Any, ...] = kind.__dict__["exceptions"].__get__(error)
+    members: tuple[Any, ...] = attribute_of(kind, "exceptions", error)
     return members
 
 
@@ -187,7 +182,6 @@ def settle(
     No code of the exception or of the retry policy is called, which could keep it from its end.
 
     :param lines: what the attempt has logged.
-    :param text: see `failure_of`.
     """
     wrote(service, job)
     add_lines(service, job, lines)
@@ -291,11 +285,7 @@ def _result_of_copy(task: Any, service: Any, jobid: int, input: Any) -> Any:
 
 
 def _result_of(task: Any, service: Any, jobid: int, input: Any) -> Any:
-    with unforked():  # what is around it is left once
-        output = task(service, jobid, input)
-        if is_coroutine(output):
-            return run_to_end(output, current_context(service, jobid).why_stop)
-        return output
+    return awaited(service, jobid, task(service, jobid, input))
 
 
 def finish(service: Any, job: Job, output: Any, now: float, lines: LogLines | None = None) -> None:

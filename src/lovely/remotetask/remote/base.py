@@ -13,10 +13,9 @@ from typing import Any
 
 from transaction.interfaces import TransientError
 
-from lovely.remotetask.base.coroutine import is_coroutine, run_to_end
 from lovely.remotetask.base.guard import check_begun
 from lovely.remotetask.base.storable import copy_of
-from lovely.remotetask.context import current_context
+from lovely.remotetask.context import awaited
 from lovely.remotetask.engine import registry
 from lovely.remotetask.engine.control import cancel_job
 from lovely.remotetask.engine.service import made_by, with_threads
@@ -64,10 +63,7 @@ class RunJob:
         if record is not None:
             record.begun_at = time.time()  # kept with what the run comes to
         try:
-            output = job(service)
-            if is_coroutine(output):
-                return run_to_end(output, current_context(service, jobid).why_stop)
-            return output
+            return awaited(service, jobid, job(service))
         finally:
             service.forget_untold(job)
 
