@@ -294,7 +294,7 @@ def die_while_running(workshop: Any, register: Any) -> int:
     jobid: int = workshop.add("die")
     [claim] = workshop.claim()
     execution = workshop.engine.execution
-    execution.record = lambda session, claim, error, text: "lost"
+    execution.record = lambda session, claim, error, told: "lost"
     workshop.run(claim)
     workshop.session.abort()
     dead = workshop.engine.claims.identity.id
